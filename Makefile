@@ -1,0 +1,37 @@
+# Everything a person types. `make demo` and `make test` set themselves up.
+PYTHON ?= python3
+PY := .venv/bin/python
+ARGS ?=
+
+.PHONY: demo test lint clean setup lock contracts
+setup: .venv/.done node_modules/.done
+
+.venv/.done: requirements.txt
+	@echo "Installing the Python packages (a few minutes the first time) …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "On Debian: apt-get install python3-venv"; exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+node_modules/.done: package.json package-lock.json
+	@echo "Installing the npm packages …"
+	@npm ci --silent --ignore-scripts
+	@touch $@
+
+demo: setup
+	@exec $(PY) manage.py demo $(ARGS)
+
+test: setup
+	@exec $(PY) -m scripts.test $(ARGS)
+
+lint: setup
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && .venv/bin/lint-imports --no-cache
+
+lock:
+	$(PY) -m uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-emit-index-url --no-header -q -o requirements.txt
+
+contracts: node_modules/.done
+	node contracts/build.mjs
+
+clean:
+	rm -rf var

@@ -1,0 +1,78 @@
+"""People and their API keys."""
+
+import hashlib
+import secrets
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.db import models
+from django.db.models.functions import Lower
+from django.utils import timezone
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        user = self.model(email=email.strip().lower(), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+    def get_by_natural_key(self, email: str | None) -> "User":
+        return self.get(email=(email or "").strip().lower())
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """A person, known by e-mail address (kept in lower case). One may be customer and provider at once."""
+
+    email = models.EmailField("e-mail", unique=True, error_messages={"unique": "This e-mail address is taken."})
+    is_customer = models.BooleanField("customer", default=False)
+    is_provider = models.BooleanField("provider", default=False)
+    is_staff = models.BooleanField("admin", default=False)
+    is_active = models.BooleanField("active", default=True)
+    date_joined = models.DateTimeField("joined", default=timezone.now)
+
+    objects = UserManager()
+
+    EMAIL_FIELD = USERNAME_FIELD = "email"
+    REQUIRED_FIELDS: list[str] = []
+
+    class Meta:
+        constraints = [models.UniqueConstraint(Lower("email"), name="user_email_ignores_case")]
+
+    def __str__(self) -> str:
+        return self.email
+
+
+def digest(key: str) -> str:
+    """SHA-256 of an API key. Enough here, unlike for passwords: a key holds 256 random bits."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class ApiKey(models.Model):
+    """A worker's key. Shown once; only its hash is kept."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=60, default="worker")
+    prefix = models.CharField(max_length=12)
+    digest = models.CharField(max_length=64, unique=True)
+    created = models.DateTimeField(auto_now_add=True)
+    revoked = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.prefix}… ({self.name})"
+
+    @classmethod
+    def issue(cls, user: User, name: str = "worker") -> str:
+        """Make a key and return its text, which nobody can read again."""
+        key = "dml_" + secrets.token_urlsafe(32)
+        cls.objects.create(user=user, name=name, prefix=key[:10], digest=digest(key))
+        return key
+
+    @classmethod
+    def owner(cls, key: str) -> User | None:
+        """The active user whose unrevoked key this is."""
+        found = cls.objects.select_related("user").filter(digest=digest(key), revoked=None, user__is_active=True).first()
+        return found.user if found else None

@@ -1,0 +1,64 @@
+"""Typed readers of environment variables: a bad value stops the program at start and names the variable."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class BadSetting(SystemExit):
+    """An environment variable that cannot be used. Exits with a message, not a traceback."""
+
+
+def _read(name: str, default: T, cast: Callable[[str], T]) -> T:
+    raw = os.environ.get(name, "").strip()
+    if not raw:
+        return default
+    try:
+        return cast(raw)
+    except ValueError as error:
+        raise BadSetting(f"Environment variable {name}={raw!r}: {error}") from None
+
+
+def text(name: str, default: str = "") -> str:
+    return _read(name, default, str)
+
+
+def integer(name: str, default: int, minimum: int = 0) -> int:
+    def cast(raw: str) -> int:
+        value = int(raw)
+        if value < minimum:
+            raise ValueError(f"must be at least {minimum}")
+        return value
+
+    return _read(name, default, cast)
+
+
+def flag(name: str, default: bool) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+    def cast(raw: str) -> bool:
+        if raw.lower() not in words:
+            raise ValueError("must be one of " + ", ".join(words))
+        return words[raw.lower()]
+
+    return _read(name, default, cast)
+
+
+def path(name: str, default: Path) -> Path:
+    return _read(name, default, lambda raw: Path(raw).expanduser().resolve())
+
+
+def listed(name: str, default: list[str]) -> list[str]:
+    return _read(name, default, lambda raw: [part.strip() for part in raw.split(",") if part.strip()])
+
+
+def choice(name: str, default: str, options: tuple[str, ...]) -> str:
+    def cast(raw: str) -> str:
+        if raw not in options:
+            raise ValueError("must be one of " + ", ".join(options))
+        return raw
+
+    return _read(name, default, cast)

@@ -1,0 +1,106 @@
+"""Domain errors, and the one place where they become an HTTP answer."""
+
+import logging
+from http import HTTPStatus
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+from rest_framework.views import exception_handler, set_rollback
+
+from contracts.chain import ChainError
+
+
+log = logging.getLogger(__name__)
+
+
+class DomainError(Exception):
+    """Something the caller can understand and mend. `str(error)` is shown to people."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class Invalid(DomainError):
+    """The input cannot be used (422)."""
+
+
+class Forbidden(DomainError):
+    """The caller may not do this (403)."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class Missing(DomainError):
+    """There is no such thing, or it is none of the caller's business (404)."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class Conflict(DomainError):
+    """The thing is in a state that does not allow this (409)."""
+
+    status = HTTPStatus.CONFLICT
+
+
+def status_of(error: Exception) -> HTTPStatus | None:
+    """The HTTP status that an error of ours means; None for a bug."""
+    if isinstance(error, DomainError):
+        return error.status
+    return HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, ChainError) else None
+
+
+def message(error: Exception) -> str:
+    """What people are told: a domain error's own words; of the chain only that it does not answer."""
+    if isinstance(error, DomainError):
+        return str(error)
+    log.error("chain: %s", error)
+    return "The chain does not answer at the moment. Nothing was lost; please try again in a minute."
+
+
+class DomainErrorMiddleware:
+    """Turns a domain error raised by a page into a page (or an htmx fragment) with the right status."""
+
+    def __init__(self, get_response):  # type: ignore[no-untyped-def]
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        status = status_of(error)
+        if status is None:
+            return None
+        name = "_error.html" if getattr(request, "htmx", False) else "error.html"
+        return render(request, name, {"message": message(error), "status": status}, status=status)
+
+
+def problem(status: int, detail: object, **more: object) -> Response:
+    """An RFC 9457 problem document."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail, **more}
+    return Response(body, status=status, content_type="application/problem+json")
+
+
+def problem_response(error: Exception, context: dict[str, object]) -> Response | None:
+    """DRF's exception handler: every error of the API is a problem document."""
+    status = status_of(error)
+    if status is not None:
+        set_rollback()
+        return problem(status, message(error))
+    answer = exception_handler(error, context)
+    if answer is None:
+        return None
+    if isinstance(error, APIException) and isinstance(answer.data, dict) and set(answer.data) != {"detail"}:
+        out = problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Some fields are not valid.", errors=answer.data)
+    elif isinstance(answer.data, list):
+        out = problem(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(str, answer.data)))
+    else:
+        out = problem(answer.status_code, str(answer.data["detail"]))
+    for header in ("WWW-Authenticate", "Retry-After"):
+        if header in answer.headers:
+            out[header] = answer.headers[header]
+    return out
+
+
+__all__ = ["Conflict", "DomainError", "Forbidden", "Http404", "Invalid", "Missing", "PermissionDenied"]

@@ -1,0 +1,212 @@
+"""One settings file; everything that differs between a laptop and a data centre is an environment variable."""
+
+from pathlib import Path
+
+import dj_database_url
+
+from dmlsite import embedded, env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- Where we run -----------------------------------------------------------------------------------------------------
+DEVELOPMENT = env.choice("DML_ENV", "development", ("development", "production")) == "development"
+VAR_DIR = env.path("DML_VAR_DIR", BASE_DIR / "var")
+EMBEDDED = embedded.Layout(VAR_DIR)
+
+DEBUG = env.flag("DEBUG", False)
+SECRET_KEY = env.text("SECRET_KEY") or (embedded.secret_key(VAR_DIR) if DEVELOPMENT else "")
+if not SECRET_KEY:
+    raise env.BadSetting("Environment variable SECRET_KEY: required when DML_ENV=production")
+
+SITE_URL = env.text("SITE_URL", "http://localhost:8000").rstrip("/")
+ALLOWED_HOSTS = env.listed("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", "testserver"] if DEVELOPMENT else [])
+CSRF_TRUSTED_ORIGINS = [SITE_URL]
+SECURE_PROXY = env.flag("BEHIND_TLS_PROXY", not DEVELOPMENT)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_PROXY
+SESSION_COOKIE_AGE = 14 * 24 * 3600
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE_PROXY else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE_PROXY
+SECURE_SSL_REDIRECT = SECURE_PROXY
+if SECURE_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+
+# --- The parts --------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "daphne",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "channels",
+    "django_dramatiq",
+    "django_htmx",
+    "drf_spectacular",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "storages",
+    "dmlsite",
+    "accounts",
+    "ledger",
+    "providers",
+    "tickets",
+    "training",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "dmlsite.errors.DomainErrorMiddleware",
+]
+ROOT_URLCONF = "dmlsite.urls"
+ASGI_APPLICATION = "dmlsite.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "dmlsite.context.site",
+            ],
+        },
+    }
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+FORMS_URLFIELD_ASSUME_HTTPS = True
+TIME_ZONE = "UTC"
+USE_TZ = True
+LANGUAGE_CODE = "en-gb"
+
+# --- Database, Redis, broker, channel layer ---------------------------------------------------------------------------
+DATABASES = {"default": dj_database_url.parse(env.text("DATABASE_URL", EMBEDDED.database_url), conn_max_age=60)}
+if not DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    raise env.BadSetting("Environment variable DATABASE_URL: only PostgreSQL serves (row locks, exact integers)")
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+REDIS_URL = env.text("REDIS_URL", EMBEDDED.redis_url)
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CHANNEL_LAYERS = {
+    "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [{"address": REDIS_URL}]}}
+}
+DRAMATIQ_BROKER = {
+    "BROKER": "dramatiq.brokers.redis.RedisBroker",
+    "OPTIONS": {"url": REDIS_URL},
+    "MIDDLEWARE": [
+        "dramatiq.middleware.AgeLimit",
+        "dramatiq.middleware.TimeLimit",
+        "dramatiq.middleware.ShutdownNotifications",
+        "dramatiq.middleware.Callbacks",
+        "dramatiq.middleware.Retries",
+        "django_dramatiq.middleware.DbConnectionsMiddleware",
+    ],
+}
+DRAMATIQ_AUTODISCOVER_MODULES = ["tasks"]
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+STORAGES = {
+    "default": {
+        "BACKEND": env.text("FILE_STORAGE", "django.core.files.storage.FileSystemStorage"),
+        "OPTIONS": {},
+    },
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+MEDIA_ROOT = VAR_DIR / "files"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 10**6
+FILE_UPLOAD_TEMP_DIR = embedded.made(VAR_DIR / "tmp")
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+MAX_DATASET_BYTES = env.integer("MAX_DATASET_BYTES", 2 * 10**9, minimum=1)
+MAX_CHECK_BYTES = env.integer("MAX_CHECK_BYTES", 64 * 10**6)
+ARTIFACT_LINK_SECONDS = env.integer("ARTIFACT_LINK_SECONDS", 7 * 24 * 3600, minimum=60)
+
+# --- People -----------------------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "accounts.User"
+LOGIN_URL = "accounts:login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "home"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_RATE = env.text("LOGIN_RATE", "10/5m")
+
+# --- Mail -------------------------------------------------------------------------------------------------------------
+EMAIL_FILE_PATH = VAR_DIR / "mail"
+EMAIL_BACKEND = env.text(
+    "EMAIL_BACKEND",
+    "django.core.mail.backends.filebased.EmailBackend" if DEVELOPMENT else "django.core.mail.backends.smtp.EmailBackend",
+)
+EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
+EMAIL_PORT = env.integer("EMAIL_PORT", 25)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", False)
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("DEFAULT_FROM_EMAIL", "DML <noreply@dml.example>")
+ADMINS = [("DML admins", address) for address in env.listed("ADMIN_EMAILS", ["admin@dml.example"] if DEVELOPMENT else [])]
+
+# --- The chain --------------------------------------------------------------------------------------------------------
+CHAIN_RPC_URL = env.text("CHAIN_RPC_URL", EMBEDDED.chain_url)
+CHAIN_ID = env.integer("CHAIN_ID", 31337, minimum=1)
+CHAIN_DEPLOYMENT = env.path("CHAIN_DEPLOYMENT", VAR_DIR / "deployment.json")
+CHAIN_EXPLORER = env.text("CHAIN_EXPLORER")
+QUOTER_KEYSTORE = env.path("QUOTER_KEYSTORE", VAR_DIR / "keys" / "quoter.json")
+SETTLER_KEYSTORE = env.path("SETTLER_KEYSTORE", VAR_DIR / "keys" / "settler.json")
+GUARDIAN_KEYSTORE = env.path("GUARDIAN_KEYSTORE", VAR_DIR / "keys" / "guardian.json")
+ADMIN_KEYSTORE = env.path("ADMIN_KEYSTORE", VAR_DIR / "keys" / "admin.json")
+KEY_PASSPHRASE_FILE = env.path("KEY_PASSPHRASE_FILE", VAR_DIR / "keys" / "passphrase")
+# A built-in wallet backed by the development chain's test accounts. Never in production, never on a real chain.
+DEV_WALLET = DEVELOPMENT and CHAIN_ID == 31337 and env.flag("DEV_WALLET", True)
+SCAN_SECONDS = env.integer("SCAN_MILLISECONDS", 500 if DEVELOPMENT else 3000, minimum=50) / 1000
+
+# --- The market -------------------------------------------------------------------------------------------------------
+QUOTE_SECONDS = env.integer("QUOTE_SECONDS", 3600, minimum=60)
+SETTLE_SECONDS = env.integer("SETTLE_SECONDS", 7 * 24 * 3600, minimum=600)
+UPLOAD_SECONDS = env.integer("UPLOAD_SECONDS", 24 * 3600, minimum=1)
+PROVIDERS_PER_TICKET = env.integer("PROVIDERS_PER_TICKET", 4, minimum=1)
+LEASE_SECONDS = env.integer("LEASE_SECONDS", 120, minimum=2)
+PRESENCE_SECONDS = env.integer("PRESENCE_SECONDS", 30, minimum=2)
+SWEEP_SECONDS = env.integer("SWEEP_SECONDS", 5, minimum=1)
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "EXCEPTION_HANDLER": "dmlsite.errors.problem_response",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "DML",
+    "DESCRIPTION": "A market for decentralised machine learning.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "INFO")},
+    "loggers": {"httpx": {"level": "WARNING"}, "web3": {"level": "WARNING"}},
+}

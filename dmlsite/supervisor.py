@@ -1,0 +1,205 @@
+"""Start, watch and end the processes of one installation on the embedded default. No Django in here.
+
+    database, Redis        PostgreSQL and Redis out of wheels (embedded.py)
+    chain                  anvil (contracts/devchain.py)
+    web, jobs, scanner     ours, as separate processes, started again when they die
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from contracts.devchain import DevChain
+from dmlsite.embedded import Layout, Server, ServerError, dies_with_parent, made, start_postgres, start_redis
+
+ROOT = Path(__file__).resolve().parent.parent
+RESTARTS = 5
+"""A child that died this often within a minute is given up."""
+
+
+@dataclass
+class Child:
+    """A process of ours, in a group of its own so that it ends with all that it started."""
+
+    name: str
+    command: list[str]
+    log: Path
+    env: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    started: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.started = [moment for moment in self.started if moment > time.monotonic() - 60] + [time.monotonic()]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=self.env, preexec_fn=dies_with_parent
+            )
+
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        if self.process is None:
+            return
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return
+
+    def end(self, seconds: float = 15) -> None:
+        if self.process is None:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+        self.signal(signal.SIGKILL)  # the leader is gone, or too slow; so is whatever it left in its group
+        self.process.wait()
+
+
+class Platform:
+    """One installation: its data in `var`, its pages on `port`, its chain on `chain_port`. Call from the main thread."""
+
+    def __init__(
+        self,
+        var: Path,
+        port: int = 8000,
+        chain_port: int = 8545,
+        say: Callable[[str], None] = lambda text: None,
+        settings: dict[str, str] | None = None,
+    ) -> None:
+        self.layout, self.port, self.say = Layout(var), port, say
+        self.chain = DevChain(var / "chain.json", chain_port)
+        self.servers: list[Server] = []
+        self.children: dict[str, Child] = {}
+        self.watching = threading.Event()
+        self.url = f"http://localhost:{port}"
+        self.env = os.environ | {
+            "DML_VAR_DIR": str(var),
+            "CHAIN_PORT": str(chain_port),
+            "SITE_URL": self.url,
+            "PYTHONUNBUFFERED": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TF_ENABLE_ONEDNN_OPTS": "0",
+            **(settings or {}),
+        }
+
+    @property
+    def rpc_url(self) -> str:
+        return self.chain.url
+
+    def start(self) -> None:
+        """Everything but the workers. Raises ServerError or ChainError with a text that says what to do."""
+        refuse_taken(self.port)
+        made(self.layout.var / "log")
+        try:
+            self._start_servers()
+            self._prepare()
+            self._start_processes()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_servers(self) -> None:
+        self.say("database (PostgreSQL)")
+        if "DATABASE_URL" not in os.environ:
+            self.servers.append(start_postgres(self.layout))
+        self.say("Redis")
+        if "REDIS_URL" not in os.environ:
+            self.servers.append(start_redis(self.layout))
+        if "CHAIN_RPC_URL" not in os.environ:
+            self.say(f"chain (anvil on {self.rpc_url})")
+            self.chain.start()
+
+    def _prepare(self) -> None:
+        self.say("database tables")
+        self.manage("migrate", "--verbosity", "0")
+        if not (self.layout.var / "deployment.json").exists():
+            self.say("contracts")
+            self.manage("deploy_contracts")
+
+    def _start_processes(self) -> None:
+        self.say(f"web ({self.url})")
+        web = ["-m", "uvicorn", "dmlsite.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
+        # Compressing tensors costs ten times what it saves; one process, as the embedded default has two cores.
+        self.spawn("web", *web, "--ws-per-message-deflate", "false", "--lifespan", "off", "--no-access-log")
+        self.say("jobs (Dramatiq) and scanner")
+        self.spawn("jobs", "manage.py", "rundramatiq", "--processes", "1", "--threads", "4", "--no-reload")
+        self.spawn("scanner", "manage.py", "scan_chain")
+        self._await_web()
+        threading.Thread(target=self._watch, name="supervisor", daemon=True).start()
+
+    def manage(self, *arguments: str) -> None:
+        """Run a manage.py command to its end. Raises ServerError with what it said."""
+        done = subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True)
+        if done.returncode:
+            raise ServerError(f"manage.py {arguments[0]} failed:\n{done.stderr[-3000:]}")
+
+    def spawn(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> Child:
+        """Start a Python program of ours as a child that is watched."""
+        log = self.layout.var / "log" / f"{name}.log"
+        child = Child(name, [sys.executable, *arguments], log, self.env | (env or {}))
+        child.start()
+        self.children[name] = child
+        return child
+
+    def worker(self, name: str, key: str, cheat: str = "") -> Child:
+        """Start a provider's worker; `cheat` is a mode of dmlworker.cheats, for demonstrations and tests."""
+        program = ["-m", "dmlworker.cheats", "--mode", cheat] if cheat else ["-m", "dmlworker"]
+        cache = self.layout.var / "workers" / name
+        env = {"DML_SERVER": self.url, "DML_KEY": key}
+        return self.spawn(f"worker-{name}", *program, "--cache", str(cache), "--threads", "1", env=env)
+
+    def _await_web(self, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if not self.children["web"].alive():
+                break
+            try:
+                with urllib.request.urlopen(self.url, timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        log = self.children["web"].log
+        raise ServerError(f"The web process did not start; see {log}:\n{log.read_text()[-2000:]}")
+
+    def _watch(self) -> None:
+        """Start a child again that died. PR_SET_PDEATHSIG ties it to this thread, which lives as long as we do."""
+        while not self.watching.wait(0.5):
+            for child in list(self.children.values()):
+                if child.alive() or child.name.startswith("worker-"):
+                    continue
+                if len(child.started) < RESTARTS:
+                    self.say(f"{child.name} died (see {child.log}); starting it again")
+                    child.start()
+
+    def stop(self) -> None:
+        """End every child, in the reverse order of their start."""
+        self.watching.set()
+        for child in reversed(self.children.values()):
+            child.signal(signal.SIGTERM)
+        for child in reversed(self.children.values()):
+            child.end()
+        self.chain.stop()
+        for server in reversed(self.servers):
+            server.stop()
+        self.servers, self.children = [], {}
+
+
+def refuse_taken(port: int) -> None:
+    """Raises ServerError if somebody else listens: their pages must not be taken for ours."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise ServerError(f"Port {port} is taken by another program. Free it, or choose another: PORT=8001") from None

@@ -1,0 +1,76 @@
+"""pytest plugin: the embedded servers for the tests, in a `var` folder of their own; a real chain; jobs run inline.
+
+It is loaded by name in pyproject.toml, before Django reads its settings.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("DML_VAR_DIR", str(ROOT / "var" / "test"))
+os.environ.setdefault("EMAIL_BACKEND", "django.core.mail.backends.locmem.EmailBackend")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers() -> Iterator[None]:
+    """PostgreSQL and Redis, unless the environment names others."""
+    from dmlsite.embedded import Layout, start_postgres, start_redis
+
+    layout = Layout(Path(os.environ["DML_VAR_DIR"]).resolve())
+    starts = {"DATABASE_URL": start_postgres, "REDIS_URL": start_redis}
+    running = [start(layout) for name, start in starts.items() if name not in os.environ]
+    yield
+    for server in reversed(running):
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def devchain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An anvil with our contracts on it, for the session; use `chain` in tests."""
+    from contracts.devchain import DevChain, free_port
+
+    with DevChain(None, free_port()) as running:
+        yield running
+
+
+@pytest.fixture
+def chain(devchain: Any, settings: Any, tmp_path: Path) -> Iterator[Any]:
+    """`contracts.chain.Chain` on a fresh deployment, also what `ledger.gateway.chain()` gives; undone afterwards."""
+    from django.core.management import call_command
+
+    from ledger import gateway
+
+    gateway.chain.cache_clear()
+    gateway.key.cache_clear()
+    settings.CHAIN_RPC_URL = devchain.url
+    settings.CHAIN_DEPLOYMENT = tmp_path / "deployment.json"
+    settings.KEY_PASSPHRASE_FILE = tmp_path / "passphrase"
+    for role in ("ADMIN", "QUOTER", "SETTLER", "GUARDIAN"):
+        setattr(settings, f"{role}_KEYSTORE", tmp_path / f"{role.lower()}.json")
+    call_command("deploy_contracts", stdout=open(os.devnull, "w"))
+    yield gateway.chain()
+    gateway.chain.cache_clear()
+    gateway.key.cache_clear()
+
+
+@pytest.fixture
+def inline_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Jobs run at once, in the process of the test, after commit; the list names them in order."""
+    from importlib import import_module
+
+    from dmlsite import jobs
+
+    ran: list[str] = []
+
+    def run(actor: str, args: tuple[object, ...], delay_ms: int) -> None:
+        module, name = actor.rsplit(".", 1)
+        ran.append(actor)
+        getattr(import_module(module), name).fn(*args)
+
+    monkeypatch.setattr(jobs, "_send", run)
+    return ran

@@ -1,0 +1,218 @@
+"""Every change of a provider's standing is a verb here."""
+
+import re
+from collections.abc import Iterable
+from uuid import UUID, uuid4
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from accounts.models import ApiKey, User
+from contracts.chain import Call
+from dmlsite import jobs, live
+from dmlsite.errors import Conflict, Forbidden, Invalid
+from ledger import actions as ledger
+from ledger.gateway import chain
+from ledger.models import ChainEvent
+from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
+
+USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,29}")
+
+
+def check_user_name(name: str) -> None:
+    """Raises Invalid with a reason if nobody could join by this name."""
+    if not USER_NAME.fullmatch(name):
+        raise Invalid("A user name has 3 to 30 letters, digits, - or _, and starts with a letter or digit.")
+    if Provider.objects.filter(user_name__iexact=name).exists():
+        raise Invalid("This user name is taken.")
+
+
+def join(user: User, user_name: str) -> Provider:
+    """Reserve a user name. The provider works only after the deposit's event is final."""
+    if Provider.objects.filter(user=user).exists():
+        raise Conflict("You have joined already.")
+    check_user_name(user_name)
+    try:
+        with transaction.atomic():
+            User.objects.filter(pk=user.pk).update(is_provider=True)
+            return Provider.objects.create(user=user, user_name=user_name)
+    except IntegrityError:
+        raise Invalid("This user name is taken.") from None
+
+
+def deposit_call(provider: Provider) -> Call:
+    """The transaction that the provider's wallet signs: the exact deposit, naming this provider."""
+    if provider.standing not in (Standing.PENDING, Standing.LEFT):
+        raise Conflict(f"No deposit is due: you are {provider.get_standing_display()}.")
+    return chain().register_call(provider.pk.bytes)
+
+
+def exit_call(provider: Provider) -> Call:
+    """Ask to leave; the deposit can be withdrawn after the unbonding time."""
+    if provider.standing != Standing.ACTIVE:
+        raise Conflict("Only an active provider can leave.")
+    return chain().exit_call()
+
+
+def withdraw_call(provider: Provider) -> Call:
+    if provider.standing != Standing.EXITING:
+        raise Conflict("Ask to leave first.")
+    return chain().withdraw_call()
+
+
+def change_standing(
+    provider: Provider, new: str, reason: str, *, actor: str = "platform", case: UUID | None = None, **fields: object
+) -> bool:
+    """The one writer of a provider's standing. False if it was there already, or is banned: a ban is for good."""
+    old = provider.standing
+    if new == old or old == Standing.BANNED:
+        return False
+    with transaction.atomic():
+        if not Provider.objects.filter(pk=provider.pk, standing=old).update(standing=new, **fields):
+            raise Conflict("Somebody else changed this provider a moment ago.")
+        StandingEvent.objects.create(provider=provider, old=old, new=new, reason=reason, actor=actor, case=case)
+        live.changed(live.provider_group(provider.pk))
+    provider.refresh_from_db()
+    return True
+
+
+def event_seen(event: ChainEvent) -> None:
+    """Follow what a final event of the escrow says about a provider. Running twice changes nothing."""
+    verb = {
+        "Registered": _registered,
+        "ExitRequested": _exit_requested,
+        "Withdrawn": _withdrawn,
+        "Accused": _accused,
+        "Acquitted": _acquitted,
+        "Banned": _banned,
+    }.get(event.name)
+    if verb:
+        verb(event)
+
+
+def _registered(event: ChainEvent) -> None:
+    """Only a deposit that names the provider makes its wallet theirs: the wallet's own signature says so."""
+    provider = Provider.objects.filter(pk=event.case).first()
+    if provider is None or provider.standing not in (Standing.PENDING, Standing.LEFT):
+        return
+    wallet, stake = event.args["provider"], event.args["stake"]
+    if Provider.objects.filter(wallet=wallet).exclude(pk=provider.pk).exists():
+        ledger.alarm("wallet of two providers", f"{wallet} deposited for {provider} too", case=provider.pk)
+        return
+    fields = {"wallet": wallet, "deposit_gwei": stake, "deposit_tx": event.tx}
+    change_standing(provider, Standing.ACTIVE, "deposit paid", **fields)
+
+
+def _exit_requested(event: ChainEvent) -> None:
+    if (provider := _by_wallet(event)) and provider.standing == Standing.ACTIVE:
+        change_standing(provider, Standing.EXITING, "asked to leave")
+
+
+def _withdrawn(event: ChainEvent) -> None:
+    if (provider := _by_wallet(event)) and provider.standing == Standing.EXITING:
+        change_standing(provider, Standing.LEFT, "deposit withdrawn", deposit_gwei=0)
+
+
+def _by_wallet(event: ChainEvent) -> Provider | None:
+    return Provider.objects.filter(wallet=event.args["provider"]).first()
+
+
+def accuse(
+    cheats: Iterable[Provider],
+    honest: Iterable[Provider],
+    reason: str,
+    *,
+    evidence: dict[str, object],
+    case: UUID | None = None,
+    actor: str = "platform",
+    on_chain: bool = True,
+) -> Accusation:
+    """Accuse providers: no more work from now on, the ban after the challenge time.
+
+    `case` is the ticket's id when a ticket failed; then the chain is told by the ticket's own refund (`on_chain=False`).
+    """
+    cheats = list(cheats)
+    wallets = sorted(provider.wallet for provider in honest if provider.wallet)
+    with transaction.atomic():
+        found = Accusation.objects.create(id=case or uuid4(), honest=wallets, reason=reason, evidence=evidence)
+        found.cheats.set(cheats)
+        for provider in cheats:
+            change_standing(provider, Standing.ACCUSED, reason, actor=actor, case=found.pk)
+        if on_chain:
+            ledger.accuse(found.pk, wallets_of(found), wallets)
+    return found
+
+
+def wallets_of(accusation: Accusation) -> list[str]:
+    return sorted(wallet for wallet in accusation.cheats.values_list("wallet", flat=True) if wallet)
+
+
+def _accused(event: ChainEvent) -> None:
+    """The accusation stands on the chain: plan the ban for when the challenge time is over."""
+    accusation = Accusation.objects.filter(pk=event.case, state=Accusation.State.OPEN).first()
+    if accusation:
+        ledger.execute_ban(accusation.pk, wallets_of(accusation), accusation.honest)
+
+
+def lift(accusation: Accusation, reason: str, actor: str) -> None:
+    """An admin's veto within the challenge time."""
+    if accusation.state != Accusation.State.OPEN:
+        raise Conflict("This accusation is closed.")
+    with transaction.atomic():
+        Accusation.objects.filter(pk=accusation.pk).update(state=Accusation.State.LIFTED)
+        for provider in accusation.cheats.filter(standing=Standing.ACCUSED):
+            change_standing(provider, Standing.ACTIVE, reason, actor=actor, case=accusation.pk)
+        ledger.acquit(accusation.pk)
+
+
+def _acquitted(event: ChainEvent) -> None:
+    accusation = Accusation.objects.filter(pk=event.case, state=Accusation.State.OPEN).first()
+    if accusation:
+        Accusation.objects.filter(pk=accusation.pk).update(state=Accusation.State.LIFTED)
+        for provider in accusation.cheats.filter(standing=Standing.ACCUSED):
+            change_standing(provider, Standing.ACTIVE, "acquitted on the chain", case=accusation.pk)
+
+
+def _banned(event: ChainEvent) -> None:
+    if provider := _by_wallet(event):
+        Accusation.objects.filter(pk=event.case).update(state=Accusation.State.EXECUTED)
+        reason = Accusation.objects.filter(pk=event.case).values_list("reason", flat=True).first()
+        change_standing(provider, Standing.BANNED, reason or "banned on the chain", case=event.case, deposit_gwei=0)
+        ApiKey.objects.filter(user=provider.user, revoked=None).update(revoked=timezone.now())
+
+
+def issue_key(provider: Provider, name: str = "worker") -> str:
+    """A new API key for a worker, shown once."""
+    if provider.standing != Standing.ACTIVE:
+        raise Conflict("You get a key when your deposit is final.")
+    return ApiKey.issue(provider.user, name)
+
+
+def worker_of(key: str) -> Provider:
+    """The provider whose worker shows this key. Raises Forbidden with the reason."""
+    user = ApiKey.owner(key)
+    provider = Provider.objects.filter(user=user).first() if user else None
+    if provider is None:
+        raise Forbidden("This key is not known, or it was revoked.")
+    return provider
+
+
+def connected(provider: Provider, channel: str, device: str) -> None:
+    Connection.objects.update_or_create(
+        channel=channel, defaults={"provider": provider, "device": device[:200], "seen": timezone.now()}
+    )
+    jobs.enqueue("training.tasks.start_waiting")
+
+
+def heard(channel: str) -> None:
+    Connection.objects.filter(channel=channel).update(seen=timezone.now())
+
+
+def disconnected(channel: str) -> None:
+    Connection.objects.filter(channel=channel).delete()
+
+
+def available() -> QuerySet[Provider]:
+    """Providers in standing with a worker online."""
+    return Provider.objects.filter(standing=Standing.ACTIVE, connections__in=Connection.objects.online()).distinct()

@@ -1,0 +1,213 @@
+"""Every move of a ticket is a verb here, called alike by page, API, admin, socket and job."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.files import File
+from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.models import User
+from contracts.chain import Call, Quote
+from dmlsite import jobs, live
+from dmlsite.errors import Conflict, Forbidden, Invalid
+from ledger import actions as ledger
+from ledger import money
+from ledger.gateway import chain, key
+from ledger.models import ChainEvent
+from tickets import mail
+from tickets.models import MOVES, Artifact, Dataset, Status, Ticket, TicketEvent
+
+GRACE = timedelta(minutes=30)
+"""A quote is not called expired before a payment sent in time had this long to become final."""
+
+MAIL_PATIENCE = timedelta(minutes=1)
+"""A mail not sent after this long is tried again by the sweep."""
+
+
+def order(customer: User, *, file_name: str, file_size: int, payer: str, **options: Any) -> Ticket:
+    """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
+
+    `options` are the training's settings: target, model_kind, rounds, epochs, batch_size, learning_rate.
+    """
+    if file_size <= 0:
+        raise Invalid("The file is empty.")
+    if file_size > settings.MAX_DATASET_BYTES:
+        raise Invalid(f"The file is larger than {settings.MAX_DATASET_BYTES / 1e6:,.0f} MB, the most we take.")
+    now = timezone.now().replace(microsecond=0)
+    ticket = Ticket(
+        customer=customer,
+        file_name=file_name,
+        file_size=file_size,
+        payer=payer,
+        price=money.price(file_size),
+        pay_by=now + timedelta(seconds=settings.QUOTE_SECONDS),
+        settle_by=now + timedelta(seconds=settings.SETTLE_SECONDS),
+        **options,
+    )
+    ticket.signature = chain().sign_quote(quote(ticket), key("quoter"))
+    with transaction.atomic():
+        ticket.save()
+        note(ticket, "quoted", f"{money.dml(ticket.price)} DML for {file_size:,} bytes", actor=customer.email)
+    return ticket
+
+
+def quote(ticket: Ticket) -> Quote:
+    """What the platform signs and the escrow checks."""
+    pay_by, settle_by = (int(moment.timestamp()) for moment in (ticket.pay_by, ticket.settle_by))
+    return Quote(ticket=ticket.pk, payer=ticket.payer, amount=ticket.price, pay_by=pay_by, settle_by=settle_by)
+
+
+def payment_call(ticket: Ticket) -> Call:
+    """The one transaction that the customer's wallet signs to pay."""
+    if ticket.status != Status.QUOTED:
+        raise Conflict("This ticket is no longer waiting for payment.")
+    if ticket.pay_by <= timezone.now():
+        raise Conflict("This quote has run out. Please order again.")
+    return chain().pay_call(quote(ticket), bytes(ticket.signature))
+
+
+def note(ticket: Ticket, kind: str, text: str, actor: str = "platform") -> None:
+    """Write a line into the ticket's timeline and wake the pages that show it."""
+    TicketEvent.objects.create(ticket=ticket, kind=kind, text=text, actor=actor)
+    live.changed(live.ticket_group(ticket.pk))
+
+
+def move(ticket: Ticket, new: str, text: str = "", actor: str = "platform", **fields: Any) -> None:
+    """The one writer of a ticket's status: a conditional UPDATE on the old status. Raises Conflict if it lost a race."""
+    old = ticket.status
+    if new not in MOVES[old]:
+        raise Conflict(f"A ticket that is {ticket.get_status_display()} cannot become {Status(new).label}.")
+    with transaction.atomic():
+        if not Ticket.objects.filter(pk=ticket.pk, status=old).update(status=new, **fields):
+            raise Conflict("Somebody else changed this ticket a moment ago.")
+        TicketEvent.objects.create(ticket=ticket, kind="moved", old=old, new=new, text=text, actor=actor)
+        live.changed(live.ticket_group(ticket.pk))
+    ticket.refresh_from_db()
+
+
+def payment_seen(ticket: Ticket) -> None:
+    """The escrow's own event, in a final block, says that the ticket is paid. Nothing else does."""
+    event = ChainEvent.objects.filter(name="Paid", case=ticket.pk).first()
+    if event is None or ticket.status not in (Status.QUOTED, Status.EXPIRED):
+        return
+    upload_by = timezone.now() + timedelta(seconds=settings.UPLOAD_SECONDS)
+    move(ticket, Status.PAID, f"paid in {event.tx}", paid_tx=event.tx, upload_by=upload_by)
+
+
+def upload(ticket: Ticket, file: UploadedFile, actor: str) -> Dataset:
+    """Take the customer's file. A file larger than quoted is refused, and the right one may follow."""
+    if ticket.status != Status.PAID:
+        raise Conflict("Upload opens when the payment is final, and closes with the first accepted file.")
+    size = file.size or 0
+    if size == 0:
+        raise Invalid("The file is empty. Please choose another one.")
+    if size > ticket.file_size:
+        raise Invalid(f"The file has {size:,} bytes, but {ticket.file_size:,} were quoted and paid. Please choose another one.")
+    digest = hashlib.sha256()
+    for chunk in file.chunks():
+        digest.update(chunk)
+    file.seek(0)
+    dataset = Dataset(ticket=ticket, name=file.name or "data", size=size, sha256=digest.hexdigest())
+    dataset.file.save(f"{ticket.pk}{_suffix(file.name)}", file, save=False)  # before the transaction: it may take long
+    try:
+        with transaction.atomic():
+            move(ticket, Status.UPLOADED, f"{file.name}, {size:,} bytes", actor=actor)
+            dataset.save()
+            jobs.enqueue("training.tasks.prepare", str(ticket.pk))
+    except Conflict:
+        dataset.file.delete(save=False)
+        raise
+    return dataset
+
+
+def _suffix(name: str | None) -> str:
+    ending = (name or "").rsplit(".", 1)[-1].lower()
+    return f".{ending}" if ending.isalnum() and len(ending) <= 5 else ""
+
+
+def cancel(ticket: Ticket, user: User) -> None:
+    """The customer changes their mind before training starts: nothing paid, nothing lost; paid, all of it back."""
+    if user != ticket.customer:
+        raise Forbidden("Only the customer can cancel a ticket.")
+    if ticket.status == Status.QUOTED:
+        move(ticket, Status.EXPIRED, "cancelled before payment", actor=user.email)
+    elif ticket.status in (Status.PAID, Status.UPLOADED):
+        refund(ticket, "You cancelled before training started.", actor=user.email)
+    else:
+        raise Conflict("Training has started; this ticket can no longer be cancelled.")
+
+
+def refund(ticket: Ticket, reason: str, actor: str = "platform", kind: str = "refunded") -> None:
+    """Give the customer the whole payment back. `reason` is shown to them, on the page and in the mail."""
+    with transaction.atomic():
+        move(ticket, Status.REFUNDED, reason, actor=actor, outcome=reason)
+        ledger.refund(ticket.pk, ticket.payer, ticket.price)
+        mail.queue(ticket, kind)
+
+
+def refund_for_cheating(ticket: Ticket, reason: str, cheats: Iterable[str], honest: Iterable[str]) -> None:
+    """As `refund`, in one chain transaction with the accusation of the cheats' wallets."""
+    with transaction.atomic():
+        move(ticket, Status.REFUNDED, reason, outcome=reason)
+        ledger.fail_ticket(ticket.pk, ticket.payer, ticket.price, cheats, honest)
+        mail.queue(ticket, "mishandled")
+
+
+def refund_seen(ticket: Ticket) -> None:
+    """The chain says that the payment went back. It may do so without us: after `settleBy` anyone may ask for it."""
+    on_chain = ChainEvent.objects.filter(name="Refunded", case=ticket.pk).exists()
+    if on_chain and Status.REFUNDED in MOVES[ticket.status]:
+        with transaction.atomic():
+            move(ticket, Status.REFUNDED, "refunded on the chain after the deadline", outcome="The deadline passed.")
+            mail.queue(ticket, "refunded")
+
+
+def settle(ticket: Ticket, weights: Mapping[str, int], accuracy: float, receipt_root: str) -> None:
+    """Pay the providers by weight (wallet -> merit) and hand the model over. `accuracy` is the final one, 0..1."""
+    if ticket.settle_by <= timezone.now() + GRACE:
+        raise Conflict("The time to settle has run out; the payment goes back.")
+    parts, fee = money.shares(ticket.price, weights)
+    with transaction.atomic():
+        text = f"accuracy {accuracy:.1%} on data no provider saw"
+        move(ticket, Status.SETTLED, text, accuracy=accuracy, outcome=text)
+        ledger.release(ticket.pk, parts, fee, receipt_root)
+
+
+def fail(ticket: Ticket, error: str) -> None:
+    """Something broke that the customer cannot mend: refund, and tell the admins."""
+    with transaction.atomic():
+        note(ticket, "error", error)
+        ledger.alarm("ticket failed", error, case=ticket.pk)
+        if Status.REFUNDED in MOVES[ticket.status]:
+            refund(ticket, f"Something went wrong on our side: {error}", kind="failed")
+
+
+def store_artifact(ticket: Ticket, name: str, file: File) -> Artifact:
+    """Keep a file for the customer; a second one of the same name replaces the first."""
+    digest = hashlib.sha256()
+    for chunk in file.chunks():
+        digest.update(chunk)
+    file.seek(0)
+    artifact = Artifact.objects.filter(ticket=ticket, name=name).first() or Artifact(ticket=ticket, name=name)
+    artifact.size, artifact.sha256 = file.size, digest.hexdigest()
+    artifact.file.save(f"{ticket.pk}/{name}", file, save=True)
+    return artifact
+
+
+def overdue() -> None:
+    """Expire quotes nobody paid, and refund payments no file followed. Part of the sweep."""
+    now = timezone.now()
+    for ticket in Ticket.objects.filter(status=Status.QUOTED, pay_by__lt=now - GRACE):
+        move(ticket, Status.EXPIRED, "not paid in time")
+    for ticket in Ticket.objects.filter(status=Status.PAID, upload_by__lt=now):
+        refund(ticket, "No file was uploaded in time.")
+
+
+def get(pk: UUID | str) -> Ticket:
+    return Ticket.objects.get(pk=pk)

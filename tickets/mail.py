@@ -1,0 +1,56 @@
+"""Mails about a ticket. A row is written with the move that causes it; a job sends it once."""
+
+from django.conf import settings
+from django.core import signing
+from django.core.mail import EmailMessage
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import timezone
+
+from dmlsite import jobs
+from ledger import actions as ledger
+from tickets.models import Artifact, Mail, Ticket, TicketEvent
+
+SUBJECTS = {
+    "done": "Your model is ready",
+    "refunded": "Your payment was returned",
+    "mishandled": "Your data was mishandled; your payment was returned",
+    "failed": "Training failed; your payment was returned",
+}
+SALT = "tickets.artifact"
+
+
+def link(artifact: Artifact) -> str:
+    """A signed link to a file that runs out after ARTIFACT_LINK_SECONDS."""
+    token = signing.TimestampSigner(salt=SALT).sign(str(artifact.pk))
+    return settings.SITE_URL + reverse("tickets:artifact", args=[token])
+
+
+def opened(token: str) -> str:
+    """The artifact's id in a link's token. Raises SignatureExpired or BadSignature."""
+    return signing.TimestampSigner(salt=SALT).unsign(token, max_age=settings.ARTIFACT_LINK_SECONDS)
+
+
+def queue(ticket: Ticket, kind: str) -> None:
+    """Have a mail of this kind sent to the ticket's customer; at most one of a kind, however often asked."""
+    mail, new = Mail.objects.get_or_create(ticket=ticket, kind=kind, to=ticket.customer.email)
+    if new:
+        jobs.enqueue("tickets.tasks.send_mail", mail.pk)
+
+
+def send(mail: Mail) -> None:
+    """Render and send. Called by a job; a failure is recorded, shown to the admins, and tried again by the sweep."""
+    links = [(artifact.name, link(artifact)) for artifact in mail.ticket.artifacts.all()] if mail.kind == "done" else []
+    page = settings.SITE_URL + reverse("tickets:ticket", args=[mail.ticket_id])
+    context = {"ticket": mail.ticket, "links": links, "page": page, "days": settings.ARTIFACT_LINK_SECONDS // 86400}
+    mail.subject, mail.body = SUBJECTS[mail.kind], render_to_string(f"mail/{mail.kind}.txt", context)
+    try:
+        EmailMessage(mail.subject, mail.body, to=[mail.to]).send()
+    except OSError as error:  # SMTP's errors are OSErrors
+        mail.error = str(error)
+        mail.save()
+        ledger.alarm("mail failed", f"{mail.kind} to {mail.to}: {error}", case=mail.ticket_id)
+        return
+    mail.sent, mail.error = timezone.now(), ""
+    mail.save()
+    TicketEvent.objects.create(ticket=mail.ticket, kind="mailed", text=f"{mail.subject} (to {mail.to})")

@@ -1,0 +1,116 @@
+"""A ticket is a customer's order: quoted, paid, uploaded, trained, then settled or refunded."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+
+
+class Status(models.TextChoices):
+    QUOTED = "quoted", "waiting for payment"
+    PAID = "paid", "paid, waiting for the file"
+    UPLOADED = "uploaded", "uploaded, waiting for providers"
+    TRAINING = "training", "training"
+    SETTLED = "settled", "settled"
+    REFUNDED = "refunded", "refunded"
+    EXPIRED = "expired", "expired"
+
+
+MOVES: dict[str, set[str]] = {
+    Status.QUOTED: {Status.PAID, Status.EXPIRED},
+    Status.EXPIRED: {Status.PAID},  # a payment that was sent in time and became final late still counts
+    Status.PAID: {Status.UPLOADED, Status.REFUNDED},
+    Status.UPLOADED: {Status.TRAINING, Status.REFUNDED},
+    Status.TRAINING: {Status.SETTLED, Status.REFUNDED},
+    Status.SETTLED: set(),
+    Status.REFUNDED: set(),
+}
+
+
+class Ticket(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    customer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="tickets")
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.QUOTED, db_index=True)
+    file_name = models.CharField(max_length=200)
+    file_size = models.BigIntegerField("quoted size", help_text="Bytes; a larger file is refused")
+    target = models.CharField(max_length=200, blank=True, help_text="CSV: the column to predict; empty: found")
+    model_kind = models.CharField(max_length=10, default="auto")
+    rounds = models.PositiveIntegerField(default=10)
+    epochs = models.PositiveIntegerField("local epochs", default=1)
+    batch_size = models.PositiveIntegerField(default=20)
+    learning_rate = models.FloatField(default=0.1)
+    price = models.BigIntegerField(help_text="micro-DML")
+    payer = models.CharField(max_length=42)
+    pay_by = models.DateTimeField()
+    settle_by = models.DateTimeField()
+    signature = models.BinaryField(help_text="The platform's signature under the quote (EIP-712)")
+    paid_tx = models.CharField("payment", max_length=66, blank=True)
+    upload_by = models.DateTimeField(null=True, blank=True)
+    outcome = models.TextField("why it was refunded, or what was reached", blank=True)
+    accuracy = models.FloatField(null=True, blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return f"ticket {str(self.id)[:8]}"
+
+
+class TicketEvent(models.Model):
+    """One line of a ticket's timeline: a move, or something worth telling. Never changed."""
+
+    ticket = models.ForeignKey(Ticket, models.PROTECT, related_name="events")
+    kind = models.CharField(max_length=30, help_text="moved, mailed, error, round…")
+    old = models.CharField(max_length=8, blank=True)
+    new = models.CharField(max_length=8, blank=True)
+    text = models.TextField(blank=True)
+    actor = models.CharField(max_length=254, default="platform")
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+
+class Dataset(models.Model):
+    """The customer's file as it was uploaded."""
+
+    ticket = models.OneToOneField(Ticket, models.PROTECT, related_name="dataset")
+    file = models.FileField(upload_to="datasets", max_length=300)
+    name = models.CharField(max_length=200)
+    size = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    created = models.DateTimeField(auto_now_add=True)
+
+
+class Artifact(models.Model):
+    """A file made for the customer: the model, its weights, the model card."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    ticket = models.ForeignKey(Ticket, models.PROTECT, related_name="artifacts")
+    name = models.CharField(max_length=100)
+    file = models.FileField(upload_to="artifacts", max_length=300)
+    size = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["ticket", "name"], name="artifact_name_once_per_ticket")]
+
+
+class Mail(models.Model):
+    """A mail that is to go out once. `links` are the signed links it carried."""
+
+    ticket = models.ForeignKey(Ticket, models.PROTECT, related_name="mails")
+    kind = models.CharField(max_length=30)
+    to = models.EmailField()
+    subject = models.CharField(max_length=200, blank=True)
+    body = models.TextField(blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+    sent = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["ticket", "kind", "to"], name="mail_of_a_kind_once")]

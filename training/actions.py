@@ -1,0 +1,370 @@
+"""Every move of a run is a verb here: open it, open its rounds, record updates, finish, convict, settle.
+
+Nothing here computes: averaging, measuring and replaying are in compute.py and run outside any transaction.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.db.models import Count, Q, QuerySet, Sum
+from django.utils import timezone
+
+from dmlsite import jobs, live
+from dmlsite.errors import Conflict, Forbidden, Missing
+from dmlworker.protocol import Lease
+from providers import actions as providers
+from providers.models import Connection, Provider, Standing
+from tickets import actions as tickets
+from tickets.models import Status, Ticket
+from training.models import Assignment, Audit, Blob, Round, Run, Shard
+
+State = Assignment.State
+TRIES = 3
+"""A step of a ticket that fails this often ends it in a refund."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A customer's file made ready for training; blobs are stored already."""
+
+    spec: Blob
+    start: Blob
+    holdout: Blob
+    shards: list[tuple[Blob, int]]
+    classes: list[str]
+    facts: dict[str, object]
+
+
+# --- The start --------------------------------------------------------------------------------------------------------
+def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
+    """Write down everything that training depends on, once per ticket."""
+    names = ("rounds", "epochs", "batch_size", "learning_rate")
+    fixed = {name: getattr(ticket, name) for name in names}
+    blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
+    with transaction.atomic():
+        run = Run.objects.create(ticket=ticket, classes=prepared.classes, facts=prepared.facts, seed=seed, **blobs, **fixed)
+        for number, (blob, samples) in enumerate(prepared.shards):
+            Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
+        jobs.enqueue("training.tasks.start_waiting")
+    return run
+
+
+def candidates(run: Run) -> QuerySet[Provider]:
+    """Who may work on a run: in standing, a worker online, and not the customer themselves."""
+    return providers.available().exclude(user=run.ticket.customer)
+
+
+def start(run: Run) -> bool:
+    """Start a waiting run if enough providers are online; say so on the ticket if not."""
+    found = list(candidates(run))
+    if len(found) < settings.PROVIDERS_PER_TICKET:
+        _say_waiting(run.ticket, len(found))
+        return False
+    drawn = random.SystemRandom().sample(found, settings.PROVIDERS_PER_TICKET)
+    with transaction.atomic():
+        if not Run.objects.filter(pk=run.pk, state=Run.State.WAITING).update(state=Run.State.TRAINING):
+            return False
+        tickets.move(run.ticket, Status.TRAINING, "with " + ", ".join(provider.user_name for provider in drawn))
+        first = Round.objects.create(run=run, number=1, start=run.start)
+        for provider, shard in zip(drawn, run.shards.all(), strict=True):
+            _lease(first, shard, provider)
+    return True
+
+
+def _say_waiting(ticket: Ticket, online: int) -> None:
+    text = f"{online} of {settings.PROVIDERS_PER_TICKET} providers online"
+    last = ticket.events.filter(kind="waiting").last()
+    if last is None or last.text != text:
+        tickets.note(ticket, "waiting", text)
+
+
+# --- Leases -----------------------------------------------------------------------------------------------------------
+def _lease(round_: Round, shard: Shard, provider: Provider) -> Assignment:
+    attempt = round_.assignments.filter(shard=shard).count() + 1
+    deadline = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+    live.changed(live.provider_group(provider.pk))
+    return Assignment.objects.create(round=round_, shard=shard, provider=provider, attempt=attempt, deadline=deadline)
+
+
+def fill(round_: Round) -> None:
+    """Give every shard of an open round that nobody has to somebody. Nobody online: the sweep tries again."""
+    for shard in round_.run.shards.exclude(assignments__in=round_.assignments.filter(state__in=Assignment.LIVE)):
+        if provider := _pick(round_, shard):
+            _lease(round_, shard, provider)
+
+
+def _pick(round_: Round, shard: Shard) -> Provider | None:
+    """Who gets a shard: whoever had it last round (its blob is cached there), else the one with least to do.
+
+    One who let this very lease lapse gets it again only if there is nobody else.
+    """
+    failed = set(round_.assignments.filter(shard=shard).values_list("provider", flat=True))
+    before = Assignment.objects.filter(shard=shard, round__number=round_.number - 1, state=State.COMMITTED)
+    had = set(before.values_list("provider", flat=True))
+    busy = Count("assignments", filter=Q(assignments__round=round_, assignments__state__in=Assignment.LIVE))
+    found = list(candidates(round_.run).annotate(busy=busy))
+    random.shuffle(found)
+    return min(found, key=lambda p: (p.pk in failed, p.pk not in had, p.busy), default=None)
+
+
+def reassign_overdue() -> None:
+    """Take leases back that made no progress in time, and hand out every shard that nobody has."""
+    late = Assignment.objects.filter(state__in=[State.OFFERED, State.ACCEPTED], deadline__lt=timezone.now())
+    late.update(state=State.EXPIRED, note="no progress in time")
+    for round_ in Round.objects.filter(state=Round.State.OPEN, run__state=Run.State.TRAINING):
+        with transaction.atomic():
+            fill(Round.objects.select_for_update().get(pk=round_.pk))
+
+
+def offers(provider: Provider) -> list[Assignment]:
+    """The leases that this provider's workers should be told of: not accepted by a connection that still lives."""
+    if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
+        return []
+    taken = Q(channel__in=Connection.objects.online().values("channel"))
+    open_ = Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED]).exclude(taken)
+    return list(open_.select_related("round__run__spec", "round__start", "shard__blob"))
+
+
+def seed_of(assignment: Assignment) -> int:
+    """The sample order of one lease, fixed by the platform: a provider has no choice that could be tuned."""
+    text = f"{assignment.round.run.seed}:{assignment.round.number}:{assignment.shard.number}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+def find(provider: Provider, lease: Lease) -> Assignment:
+    """The provider's assignment that a lease names. Raises Missing."""
+    try:
+        return Assignment.objects.select_related("round__run", "shard", "update").get(
+            provider=provider,
+            round__run=UUID(lease.run),
+            round__number=lease.round,
+            shard__number=lease.shard,
+            attempt=lease.attempt,
+        )
+    except (Assignment.DoesNotExist, ValueError, ValidationError):
+        raise Missing("no such lease") from None
+
+
+def accept(provider: Provider, lease: Lease, channel: str) -> bool:
+    """A worker takes a lease. False if it is closed, or another living connection has it."""
+    assignment = find(provider, lease)
+    mine = Q(state=State.OFFERED) | Q(state=State.ACCEPTED, channel=channel)
+    orphaned = Q(state=State.ACCEPTED) & ~Q(channel__in=Connection.objects.online().values("channel"))
+    free = Assignment.objects.filter(Q(pk=assignment.pk) & (mine | orphaned))
+    return bool(free.update(state=State.ACCEPTED, channel=channel, deadline=_next_deadline()))
+
+
+def progress(provider: Provider, lease: Lease, step: int, steps: int) -> None:
+    assignment = find(provider, lease)
+    changed = Assignment.objects.filter(pk=assignment.pk, state=State.ACCEPTED)
+    if changed.update(step=min(step, steps), steps=steps, deadline=_next_deadline()):
+        live.changed(live.ticket_group(assignment.round.run.ticket_id))
+
+
+def _next_deadline():  # type: ignore[no-untyped-def]
+    return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+
+
+def record_update(provider: Provider, lease: Lease, sha256: str) -> None:
+    """A worker says that its update is stored. The same COMMIT again succeeds; a late one raises Conflict."""
+    assignment = find(provider, lease)
+    if assignment.state == State.COMMITTED and assignment.update_id == sha256:
+        return
+    if not Blob.objects.filter(pk=sha256).exists():
+        raise Missing("upload the update first")
+    open_ = Assignment.objects.filter(pk=assignment.pk, state__in=[State.OFFERED, State.ACCEPTED])
+    with transaction.atomic():
+        if not open_.update(state=State.COMMITTED, update_id=sha256, committed=timezone.now()):
+            raise Conflict("this lease is closed")
+        jobs.enqueue("training.tasks.receive", assignment.pk)
+
+
+def decline(provider: Provider, lease: Lease, reason: str) -> None:
+    """A worker cannot serve a lease (disk full, model refused): somebody else gets it at once."""
+    reject(find(provider, lease), f"declined: {reason}")
+
+
+def reject(assignment: Assignment, reason: str) -> None:
+    """A declined lease or a malformed update: not paid, no blame, the shard goes to somebody else."""
+    with transaction.atomic():
+        round_ = Round.objects.select_for_update().get(pk=assignment.round_id)
+        live_ = Assignment.objects.filter(pk=assignment.pk, state__in=Assignment.LIVE)
+        if round_.state == Round.State.OPEN and live_.update(state=State.REJECTED, note=reason[:1000]):
+            tickets.note(round_.run.ticket, "rejected", f"{assignment.provider}: {reason}")
+            fill(round_)
+
+
+def measured(assignment: Assignment, correct: int) -> None:
+    """Note how many hold-out samples an update alone gets right; the last one of a round closes it."""
+    Assignment.objects.filter(pk=assignment.pk).update(correct=correct)
+    live.changed(live.ticket_group(assignment.round.run.ticket_id))
+    if complete(assignment.round):
+        jobs.enqueue("training.tasks.close_round", assignment.round_id)
+
+
+def complete(round_: Round) -> list[Assignment]:
+    """A round's updates in shard order, if every shard has a measured one; else none."""
+    done = round_.assignments.filter(state=State.COMMITTED, correct__isnull=False).order_by("shard__number")
+    found = list(done.select_related("shard", "provider", "update"))
+    return found if len(found) == round_.run.shards.count() else []
+
+
+# --- The end of a round -----------------------------------------------------------------------------------------------
+def to_audit(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment, str]]:
+    """Whose work is replayed: those the screen noticed, and everybody once a run, in a round they cannot foresee."""
+    seen = set(Audit.objects.filter(assignment__round__run=round_.run).values_list("assignment__provider", flat=True))
+    left = round_.run.rounds - round_.number + 1
+    drawn = {u.pk for u in updates if u.provider_id not in seen and random.SystemRandom().random() < 1 / left}
+    reasons = [(update, update.suspicion or ("drawn at random" if update.pk in drawn else "")) for update in updates]
+    return [(update, why) for update, why in reasons if why]
+
+
+def finish_round(round_: Round, end: Blob, accuracy: float, loss: float) -> None:
+    """Close a round with its average and open the next one, or finish the run. Only the first caller does anything."""
+    fields = {"state": Round.State.CLOSED, "end": end, "accuracy": accuracy, "loss": loss, "closed": timezone.now()}
+    with transaction.atomic():
+        if not Round.objects.filter(pk=round_.pk, state=Round.State.OPEN).update(**fields):
+            return
+        run = round_.run
+        tickets.note(run.ticket, "round", f"round {round_.number} of {run.rounds}: accuracy {accuracy:.1%}")
+        if round_.number < run.rounds:
+            following = Round.objects.create(run=run, number=round_.number + 1, start=end)
+            fill(following)
+        else:
+            jobs.enqueue("training.tasks.finish", str(run.pk))
+
+
+def convict(round_: Round, failed: list[Audit]) -> None:
+    """Two replays of each of these failed: refund the customer, accuse the cheats, their deposit to the honest."""
+    run = round_.run
+    cheats = {audit.assignment.provider for audit in failed}
+    honest = set(Provider.objects.filter(assignments__round__run=run, standing=Standing.ACTIVE)) - cheats
+    names = ", ".join(sorted(provider.user_name for provider in cheats))
+    reason = f"In round {round_.number} the work of {names} was not what the training prescribes: two replays show it."
+    evidence = {"round": round_.number, "replays": [evidence_of(audit) for audit in failed]}
+    with transaction.atomic():
+        stop(run)
+        wallets = [[p.wallet for p in group if p.wallet] for group in (cheats, honest)]
+        tickets.refund_for_cheating(run.ticket, reason, *wallets)
+        providers.accuse(cheats, honest, reason, evidence=evidence, case=run.ticket_id, on_chain=False)
+
+
+def evidence_of(audit: Audit) -> dict[str, object]:
+    """What an outsider needs to repeat a replay: the hashes of what went in, what came out, and how far apart."""
+    work = audit.assignment
+    return {
+        "provider": work.provider.user_name,
+        "shard": work.shard.blob_id,
+        "start": work.round.start_id,
+        "claimed": work.update_id,
+        "seed": seed_of(work),
+        "replay": audit.number,
+        "relative_distance": audit.relative,
+        "cosine": audit.cosine,
+        "ordered_because": audit.why,
+    }
+
+
+def stop(run: Run) -> None:
+    """End a run without a result; its leases are taken back."""
+    Run.objects.filter(pk=run.pk).update(state=Run.State.STOPPED, finished=timezone.now())
+    leases = Assignment.objects.filter(round__run=run, state__in=[State.OFFERED, State.ACCEPTED])
+    for provider in Provider.objects.filter(assignments__in=leases).distinct():
+        live.changed(live.provider_group(provider.pk))
+    leases.update(state=State.CANCELLED)
+
+
+def stop_ended() -> None:
+    """Stop runs whose ticket ended by another way: cancelled, or refunded on the chain."""
+    for run in Run.objects.filter(state__in=[Run.State.WAITING, Run.State.TRAINING], ticket__status=Status.REFUNDED):
+        stop(run)
+
+
+# --- The end of a run -------------------------------------------------------------------------------------------------
+def merit(run: Run) -> dict[str, int]:
+    """Each provider's weight in the pay: hold-out samples that its updates alone got right, summed over the rounds.
+
+    That is accuracy times a constant, as an integer, so that the split is exact; who worked in half of the rounds has
+    half of the weight.
+    """
+    done = Assignment.objects.filter(round__run=run, round__state=Round.State.CLOSED, state=State.COMMITTED)
+    rows = done.values("provider__wallet").annotate(total=Sum("correct")).order_by("provider__wallet")
+    return {row["provider__wallet"]: row["total"] for row in rows}
+
+
+def finish(run: Run, accuracy: float, receipt_root: str) -> None:
+    """Pay the providers. Past the time to settle the customer gets the payment back instead."""
+    with transaction.atomic():
+        if not Run.objects.filter(pk=run.pk, state=Run.State.TRAINING).update(
+            state=Run.State.DONE, finished=timezone.now()
+        ):
+            return
+        if run.ticket.settle_by <= timezone.now() + tickets.GRACE:
+            tickets.refund(run.ticket, "Training took longer than the time that was promised.")
+        else:
+            tickets.settle(run.ticket, merit(run), accuracy, receipt_root)
+
+
+# --- Blobs ------------------------------------------------------------------------------------------------------------
+def _open_work(provider: Provider) -> QuerySet[Assignment]:
+    if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
+        raise Forbidden(f"This provider is {provider.get_standing_display()}.")
+    return Assignment.objects.filter(
+        provider=provider, state__in=Assignment.LIVE, round__state=Round.State.OPEN, round__run__state=Run.State.TRAINING
+    )
+
+
+def readable_blob(provider: Provider, sha256: str) -> Blob:
+    """A blob that one of the provider's open leases names. Raises Missing: others' data does not exist for it."""
+    named = Q(shard__blob=sha256) | Q(round__start=sha256) | Q(round__run__spec=sha256)
+    if not _open_work(provider).filter(named).exists():
+        raise Missing("none of your leases names this")
+    return Blob.objects.get(pk=sha256)
+
+
+def upload_limit(provider: Provider) -> int:
+    """Bytes an update may have: what the weights have, and a little for another writer's header."""
+    sizes = _open_work(provider).values_list("round__start__size", flat=True)
+    if not sizes:
+        raise Forbidden("You have no open lease.")
+    return max(sizes) + 65536
+
+
+# --- When something breaks --------------------------------------------------------------------------------------------
+@contextmanager
+def guarded(ticket: Ticket, step: str) -> Iterator[None]:
+    """An error in a step is written on the ticket and tried again; the third one ends the ticket in a refund."""
+    try:
+        yield
+    except Conflict:
+        raise  # somebody else moved the ticket: nothing is broken
+    except Exception as error:
+        text = f"{step}: {type(error).__name__}: {error}"
+        tickets.note(ticket, "error", text)
+        if ticket.events.filter(kind="error").count() < TRIES:
+            raise
+        with transaction.atomic():
+            for run in Run.objects.filter(ticket=ticket, state__in=[Run.State.WAITING, Run.State.TRAINING]):
+                stop(run)
+            tickets.fail(tickets.get(ticket.pk), text)
+
+
+@contextmanager
+def claim(name: str) -> Iterator[bool]:
+    """One process at a time does a costly step; the lock ends with its connection, so a killed process frees it."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
+        got = bool(cursor.fetchone()[0])
+        try:
+            yield got
+        finally:
+            if got:
+                cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [name])

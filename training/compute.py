@@ -1,0 +1,150 @@
+"""The arithmetic of the platform: cutting data, measuring, replaying, averaging. No transaction is open in here.
+
+TensorFlow is imported inside the functions: jobs call them, the web process never does. One at a time per process:
+TensorFlow uses all cores by itself, and memory stays at one model.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from dmlworker.protocol import Hyper
+from tickets.models import Ticket
+from training import aggregation, datasets, evidence, store
+from training.actions import Prepared, seed_of
+from training.models import Assignment, Round, Run
+
+Weights = list[np.ndarray]
+_one_at_a_time = threading.Lock()
+
+
+def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
+    """Read the customer's file, keep a hold-out back, cut the rest into shards, choose the model.
+
+    Raises DatasetError, whose text is for the customer.
+    """
+    from dmlworker import models, trainer
+
+    data = datasets.read(path, ticket.dataset.name, ticket.target or None)
+    train, holdout = datasets.split(data, seed)
+    with _one_at_a_time:
+        model = models.build_for(train, len(data.classes), ticket.model_kind)
+        spec = models.spec(model)
+        start = trainer.pack(trainer.initial_weights(spec, seed))
+    shards = [(store.put(datasets.dump(part.x, part.y)), len(part.y)) for part in datasets.shards(train, parts, seed)]
+    return Prepared(
+        spec=store.put(json.dumps(spec, sort_keys=True).encode()),
+        start=store.put(start),
+        holdout=store.put(datasets.dump(holdout.x, holdout.y)),
+        shards=shards,
+        classes=list(data.classes),
+        facts=_facts(data, train, holdout),
+    )
+
+
+def _facts(data: datasets.Dataset, train: datasets.Dataset, holdout: datasets.Dataset) -> dict[str, object]:
+    return {
+        "kind": data.kind,
+        "samples": len(data.y),
+        "training_samples": len(train.y),
+        "holdout_samples": len(holdout.y),
+        "sample_shape": list(data.x.shape[1:]),
+        "features": list(data.features),
+    }
+
+
+def spec_of(run: Run) -> dict[str, object]:
+    return dict(json.loads(store.get(run.spec_id)))
+
+
+def weights_of(sha256: str) -> Weights:
+    from dmlworker import trainer
+
+    return trainer.unpack(store.get(sha256))
+
+
+def gate(assignment: Assignment) -> str:
+    """Why an update is malformed (names, shapes, types, not finite), or an empty text."""
+    from dmlworker.trainer import MalformedUpdate
+
+    try:
+        aggregation.check(weights_of(assignment.update_id), weights_of(assignment.round.start_id))
+    except (MalformedUpdate, aggregation.MalformedUpdate) as error:
+        return str(error)
+    return ""
+
+
+def measure(run: Run, sha256: str) -> tuple[int, int, float]:
+    """Hold-out samples that these weights get right, samples in all, mean loss."""
+    from dmlworker import trainer
+
+    x, y = datasets.load(store.get(run.holdout_id))
+    with _one_at_a_time:
+        found = trainer.evaluate(spec_of(run), weights_of(sha256), x, y)
+    return found.correct, found.samples, found.loss
+
+
+def screen(round_: Round, updates: list[Assignment]) -> dict[int, str]:
+    """What looks odd, by assignment. It orders a replay; it never blames."""
+    start = weights_of(round_.start_id)
+    claimed = [weights_of(update.update_id) for update in updates]
+    found = evidence.suspects(start, claimed, [update.correct or 0 for update in updates])
+    return {updates[index].pk: reason for index, reason in found.items()}
+
+
+def average(round_: Round, updates: list[Assignment]) -> bytes:
+    """FedAvg in shard order, weighted by the shard sizes that the platform set; one update in memory at a time."""
+    from dmlworker import trainer
+
+    def stream() -> Iterator[tuple[Weights, int]]:
+        for update in updates:
+            yield weights_of(update.update_id), update.shard.samples
+
+    return trainer.pack(aggregation.fedavg(weights_of(round_.start_id), stream()))
+
+
+def replay(assignment: Assignment, number: int) -> evidence.Distance:
+    """Do a worker's work again and say how far its claim is from it. The second replay is a process of its own."""
+    run, round_ = assignment.round.run, assignment.round
+    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment))
+    files = {
+        "spec": store.get(run.spec_id),
+        "start": store.get(round_.start_id),
+        "shard": store.get(assignment.shard.blob_id),
+    }
+    done = _replay_here(files, hyper) if number == 1 else _replay_elsewhere(files, hyper)
+    return evidence.compare(weights_of(round_.start_id), weights_of(assignment.update_id), done)
+
+
+def _replay_here(files: dict[str, bytes], hyper: Hyper) -> Weights:
+    from dmlworker import trainer
+
+    x, y = datasets.load(files["shard"])
+    with _one_at_a_time:
+        return trainer.train(json.loads(files["spec"]), trainer.unpack(files["start"]), x, y, hyper)
+
+
+def _replay_elsewhere(files: dict[str, bytes], hyper: Hyper) -> Weights:
+    """In a fresh process with one thread, so that no state of this one can explain a difference."""
+    from dmlworker import trainer
+
+    with TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        settings = [str(value) for value in (hyper.epochs, hyper.batch_size, hyper.learning_rate, hyper.seed)]
+        subprocess.run([sys.executable, "-m", "training.replay", folder, *settings], check=True, timeout=3600)
+        return trainer.unpack((Path(folder) / "end").read_bytes())
+
+
+def export(run: Run, sha256: str, folder: Path) -> list[Path]:
+    """The customer's files: model.json, model.weights.h5, model.keras."""
+    from dmlworker import trainer
+
+    with _one_at_a_time:
+        return trainer.export(spec_of(run), weights_of(sha256), folder)

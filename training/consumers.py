@@ -1,0 +1,170 @@
+"""Sockets: decode, one action, reply. What a connection must not forget is in the database."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+
+from dmlsite import live
+from dmlsite.errors import DomainError
+from dmlworker import protocol
+from dmlworker.protocol import Ack, Blob, Cancel, Lease, Offer, ProtocolError, VersionMismatch
+from providers import actions as providers
+from providers.models import Provider, Standing
+from tickets.models import Ticket
+from training import actions
+from training.models import Assignment, Run
+
+log = logging.getLogger(__name__)
+BAD_FRAME = 4400
+
+
+class WorkerConsumer(AsyncWebsocketConsumer):
+    """A provider's worker. It shows an API key, says Hello, and gets an Offer for every open lease of its provider."""
+
+    provider: Provider | None = None
+    greeted = False
+
+    async def connect(self) -> None:
+        await self.accept()  # only an accepted socket can say why it closes
+        headers = dict(self.scope["headers"])
+        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        try:
+            self.provider = await database_sync_to_async(providers.worker_of)(key if scheme == "Bearer" else "")
+        except DomainError as error:
+            await self.close(protocol.CLOSE_BAD_KEY, str(error))
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self.provider is None:
+            return
+        try:
+            message = protocol.decode(text_data or "")
+        except VersionMismatch as error:
+            await self.close(protocol.CLOSE_TOO_OLD, str(error))
+        except ProtocolError as error:
+            await self.close(BAD_FRAME, str(error)[:120])
+        else:
+            await self._handle(message)
+
+    async def _handle(self, message: protocol.Message) -> None:
+        name = type(message).__name__.lower()
+        handler: Callable[[Any], Any] | None = getattr(self, f"on_{name}", None)
+        if handler is None or (name != "hello" and not self.greeted):
+            await self.close(BAD_FRAME, f"{name} is not expected here")
+            return
+        try:
+            await handler(message)
+        except DomainError as error:
+            log.info("%s from %s: %s", name, self.provider, error)
+            if lease := getattr(message, "lease", None):
+                await self._say(Cancel(lease, str(error)))
+
+    async def on_hello(self, message: protocol.Hello) -> None:
+        provider = await self._fresh()
+        if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
+            await self.close(protocol.CLOSE_BANNED, f"You are {provider.get_standing_display()}.")
+            return
+        device = f"{message.device}, {message.threads} threads, {message.software}"
+        await self.channel_layer.group_add(live.provider_group(provider.pk), self.channel_name)
+        await database_sync_to_async(providers.connected)(provider, self.channel_name, device)
+        self.greeted, self.offered = True, set[int]()
+        heartbeat = max(1, settings.PRESENCE_SECONDS // 3)
+        await self._say(protocol.Welcome(provider.user_name, heartbeat))
+        await self._offer()
+
+    async def on_heartbeat(self, message: protocol.Heartbeat) -> None:
+        await database_sync_to_async(providers.heard)(self.channel_name)
+        await self._offer()  # repeats what a lost wake-up would have said
+
+    async def on_accept(self, message: protocol.Accept) -> None:
+        if not await database_sync_to_async(actions.accept)(self.provider, message.lease, self.channel_name):
+            await self._say(Cancel(message.lease, "this lease is closed, or another worker of yours has it"))
+
+    async def on_decline(self, message: protocol.Decline) -> None:
+        await database_sync_to_async(actions.decline)(self.provider, message.lease, message.reason)
+
+    async def on_progress(self, message: protocol.Progress) -> None:
+        await database_sync_to_async(actions.progress)(self.provider, message.lease, message.step, message.steps)
+
+    async def on_commit(self, message: protocol.Commit) -> None:
+        try:
+            await database_sync_to_async(actions.record_update)(self.provider, message.lease, message.sha256)
+            await self._say(Ack(message.lease, True))
+        except DomainError as error:
+            await self._say(Ack(message.lease, False, str(error)))
+
+    async def changed(self, event: dict[str, Any]) -> None:
+        """Woken by the channel layer: the standing or the leases of this provider changed."""
+        provider = await self._fresh()
+        if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
+            await self.close(protocol.CLOSE_BANNED, f"You are {provider.get_standing_display()}.")
+            return
+        await self._offer()
+        for lease in await database_sync_to_async(self._withdrawn)():
+            await self._say(Cancel(lease, "no longer wanted"))
+
+    async def _fresh(self) -> Provider:
+        self.provider = await database_sync_to_async(Provider.objects.get)(pk=self.provider.pk)
+        return self.provider
+
+    async def _offer(self) -> None:
+        for assignment in await database_sync_to_async(actions.offers)(self.provider):
+            if assignment.pk not in self.offered:
+                self.offered.add(assignment.pk)
+                await self._say(offer_of(assignment))
+
+    def _withdrawn(self) -> list[Lease]:
+        """Leases offered here whose run ended or that were given to someone else."""
+        gone = Assignment.objects.filter(pk__in=self.offered).exclude(state__in=Assignment.LIVE)
+        found = list(gone.select_related("round", "shard"))
+        self.offered -= {assignment.pk for assignment in found}
+        return [lease_of(assignment) for assignment in found]
+
+    async def _say(self, message: protocol.Message) -> None:
+        await self.send(protocol.encode(message))
+
+    async def disconnect(self, code: int) -> None:
+        if self.greeted and self.provider:
+            await self.channel_layer.group_discard(live.provider_group(self.provider.pk), self.channel_name)
+            await database_sync_to_async(providers.disconnected)(self.channel_name)
+
+
+def lease_of(assignment: Assignment) -> Lease:
+    round_ = assignment.round
+    return Lease(str(round_.run_id), round_.number, assignment.shard.number, assignment.attempt)
+
+
+def offer_of(assignment: Assignment) -> Offer:
+    """The frame for a lease; `assignment` comes with its round, run and blobs loaded."""
+    run: Run = assignment.round.run
+    spec, start, shard = (
+        Blob(blob.sha256, blob.size) for blob in (run.spec, assignment.round.start, assignment.shard.blob)
+    )
+    hyper = protocol.Hyper(run.epochs, run.batch_size, run.learning_rate, actions.seed_of(assignment))
+    return Offer(lease_of(assignment), spec, start, shard, hyper, int(assignment.deadline.timestamp()))
+
+
+class TicketConsumer(AsyncWebsocketConsumer):
+    """A page that follows a ticket: every message means "something changed, ask again"."""
+
+    async def connect(self) -> None:
+        self.group = live.ticket_group(self.scope["url_route"]["kwargs"]["pk"])
+        if await database_sync_to_async(self._may_follow)():
+            await self.channel_layer.group_add(self.group, self.channel_name)
+            await self.accept()
+        else:
+            await self.close()
+
+    def _may_follow(self) -> bool:
+        user = self.scope["user"]
+        ticket = Ticket.objects.filter(pk=self.scope["url_route"]["kwargs"]["pk"]).first()
+        return ticket is not None and user.is_authenticated and (user.is_staff or ticket.customer_id == user.pk)
+
+    async def changed(self, event: dict[str, Any]) -> None:
+        await self.send("changed")
+
+    async def disconnect(self, code: int) -> None:
+        await self.channel_layer.group_discard(self.group, self.channel_name)

@@ -1,0 +1,142 @@
+"""A run trains one ticket's model in rounds; an assignment is one shard of one round in a provider's hands."""
+
+import uuid
+
+from django.db import models
+
+from providers.models import Provider
+from tickets.models import Ticket
+
+
+class Blob(models.Model):
+    """Bytes known by their SHA-256: shards, weights, updates. Kept in the file storage under `blobs/`."""
+
+    sha256 = models.CharField(max_length=64, primary_key=True)
+    size = models.BigIntegerField()
+    created = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.sha256
+
+
+class Run(models.Model):
+    class State(models.TextChoices):
+        WAITING = "waiting", "waiting for providers"
+        TRAINING = "training", "training"
+        DONE = "done", "done"
+        STOPPED = "stopped", "stopped"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    ticket = models.OneToOneField(Ticket, models.PROTECT, related_name="run")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.WAITING)
+    spec = models.ForeignKey(Blob, models.PROTECT, related_name="+", help_text="The model's Keras configuration, JSON")
+    start = models.ForeignKey(Blob, models.PROTECT, related_name="+", help_text="Initial weights")
+    holdout = models.ForeignKey(Blob, models.PROTECT, related_name="+")
+    classes = models.JSONField()
+    facts = models.JSONField(default=dict, help_text="What the data is, for the model card")
+    rounds = models.PositiveIntegerField()
+    epochs = models.PositiveIntegerField()
+    batch_size = models.PositiveIntegerField()
+    learning_rate = models.FloatField()
+    seed = models.BigIntegerField()
+    created = models.DateTimeField(auto_now_add=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"run of {self.ticket}"
+
+
+class Shard(models.Model):
+    """A part of the training data. `number` fixes the order of averaging."""
+
+    run = models.ForeignKey(Run, models.PROTECT, related_name="shards")
+    number = models.PositiveIntegerField()
+    blob = models.ForeignKey(Blob, models.PROTECT, related_name="+")
+    samples = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["run", "number"], name="shard_number_once_per_run")]
+
+
+class Round(models.Model):
+    class State(models.TextChoices):
+        OPEN = "open", "training"
+        CLOSED = "closed", "averaged"
+
+    run = models.ForeignKey(Run, models.PROTECT, related_name="all_rounds")
+    number = models.PositiveIntegerField(help_text="From 1")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    start = models.ForeignKey(Blob, models.PROTECT, related_name="+", help_text="Global weights before the round")
+    end = models.ForeignKey(Blob, models.PROTECT, related_name="+", null=True, help_text="Global weights after it")
+    accuracy = models.FloatField(null=True, help_text="Of the averaged model on the hold-out")
+    loss = models.FloatField(null=True)
+    opened = models.DateTimeField(auto_now_add=True)
+    closed = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["run", "number"], name="round_number_once_per_run")]
+
+    def __str__(self) -> str:
+        return f"round {self.number} of {self.run}"
+
+
+class Assignment(models.Model):
+    """A lease: (run, round, shard, attempt). At most one per shard and round is live."""
+
+    class State(models.TextChoices):
+        OFFERED = "offered"
+        ACCEPTED = "accepted"
+        COMMITTED = "committed"
+        REJECTED = "rejected", "rejected: malformed"
+        EXPIRED = "expired", "expired: given to someone else"
+        CANCELLED = "cancelled"
+
+    LIVE = [State.OFFERED, State.ACCEPTED, State.COMMITTED]
+
+    round = models.ForeignKey(Round, models.PROTECT, related_name="assignments")
+    shard = models.ForeignKey(Shard, models.PROTECT, related_name="assignments")
+    provider = models.ForeignKey(Provider, models.PROTECT, related_name="assignments")
+    attempt = models.PositiveIntegerField(default=1)
+    state = models.CharField(max_length=9, choices=State.choices, default=State.OFFERED)
+    deadline = models.DateTimeField(help_text="Moves on with every sign of progress")
+    channel = models.CharField(max_length=200, blank=True, help_text="The connection whose worker accepted")
+    step = models.PositiveIntegerField(default=0)
+    steps = models.PositiveIntegerField(default=0)
+    update = models.ForeignKey(Blob, models.PROTECT, related_name="+", null=True)
+    offered = models.DateTimeField(auto_now_add=True)
+    committed = models.DateTimeField(null=True)
+    correct = models.PositiveIntegerField(null=True, help_text="Hold-out samples that the update alone gets right")
+    suspicion = models.TextField(blank=True, help_text="What the screen noticed; orders an audit, nothing more")
+    note = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["round", "shard", "attempt"]
+        constraints = [
+            models.UniqueConstraint(fields=["round", "shard", "attempt"], name="attempt_once_per_shard_and_round"),
+            models.UniqueConstraint(
+                fields=["round", "shard"],
+                condition=models.Q(state__in=["offered", "accepted", "committed"]),
+                name="one_live_assignment_per_shard",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"shard {self.shard.number} of {self.round} by {self.provider}"
+
+
+class Audit(models.Model):
+    """A replay by the platform of what a worker was asked to compute. Two failed ones, and only they, convict."""
+
+    assignment = models.ForeignKey(Assignment, models.PROTECT, related_name="audits")
+    number = models.PositiveSmallIntegerField(help_text="1, or 2 to confirm a failure")
+    why = models.TextField()
+    relative = models.FloatField("relative distance", help_text="|claimed - replayed| / |replayed - start|")
+    cosine = models.FloatField(help_text="Between the claimed and the replayed change")
+    passed = models.BooleanField()
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["assignment", "number"], name="audit_number_once")]

@@ -1,0 +1,26 @@
+"""Replay one piece of local training in a process of its own.
+
+    python -m training.replay FOLDER EPOCHS BATCH_SIZE LEARNING_RATE SEED
+
+FOLDER holds `spec` (JSON), `start` and `shard` (safetensors); the result is written there as `end`. No Django.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from dmlworker import trainer
+from dmlworker.protocol import Hyper
+from training import datasets
+
+
+def main(folder: Path, hyper: Hyper) -> None:
+    trainer.threads(1)
+    x, y = datasets.load((folder / "shard").read_bytes())
+    spec, start = json.loads((folder / "spec").read_text()), trainer.unpack((folder / "start").read_bytes())
+    (folder / "end").write_bytes(trainer.pack(trainer.train(spec, start, x, y, hyper)))
+
+
+if __name__ == "__main__":
+    name, epochs, batch_size, learning_rate, seed = sys.argv[1:]
+    main(Path(name), Hyper(int(epochs), int(batch_size), float(learning_rate), int(seed)))

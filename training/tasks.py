@@ -1,0 +1,163 @@
+"""Jobs of training. Each takes ids, may run twice, and does nothing the second time."""
+
+import secrets
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dramatiq
+from django.conf import settings
+from django.core.files.base import ContentFile, File
+from django.utils import timezone
+
+from ledger.actions import following
+from tickets import actions as tickets
+from tickets import mail
+from tickets.models import Status, Ticket
+from training import actions, compute, records, store
+from training.actions import claim, guarded
+from training.datasets import DatasetError
+from training.models import Assignment, Audit, Round, Run
+
+LONG = 3_600_000
+"""Milliseconds that a step may take."""
+PATIENCE = timedelta(seconds=20)
+"""A step not begun after this long is begun by the sweep."""
+retries = {"max_retries": actions.TRIES, "min_backoff": 1_000, "max_backoff": 30_000, "time_limit": LONG}
+
+
+@dramatiq.actor(**retries)
+def prepare(ticket: str) -> None:
+    """Cut an uploaded file into shards. One that cannot be trained on gets the whole payment back."""
+    found = tickets.get(ticket)
+    with claim(f"prepare:{ticket}") as mine:
+        if mine and found.status == Status.UPLOADED and not Run.objects.filter(ticket=found).exists():
+            with guarded(found, "preparing the data"):
+                _prepare(found)
+
+
+def _prepare(ticket: Ticket) -> None:
+    seed = secrets.randbelow(2**31)
+    with store.local_copy(ticket.dataset.file, Path(ticket.dataset.name).suffix) as path:
+        try:
+            prepared = compute.prepare(ticket, path, settings.PROVIDERS_PER_TICKET, seed)
+        except DatasetError as error:
+            tickets.refund(ticket, f"The file cannot be trained on: {error}")
+            return
+    actions.open_run(ticket, prepared, seed)
+
+
+@dramatiq.actor(**retries)
+def start_waiting() -> None:
+    """Start what waits, the oldest first, as far as providers are online."""
+    with claim("start") as mine:
+        for run in Run.objects.filter(state=Run.State.WAITING).order_by("created") if mine else ():
+            if not actions.start(run):
+                break
+
+
+@dramatiq.actor(**retries)
+def receive(pk: int) -> None:
+    """Gate an update and measure it on the hold-out, while others still train."""
+    update = Assignment.objects.select_related("round__run__ticket", "provider").get(pk=pk)
+    if update.state != Assignment.State.COMMITTED or update.correct is not None:
+        return
+    with guarded(update.round.run.ticket, "measuring an update"):
+        if reason := compute.gate(update):
+            actions.reject(update, reason)
+        else:
+            actions.measured(update, compute.measure(update.round.run, update.update_id)[0])
+
+
+@dramatiq.actor(**retries)
+def close_round(pk: int) -> None:
+    """Audit, average and measure a complete round; one job at a time."""
+    with claim(f"round:{pk}") as mine:
+        round_ = Round.objects.select_related("run__ticket").get(pk=pk)
+        if mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING:
+            if updates := actions.complete(round_):
+                with guarded(round_.run.ticket, f"closing round {round_.number}"):
+                    _close(round_, updates)
+
+
+def _close(round_: Round, updates: list[Assignment]) -> None:
+    for pk, reason in compute.screen(round_, updates).items():
+        Assignment.objects.filter(pk=pk).update(suspicion=reason)
+    updates = actions.complete(round_)
+    if failed := [audit for update, why in actions.to_audit(round_, updates) if (audit := _audit(update, why))]:
+        actions.convict(round_, failed)
+        return
+    end = store.put(compute.average(round_, updates))
+    correct, samples, loss = compute.measure(round_.run, end.pk)
+    actions.finish_round(round_, end, correct / samples, loss)
+
+
+def _audit(update: Assignment, why: str) -> Audit | None:
+    """Replay an update; only if two replays of it fail, the second one is returned as the evidence."""
+    for number in (1, 2):
+        audit = update.audits.filter(number=number).first() or _replay(update, number, why)
+        if audit.passed:
+            return None
+    return audit
+
+
+def _replay(update: Assignment, number: int, why: str) -> Audit:
+    distance = compute.replay(update, number)
+    fields = {"relative": distance.relative, "cosine": distance.cosine, "passed": compute.evidence.agrees(distance)}
+    return Audit.objects.create(assignment=update, number=number, why=why, **fields)
+
+
+@dramatiq.actor(**retries)
+def finish(run: str) -> None:
+    """Make the customer's files, then pay the providers."""
+    found = Run.objects.select_related("ticket").get(pk=run)
+    with claim(f"finish:{run}") as mine:
+        if mine and found.state == Run.State.TRAINING:
+            with guarded(found.ticket, "finishing"):
+                _finish(found)
+
+
+def _finish(run: Run) -> None:
+    last = run.all_rounds.get(number=run.rounds)
+    if last.end_id is None or last.accuracy is None:
+        return
+    with TemporaryDirectory() as folder:
+        for path in compute.export(run, last.end_id, Path(folder)):
+            with path.open("rb") as file:
+                tickets.store_artifact(run.ticket, path.name, File(file))
+    record = records.record(run)
+    tickets.store_artifact(run.ticket, "training-record.json", ContentFile(record))
+    actions.finish(run, last.accuracy, records.root(record))
+
+
+@dramatiq.actor(**retries)
+def settled(event: int) -> None:
+    """The payment of the providers is final: the model card can name the transaction, and the mail goes out."""
+    with following(event) as found:
+        ticket = Ticket.objects.filter(pk=found.case, status=Status.SETTLED).first() if found else None
+        if ticket:
+            card = records.card(ticket.run, found)
+            tickets.store_artifact(ticket, "model-card.md", ContentFile(card.encode()))
+            mail.queue(ticket, "done")
+
+
+@dramatiq.actor(max_retries=0, max_age=60_000)
+def sweep() -> None:
+    """Repeat what a lost message or a crash left undone."""
+    late = timezone.now() - PATIENCE
+    actions.stop_ended()
+    actions.reassign_overdue()
+    for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list("pk", flat=True):
+        prepare.send(str(pk))
+    if Run.objects.filter(state=Run.State.WAITING).exists():
+        start_waiting.send()
+    training = {"round__run__state": Run.State.TRAINING, "round__state": Round.State.OPEN}
+    committed = Assignment.objects.filter(state=Assignment.State.COMMITTED, committed__lt=late, **training)
+    for pk in committed.filter(correct=None).values_list("pk", flat=True):
+        receive.send(pk)
+    for round_ in Round.objects.filter(state=Round.State.OPEN, run__state=Run.State.TRAINING, opened__lt=late):
+        if actions.complete(round_):
+            close_round.send(round_.pk)
+    for run in Run.objects.filter(state=Run.State.TRAINING):
+        if not run.all_rounds.filter(state=Round.State.OPEN).exists():
+            finish.send(str(run.pk))
