@@ -1,0 +1,60 @@
+"""`make test`: every check, in the order in which it fails fastest. Says what could not be run, and why.
+
+With CI set, whatever cannot run is a failure. Arguments go to pytest: make test ARGS="ledger -k refund".
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+CI = bool(os.environ.get("CI"))
+FORGE = ROOT / "node_modules" / ".bin" / "forge"
+
+
+def ensure_chromium() -> str:
+    """Why the browser tests cannot run, or an empty text. As root on Debian the browser is installed."""
+    if shutil.which("chromium"):
+        return ""
+    if os.getuid() != 0 or not shutil.which("apt-get"):
+        return "no Chromium: apt-get install chromium"
+    print("Installing Chromium for the browser tests …", flush=True)
+    quiet = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
+    subprocess.run(["apt-get", "update", "-qq"], check=False, **quiet)
+    done = subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], check=False, **quiet)
+    return "" if done.returncode == 0 else "Chromium could not be installed"
+
+
+def run(title: str, *command: str) -> bool:
+    print(f"\n── {title}", flush=True)
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT)
+    print(f"   {'passed' if done.returncode == 0 else 'FAILED'} after {time.monotonic() - began:.0f} s", flush=True)
+    return done.returncode == 0
+
+
+def main(arguments: list[str]) -> int:
+    missing = ensure_chromium()
+    browser = ["--ignore=tests/test_browser.py"] if missing else []
+    results = [] if arguments else checks()
+    results.append(run("pytest", sys.executable, "-m", "pytest", "-q", *browser, *arguments))
+    if missing:
+        print(f"\nNot run: the browser tests ({missing})")
+    return 0 if all(results) and not (missing and CI) else 1
+
+
+def checks() -> list[bool]:
+    return [
+        run("style (ruff)", str(BIN / "ruff"), "check", "."),
+        run("format (ruff)", str(BIN / "ruff"), "format", "--check", "."),
+        run("who may import whom (import-linter)", str(BIN / "lint-imports"), "--no-cache"),
+        run("contracts (forge)", str(FORGE), "test"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
