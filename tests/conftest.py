@@ -1,0 +1,67 @@
+"""A whole platform in real processes, for the end-to-end and browser tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from contracts import devchain
+from contracts.chain import Chain, Deployment, connect, load_keystore
+from dmlsite.demo import COINS, Demo, Person
+from dmlsite.supervisor import Platform
+
+SETTINGS = {
+    "EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend",
+    "LEASE_SECONDS": "20",
+    "PRESENCE_SECONDS": "9",
+    "SWEEP_SECONDS": "2",
+    "LOGIN_RATE": "1000/m",
+}
+
+
+class Live(Demo):
+    """A running platform, and people who use it."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.var = platform.layout.var
+        self.deployment = Deployment.load(self.var / "deployment.json")
+        keys = self.var / "keys"
+        self.admin = load_keystore(keys / "admin.json", (keys / "passphrase").read_text().strip())
+        super().__init__(platform, Chain(connect(platform.rpc_url), self.deployment), self.admin, print)
+        self.url, self.rpc_url = platform.url, platform.rpc_url
+        self.cast: list[Person] = []
+
+    def fund(self, address: str) -> None:
+        """Test coins and 100 DML."""
+        devchain.fund(self.rpc_url, address, COINS)
+        self.chain.send(self.chain.transfer_call(address, 100 * 10**6), self.admin)
+
+    def workers(self, count: int) -> list[Person]:
+        """At least this many honest providers with a worker online."""
+        while len(self.cast) < count:
+            number = len(self.cast)
+            self.cast.append(self.provider(f"provider-{number}", devchain.test_key(2 + number)))
+        return self.cast
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Look into the platform's own database."""
+        folder = self.platform.layout.sockets / "pg"
+        with psycopg.connect(f"host={folder} user=postgres dbname=dml") as connection:
+            return connection.execute(sql, values).fetchall()  # type: ignore[arg-type]
+
+    def blob(self, sha256: str) -> bytes:
+        return (self.var / "files" / "blobs" / sha256[:2] / sha256).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """PostgreSQL, Redis, anvil, web, jobs and scanner, each a process, on free loopback ports."""
+    var: Path = tmp_path_factory.mktemp("platform")
+    running = Platform(var, devchain.free_port(), devchain.free_port(), say=print, settings=SETTINGS)
+    running.start()
+    yield Live(running)
+    running.stop()
+    for log in sorted((var / "log").glob("*.log")):  # shown by pytest when a test failed
+        print(f"── {log.name}\n{log.read_text()[-3000:]}")
