@@ -18,8 +18,8 @@ PUBLIC_CHAINS: dict[int, dict[str, Any]] = {
 
 
 def home(request: HttpRequest) -> HttpResponse:
-    context = {"examples": [(size, money.price(size * 10**6)) for size in (1, 10, 100)]}
-    return render(request, "home.html", context)
+    examples = [(size, money.price(size * 10**6)) for size in (1, 10, 100)]
+    return render(request, "home.html", {"examples": examples, "share": 100 - money.FEE_PERCENT})
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

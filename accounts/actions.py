@@ -1,0 +1,53 @@
+"""Every change of an account is a verb here, called alike by page and API."""
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
+
+from accounts.models import User
+from dmlsite.errors import Invalid
+
+KINDS = {"customer": "is_customer", "provider": "is_provider"}
+"""What a person registers as, and the field that says so. One may become the other as well later."""
+
+
+def register(email: str, password: str, kind: str) -> User:
+    """Open an account. Raises Invalid, with the reason, for a bad or taken e-mail, a weak password, an unknown kind."""
+    if kind not in KINDS:
+        raise Invalid("Please say whether you are a customer or a provider.")
+    email = check_email(email)
+    check_password(password, email)
+    try:
+        with transaction.atomic():
+            return User.objects.create_user(email, password, **{KINDS[kind]: True})
+    except IntegrityError:  # somebody registered the same address since the check
+        raise Invalid("This e-mail address is taken.") from None
+
+
+def check_email(email: str) -> str:
+    """The address as it is kept. Raises Invalid if nobody could register with it."""
+    email = email.strip().lower()
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise Invalid("This is not an e-mail address.") from None
+    if User.objects.filter(email=email).exists():
+        raise Invalid("This e-mail address is taken.")
+    return email
+
+
+def check_password(password: str, email: str) -> None:
+    """Raises Invalid, with every reason, for a password that is too weak for this address."""
+    try:
+        validate_password(password, User(email=email))
+    except ValidationError as error:
+        raise Invalid(" ".join(error.messages)) from None
+
+
+def become(user: User, kind: str) -> None:
+    """A customer becomes a provider too, or the other way round."""
+    field = KINDS[kind]
+    if not getattr(user, field):
+        User.objects.filter(pk=user.pk).update(**{field: True})
+        setattr(user, field, True)

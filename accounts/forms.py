@@ -1,0 +1,63 @@
+"""Forms about accounts. What makes an address or a password good is decided in `actions`."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth.forms import AuthenticationForm
+from django.http import HttpRequest
+
+from accounts import actions
+from dmlsite.errors import Invalid
+
+
+def password_input(autocomplete: str) -> forms.PasswordInput:
+    return forms.PasswordInput(attrs={"autocomplete": autocomplete, "data-reveal": ""})
+
+
+class RegisterForm(forms.Form):
+    kind = forms.ChoiceField(
+        label="I am a",
+        choices=[("customer", "Customer: I have data and want a model"), ("provider", "Provider: I lend my computer")],
+        widget=forms.RadioSelect,
+        initial="customer",
+    )
+    email = forms.EmailField(label="E-mail", widget=forms.EmailInput(attrs={"autocomplete": "username"}))
+    password = forms.CharField(
+        strip=False, widget=password_input("new-password"), help_text="At least 8 characters, not a common one."
+    )
+    confirm = forms.CharField(label="Confirm password", strip=False, widget=password_input("new-password"))
+
+    def clean_email(self) -> str:
+        return _checked(actions.check_email, self.cleaned_data["email"])
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        password, email = data.get("password"), data.get("email") or ""
+        if password and "confirm" in data and password != data["confirm"]:
+            self.add_error("confirm", "The two passwords differ.")
+        if password:
+            try:
+                actions.check_password(password, email)
+            except Invalid as error:
+                self.add_error("password", str(error))
+        return data
+
+
+def _checked(check: Any, value: str) -> Any:
+    try:
+        return check(value)
+    except Invalid as error:
+        raise forms.ValidationError(str(error)) from None
+
+
+class LoginForm(AuthenticationForm):
+    error_messages = {
+        "invalid_login": "This e-mail address and password do not match an account.",
+        "inactive": "This account is closed.",
+    }
+
+    def __init__(self, request: HttpRequest | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, *args, **kwargs)
+        self.fields["username"].label = "E-mail"
+        self.fields["username"].widget = forms.EmailInput(attrs={"autocomplete": "username", "maxlength": 254})
+        self.fields["password"].widget = password_input("current-password")

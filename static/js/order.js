@@ -1,0 +1,64 @@
+// The order page: the price as soon as a file is chosen, and the check of the file before paying.
+"use strict";
+(() => {
+  const file = document.getElementById("file");
+  if (!file) return;
+  const check = document.getElementById("check");
+  const checked = document.getElementById("checked");
+  const price = document.getElementById("price");
+  const button = document.querySelector("#order button[type=submit]");
+  const field = (name) => document.querySelector(`#order [name=${name}]`);
+  const most = Number(file.dataset.most), mostChecked = Number(file.dataset.mostChecked);
+
+  // A preview of ledger.money.price, which is the one that counts: 0.01 DML for each 100 000 bytes begun.
+  const preview = (size) => `${(Math.ceil(size / 1e5) / 100).toFixed(2)} DML`;
+  const readable = (size) => size < 1e6 ? `${Math.ceil(size / 1e3)} kB` : `${(size / 1e6).toFixed(1)} MB`;
+
+  function refuse(text) {
+    const line = Object.assign(document.createElement("p"), { className: "error", role: "alert", textContent: text });
+    checked.replaceChildren(line);
+    button.disabled = true;
+  }
+
+  // Offers the header's names for the target, even where the check then fails for want of the right one.
+  async function suggest(it) {
+    const names = /\.(csv|tsv|txt)$/i.test(it.name) ? (await it.slice(0, 65536).text()).split(/\r?\n/, 1)[0].split(/[,;\t|]/) : [];
+    document.getElementById("columns").replaceChildren(...names.slice(0, 500).map((name) =>
+      Object.assign(document.createElement("option"), { value: name.trim().replace(/^\uFEFF?"?|"$/g, "") })));
+  }
+
+  function chosen() {
+    const it = file.files[0];
+    field("file_name").value = it ? it.name.slice(-200) : "";
+    field("file_size").value = it ? it.size : "";
+    price.textContent = it && it.size ? preview(it.size) : "–";
+    document.getElementById("chosen").textContent = it ? `${it.name}, ${readable(it.size)}` : "";
+    checked.replaceChildren();
+    button.disabled = false;
+    if (!it) return;
+    suggest(it);
+    if (!it.size) refuse("The file is empty. Please choose another one.");
+    else if (it.size > most) refuse(`The file is larger than ${readable(most)}, the most we take.`);
+    else if (it.size > mostChecked) checked.textContent = "This file is too large to be checked before paying. If it cannot be trained on, you get the whole payment back.";
+    else { button.disabled = true; htmx.trigger(check, "check"); }
+  }
+
+  // An answer of the check that is an error keeps the order closed; one that never came does not.
+  check.addEventListener("htmx:afterRequest", (event) => {
+    const status = event.detail.xhr.status;
+    button.disabled = status === 422;
+    if (status === 0) checked.textContent = "The check did not get through. You can order all the same: a file that cannot be trained on is refunded.";
+  });
+  file.addEventListener("change", chosen);
+  field("target").addEventListener("change", () => { if (file.files[0]) chosen(); });
+
+  const drop = file.closest(".drop");
+  for (const name of ["dragover", "dragleave", "drop"]) {
+    drop.addEventListener(name, (event) => {
+      event.preventDefault();
+      drop.classList.toggle("over", name === "dragover");
+      if (name === "drop" && event.dataTransfer.files.length) { file.files = event.dataTransfer.files; chosen(); }
+    });
+  }
+  if (file.files[0]) chosen();
+})();

@@ -1,0 +1,25 @@
+// Small things on every page: show a password, copy a text, ask before something that cannot be undone.
+"use strict";
+document.querySelectorAll("input[data-reveal]").forEach((input) => {
+  const eye = Object.assign(document.createElement("button"), { type: "button", className: "eye", textContent: "👁" });
+  const label = () => {
+    const shown = input.type === "text";
+    eye.setAttribute("aria-label", shown ? "Hide password" : "Show password");
+    eye.setAttribute("aria-pressed", String(shown));
+  };
+  eye.addEventListener("click", () => { input.type = input.type === "text" ? "password" : "text"; label(); });
+  label();
+  const box = Object.assign(document.createElement("span"), { className: "reveal" });
+  input.replaceWith(box);
+  box.append(input, eye);
+});
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent.trim());
+  button.textContent = "Copied";
+});
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});

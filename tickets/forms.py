@@ -1,0 +1,80 @@
+"""The order form: what a customer may choose, and its bounds."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+
+from contracts.chain import ChainError, to_checksum
+
+MODELS = [
+    ("auto", "Choose by the data's shape"),
+    ("linear", "Linear"),
+    ("mlp", "MLP (two hidden layers)"),
+    ("cnn", "CNN (images)"),
+]
+
+
+class OrderForm(forms.Form):
+    """Everything but the file itself, which is uploaded after payment. The hidden fields are filled by the page."""
+
+    file_name = forms.CharField(max_length=200, widget=forms.HiddenInput, error_messages={"required": "Choose a file."})
+    file_size = forms.IntegerField(
+        min_value=1,
+        max_value=settings.MAX_DATASET_BYTES,
+        widget=forms.HiddenInput,
+        error_messages={
+            "required": "Choose a file.",
+            "min_value": "The file is empty.",
+            "max_value": f"The file is larger than {settings.MAX_DATASET_BYTES // 10**6:,} MB, the most we take.",
+        },
+    )
+    target = forms.CharField(
+        label="Target column",
+        required=False,
+        max_length=200,
+        help_text="CSV only: the column to predict. Empty: the column named target, label or class, else the last one.",
+        widget=forms.TextInput(attrs={"list": "columns", "autocomplete": "off", "placeholder": "found by itself"}),
+    )
+    model_kind = forms.ChoiceField(label="Model", choices=MODELS, initial="auto")
+    rounds = forms.IntegerField(
+        label="Rounds", min_value=1, max_value=100, initial=10, help_text="How often updates are averaged: 1 to 100."
+    )
+    epochs = forms.IntegerField(
+        label="Local epochs",
+        min_value=1,
+        max_value=50,
+        initial=1,
+        help_text="Passes over its part that a provider makes in a round: 1 to 50.",
+    )
+    batch_size = forms.IntegerField(
+        label="Batch size", min_value=1, max_value=1024, initial=20, help_text="Samples per training step: 1 to 1024."
+    )
+    learning_rate = forms.FloatField(
+        label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
+    )
+    payer = forms.CharField(
+        label="Wallet that pays",
+        max_length=42,
+        widget=forms.TextInput(attrs={"placeholder": "0x…", "autocomplete": "off", "spellcheck": "false"}),
+        help_text="Only this wallet can pay the quote, and a refund goes to no other.",
+        error_messages={"required": "Connect the wallet that will pay."},
+    )
+
+    ADVANCED = ("model_kind", "rounds", "epochs", "batch_size", "learning_rate")
+
+    def clean_payer(self) -> str:
+        try:
+            return str(to_checksum(self.cleaned_data["payer"]))
+        except ChainError:
+            raise forms.ValidationError("This is not a wallet's address.") from None
+
+    def options(self) -> dict[str, Any]:
+        """What `tickets.actions.order` takes."""
+        return dict(self.cleaned_data)
+
+    def advanced_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.ADVANCED]
+
+    def advanced_errors(self) -> bool:
+        return any(self[name].errors for name in self.ADVANCED)

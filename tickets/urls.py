@@ -1,0 +1,14 @@
+from django.urls import path
+
+from tickets import views
+
+app_name = "tickets"
+urlpatterns = [
+    path("", views.tickets, name="list"),
+    path("order/", views.order, name="order"),
+    path("files/<str:token>", views.artifact, name="artifact"),
+    path("<uuid:pk>/", views.ticket, name="ticket"),
+    path("<uuid:pk>/pay/", views.pay, name="pay"),
+    path("<uuid:pk>/upload/", views.upload, name="upload"),
+    path("<uuid:pk>/cancel/", views.cancel, name="cancel"),
+]

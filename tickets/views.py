@@ -1,0 +1,135 @@
+"""The customer's pages: order, pay, upload, follow, download."""
+
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any, cast
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core import signing
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.http import content_disposition_header
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
+
+from accounts import actions as accounts
+from accounts.models import User
+from dmlsite.errors import Invalid
+from dmlsite.limits import throttle
+from dmlsite.views import wallet_request
+from tickets import actions, mail
+from tickets.forms import OrderForm
+from tickets.models import Artifact, Ticket
+
+CHUNK = 1 << 20
+
+
+@login_required
+def tickets(request: HttpRequest) -> HttpResponse:
+    found = Ticket.objects.filter(customer=cast(User, request.user))
+    return render(request, "tickets/list.html", {"tickets": found})
+
+
+@login_required
+def order(request: HttpRequest) -> HttpResponse:
+    form = OrderForm(request.POST or None)
+    if request.method == "POST":
+        throttle(request, "order", "60/h", "user")
+        if form.is_valid() and (found := _ordered(request, form)):
+            return redirect("tickets:ticket", found.pk)
+    context = {"form": form, "max_check": settings.MAX_CHECK_BYTES, "max_file": settings.MAX_DATASET_BYTES}
+    return render(request, "tickets/order.html", context, status=422 if form.errors else 200)
+
+
+def _ordered(request: HttpRequest, form: OrderForm) -> Ticket | None:
+    user = cast(User, request.user)
+    try:
+        found = actions.order(user, **form.options())
+    except Invalid as error:
+        form.add_error(None, str(error))
+        return None
+    accounts.become(user, "customer")
+    return found
+
+
+@login_required
+@never_cache
+def ticket(request: HttpRequest, pk: UUID) -> HttpResponse:
+    return render(request, "tickets/ticket.html", {"ticket": visible(request, pk)})
+
+
+def visible(request: HttpRequest, pk: UUID) -> Ticket:
+    """A ticket that its customer and admins may see; for anybody else it does not exist."""
+    user = cast(User, request.user)
+    mine = {} if user.is_staff else {"customer": user}
+    return get_object_or_404(Ticket, pk=pk, **mine)
+
+
+def own(request: HttpRequest, pk: UUID) -> Ticket:
+    """A ticket that this customer may act on."""
+    return get_object_or_404(Ticket, pk=pk, customer=cast(User, request.user))
+
+
+@login_required
+@require_POST
+def pay(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The transaction for the wallet, as JSON. That it was paid, only the chain's own event says."""
+    found = own(request, pk)
+    return wallet_request(actions.payment_call(found), found.payer)
+
+
+@login_required
+@require_POST
+def upload(request: HttpRequest, pk: UUID) -> HttpResponse:
+    found = own(request, pk)
+    file = request.FILES.get("file")
+    if file is None:
+        raise Invalid("Please choose a file.")
+    actions.upload(found, file, cast(User, request.user).email)
+    if getattr(request, "htmx", False):
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)
+    return redirect("tickets:ticket", pk)
+
+
+@login_required
+@require_POST
+def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
+    actions.cancel(own(request, pk), cast(User, request.user))
+    messages.success(request, "The ticket was cancelled.")
+    return redirect("tickets:ticket", pk)
+
+
+def artifact(request: HttpRequest, token: str) -> HttpResponseBase:
+    """A file by its signed link, which comes by mail and needs no login; 410 once it has run out."""
+    try:
+        found = Artifact.objects.select_related("ticket").filter(pk=mail.opened(token)).first()
+    except signing.SignatureExpired:
+        return render(request, "tickets/expired.html", {"days": settings.ARTIFACT_LINK_SECONDS // 86400}, status=410)
+    except signing.BadSignature:
+        found = None
+    if found is None:
+        raise Http404
+    return _download(found)
+
+
+def _download(found: Artifact) -> StreamingHttpResponse:
+    headers: dict[str, Any] = {
+        "Content-Disposition": content_disposition_header(True, found.name),
+        "Content-Length": str(found.size),
+        "Cache-Control": "private, no-store",
+    }
+    return StreamingHttpResponse(_chunks(found), headers=headers, content_type="application/octet-stream")
+
+
+async def _chunks(found: Artifact) -> AsyncIterator[bytes]:
+    """The file in parts: a large model is never held in memory as a whole."""
+    file = await sync_to_async(found.file.open)("rb")
+    try:
+        while chunk := await sync_to_async(file.read)(CHUNK):
+            yield chunk
+    finally:
+        file.close()

@@ -1,0 +1,139 @@
+"""The live part of a ticket's page, and the check of a file before it is paid for."""
+
+from typing import Any, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
+
+from accounts.models import User
+from dmlsite.errors import Invalid
+from dmlsite.limits import throttle
+from ledger import money
+from ledger.models import ChainTx, Transfer
+from tickets import mail
+from tickets.models import Status, Ticket
+from tickets.views import visible
+from training import actions, datasets
+from training.models import Assignment, Round, Run
+
+CHECKS = "30/10m"
+"""How often one person may have a file read before paying."""
+
+SHOWN = 12
+"""Classes named in the answer of a check."""
+
+WIDTH, HEIGHT = 300, 80
+"""The curve's box, in SVG units."""
+
+
+@login_required
+@never_cache
+def progress(request: HttpRequest, pk: UUID) -> HttpResponse:
+    ticket = visible(request, pk)
+    return render(request, "training/_progress.html", progress_of(ticket, cast(User, request.user)))
+
+
+def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
+    """All that the live part shows of a ticket, whatever its status."""
+    mine = ticket.customer_id == user.pk
+    run = Run.objects.filter(ticket=ticket).first()
+    return {
+        "ticket": ticket,
+        "mine": mine,
+        "may_pay": mine and ticket.status == Status.QUOTED,
+        "may_upload": mine and ticket.status == Status.PAID,
+        "may_cancel": mine and ticket.status in (Status.QUOTED, Status.PAID, Status.UPLOADED),
+        "run": run,
+        "events": ticket.events.all(),
+        "downloads": [(file, mail.link(file).removeprefix(settings.SITE_URL)) for file in ticket.artifacts.all()],
+        "link_days": settings.ARTIFACT_LINK_SECONDS // 86400,
+        "chain_txs": ChainTx.objects.filter(case=ticket.pk).prefetch_related("attempts"),
+        "payouts": _payouts(ticket, run),
+        **(_rounds(run) if run else {}),
+    }
+
+
+def _rounds(run: Run) -> dict[str, Any]:
+    rounds = list(run.all_rounds.all())
+    done = [found for found in rounds if found.state == Round.State.CLOSED]
+    now = next((found for found in rounds if found.state == Round.State.OPEN), None) if run.finished is None else None
+    return {
+        "rounds": done,
+        "current": now,
+        "work": _work(now) if now else [],
+        "curve": _curve([found.accuracy or 0 for found in done], run.rounds),
+        "online": actions.candidates(run).count() if run.state == Run.State.WAITING else 0,
+        "wanted": settings.PROVIDERS_PER_TICKET,
+    }
+
+
+def _work(round_: Round) -> list[Assignment]:
+    live = round_.assignments.filter(state__in=Assignment.LIVE)
+    return list(live.select_related("provider", "shard").order_by("shard__number"))
+
+
+def _curve(accuracies: list[float], rounds: int) -> str:
+    """The points of an SVG polyline: rounds to the right, accuracy 0..1 upwards. Empty before the second round."""
+    if len(accuracies) < 2:
+        return ""
+    step = WIDTH / max(rounds - 1, 1)
+    return " ".join(f"{i * step:.1f},{HEIGHT * (1 - accuracy):.1f}" for i, accuracy in enumerate(accuracies))
+
+
+def _payouts(ticket: Ticket, run: Run | None) -> list[dict[str, Any]]:
+    """Who gets what of the price: one row per decided transfer, with whether the chain has made it."""
+    if ticket.status != Status.SETTLED:
+        return []
+    names = _names(run) if run else {}
+    planned = Transfer.objects.filter(case=ticket.pk, key__startswith="settle:", kind=Transfer.Kind.PENDING)
+    rows = planned.select_related("outcome__event").order_by("id")
+    return [_payout(row, names) for row in rows]
+
+
+def _payout(row: Transfer, names: dict[str, str]) -> dict[str, Any]:
+    outcome = getattr(row, "outcome", None)
+    wallet = row.credit.partition(":")[2]
+    name = names.get(wallet, wallet) if wallet else "platform fee"
+    done = outcome is not None and outcome.kind == Transfer.Kind.POST
+    return {"name": name, "wallet": wallet, "amount": row.amount, "tx": outcome.event.tx if done else ""}
+
+
+def _names(run: Run) -> dict[str, str]:
+    pairs = Assignment.objects.filter(round__run=run).values_list("provider__wallet", "provider__user_name").distinct()
+    return {wallet: name for wallet, name in pairs if wallet}
+
+
+# --- The check before paying ------------------------------------------------------------------------------------------
+@login_required
+@require_POST
+def check(request: HttpRequest) -> HttpResponse:
+    """Read the file as training would, say what was found, keep nothing."""
+    throttle(request, "check", CHECKS, "user")
+    file = request.FILES.get("file")
+    if file is None:
+        raise Invalid("Please choose a file.")
+    size = file.size or 0
+    if not 0 < size <= settings.MAX_CHECK_BYTES:
+        raise Invalid("The file is empty." if not size else "The file is too large to be checked before paying.")
+    try:
+        facts = _inspect(file, request.POST.get("target", "").strip())
+    finally:
+        file.close()  # the temporary file goes with it
+    largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
+    more = len(facts.classes) - len(largest)
+    context = {"facts": facts, "classes": largest, "more": more, "price": money.price(size)}
+    return render(request, "training/_check.html", context)
+
+
+def _inspect(file: UploadedFile, target: str) -> datasets.Facts:
+    path = cast(TemporaryUploadedFile, file).temporary_file_path()  # settings choose the handler: always on disk
+    try:
+        return datasets.inspect(path, file.name or "data", target or None)
+    except datasets.DatasetError as error:
+        raise Invalid(str(error)) from None
