@@ -1,0 +1,48 @@
+"""Customers' files in, arrays out. Pure: NumPy, Pillow and the standard library; neither Django nor TensorFlow.
+
+    facts = inspect(path, "iris.csv")                 what we understood, for the customer's page
+    dataset = read(path, "iris.csv", target="species")
+    train, holdout = split(dataset, seed=1)
+    for shard in shards(train, 4, seed=1):
+        blob = dump(shard.x, shard.y)                 what a provider gets: no names of columns or classes
+
+Everything wrong with a file is a `DatasetError` whose text is meant for the customer's page.
+"""
+
+from pathlib import Path
+
+from training.datasets import images, npz, table
+from training.datasets.dataset import Dataset, DatasetError, Facts, describe
+from training.datasets.shards import dump, load, shards, split
+
+__all__ = ["Dataset", "DatasetError", "Facts", "describe", "dump", "inspect", "load", "read", "shards", "split"]
+
+_READERS = {
+    ".csv": table.read,
+    ".tsv": table.read,
+    ".txt": table.read,
+    ".npz": npz.read,
+    ".zip": images.read,
+}
+SUFFIXES = tuple(_READERS)
+"""File name endings that can be read."""
+
+
+def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
+    """The data set in the file at `path`, which the customer called `name`; its ending tells the kind.
+
+    `target` names the column to learn, for tables; without it, a column called like a target, else the last one.
+    Raises DatasetError with the reason if the file can't be trained on.
+    """
+    reader = _READERS.get(Path(name).suffix.lower())
+    if reader is None:
+        raise DatasetError("Unknown type of file. Send a CSV table, an NPZ with arrays x and y, or a ZIP of images.")
+    path = Path(path)
+    if path.stat().st_size == 0:
+        raise DatasetError("The file is empty.")
+    return reader(path, target or None)
+
+
+def inspect(path: Path | str, name: str, target: str | None = None) -> Facts:
+    """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`."""
+    return describe(read(path, name, target))

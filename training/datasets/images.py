@@ -1,0 +1,115 @@
+"""ZIP files with a folder of images for each class, decoded to one size."""
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from training.datasets import archive
+from training.datasets.dataset import Dataset, DatasetError, encode_labels
+
+MAX_SIDE = 64
+"""Pixels; larger images are scaled down to this."""
+MAX_PIXELS = 32_000_000
+"""In one image, at most: a small file can decode to gigabytes."""
+MAX_PIXELS_TOTAL = 20_000_000_000
+"""In all images together: minutes of decoding."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+_GREY = frozenset({"1", "L", "LA", "I", "I;16", "F"})
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Height and width to decode to, and whether no image has colour."""
+
+    height: int
+    width: int
+    grey: bool
+
+
+def read(path: Path, target: str | None) -> Dataset:
+    """Images as x (n, h, w) uint8 if all are grey, else (n, h, w, 3); h, w: the median size, at most MAX_SIDE.
+
+    The class is the folder that an image lies in. `target` has no meaning here. Raises DatasetError.
+    """
+    with archive.opened(path, "ZIP") as file:
+        entries = [entry for entry in file.infolist() if not _ignored(entry)]
+        labels = [_label(entry) for entry in entries]
+        if not entries:
+            raise DatasetError("The ZIP file holds no images.")
+        y, classes = encode_labels(labels)
+        sizes = _sizes(file, entries)
+        x = _decode(file, entries, sizes)
+    return Dataset(x, y, classes, (), "images")
+
+
+def _ignored(entry: zipfile.ZipInfo) -> bool:
+    """Folders, and what operating systems leave behind."""
+    parts = PurePosixPath(entry.filename).parts
+    return entry.is_dir() or any(part.startswith((".", "__MACOSX")) for part in parts) or parts[-1:] == ("Thumbs.db",)
+
+
+def _label(entry: zipfile.ZipInfo) -> str:
+    parts = PurePosixPath(entry.filename).parts
+    if len(parts) < 2:
+        raise DatasetError(f"{entry.filename!r:.120} lies in no folder. Put the images in one folder for each class.")
+    return parts[-2]
+
+
+def _sizes(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> _Sizes:
+    """From the headers alone, before any pixel is decoded."""
+    heights, widths, grey = [], [], True
+    for _, image in _images(file, entries):
+        heights.append(image.height)
+        widths.append(image.width)
+        grey = grey and image.mode in _GREY
+    if sum(height * width for height, width in zip(heights, widths, strict=True)) > MAX_PIXELS_TOTAL:
+        raise DatasetError("The images have too many pixels together. Scale them down first.")
+    return _Sizes(min(MAX_SIDE, int(np.median(heights))), min(MAX_SIDE, int(np.median(widths))), grey)
+
+
+def _images(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> Iterator[tuple[int, Image.Image]]:
+    """Opened, not yet decoded. Whatever fails on one, here or in the caller's loop body, names it in a DatasetError."""
+    for index, entry in enumerate(entries):
+        with file.open(entry) as stream:
+            try:
+                image = Image.open(stream, formats=FORMATS)
+            except Image.DecompressionBombError:
+                raise _too_large(entry) from None
+            except (OSError, ValueError, SyntaxError):
+                raise _unreadable(entry) from None
+            if image.width * image.height > MAX_PIXELS:
+                raise _too_large(entry)
+            yield index, image
+
+
+def _decode(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo], sizes: _Sizes) -> np.ndarray:
+    shape = (len(entries), sizes.height, sizes.width) + (() if sizes.grey else (3,))
+    x = np.empty(shape, np.uint8)
+    for index, image in _images(file, entries):
+        try:
+            x[index] = _pixels(image, sizes)
+        # Decoders raise what they like on broken input.
+        except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError):
+            raise _unreadable(entries[index]) from None
+    return x
+
+
+def _pixels(image: Image.Image, sizes: _Sizes) -> np.ndarray:
+    if image.mode.startswith("I") and sizes.grey:
+        image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    image = image.convert("L" if sizes.grey else "RGB")
+    if image.size != (sizes.width, sizes.height):
+        image = image.resize((sizes.width, sizes.height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _unreadable(entry: zipfile.ZipInfo) -> DatasetError:
+    return DatasetError(f"{entry.filename!r:.120} does not open as an image ({', '.join(FORMATS)}).")
+
+
+def _too_large(entry: zipfile.ZipInfo) -> DatasetError:
+    return DatasetError(f"{entry.filename!r:.120} has too many pixels (at most {MAX_PIXELS / 1e6:g} million).")

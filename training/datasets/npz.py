@@ -1,0 +1,99 @@
+"""NumPy archives with arrays `x` and `y`, read without pickle."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from training.datasets import archive
+from training.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
+
+MAX_ARRAY = 4 * 10**9
+"""Bytes in one array, at most."""
+MAX_FEATURES = 1_000_000
+"""Values in one sample, at most."""
+
+
+def read(path: Path, target: str | None) -> Dataset:
+    """x (n, d), (n, h, w) or (n, h, w, c): uint8 stays, all else becomes float32. y: one label, number or text, a sample.
+
+    `target` has no meaning here and is ignored. Raises DatasetError.
+    """
+    with archive.opened(path, "NPZ", MAX_ARRAY) as file:
+        x, y = _array(file, "x"), _array(file, "y")
+    labels = _labels(y)
+    if len(x) != len(labels):
+        raise DatasetError(f"x has {len(x):,} samples, but y has {len(labels):,} labels.")
+    x = _features(x)
+    check_finite(x)
+    indices, classes = encode_labels(labels)
+    return Dataset(x, indices, classes, (), "npz")
+
+
+def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    names = file.namelist()
+    if f"{name}.npy" not in names:
+        found = ", ".join(sorted(entry.removesuffix(".npy") for entry in names)[:20])
+        raise DatasetError(f"The NPZ file has no array {name}; it must hold x and y. Found: {found:.200}.")
+    entry = file.getinfo(f"{name}.npy")
+    try:
+        with file.open(entry) as stream:
+            _check_header(stream, name, entry.file_size)
+        with file.open(entry) as stream:
+            return np.asarray(npy.read_array(stream, allow_pickle=False))
+    except (ValueError, TypeError, SyntaxError, MemoryError, OverflowError) as error:
+        raise error if isinstance(error, DatasetError) else _broken(name) from None
+
+
+def _broken(name: str) -> DatasetError:
+    return DatasetError(f"The array {name} in the NPZ file is broken.")
+
+
+def _check_header(stream: zipfile.ZipExtFile, name: str, size: int) -> None:
+    """Refuses pickles, and a shape larger than the bytes that follow: NumPy would set the memory aside unseen."""
+    version = npy.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise _broken(name)
+    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    if dtype.hasobject:
+        raise DatasetError(f"The array {name} holds pickled Python objects. Save numbers or text instead.")
+    if not shape or any(side < 1 for side in shape):
+        raise DatasetError(f"The array {name} is empty.")
+    count = 1
+    for side in shape:
+        count *= side
+    if count * dtype.itemsize > size:
+        raise _broken(name)
+
+
+def _features(x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind not in "uifb":
+        raise DatasetError("The array x must hold numbers.")
+    if x.ndim not in (2, 3, 4) or (x.ndim == 4 and x.shape[3] > 4):
+        raise DatasetError(f"The array x has the shape {x.shape}. It must be (n, d), (n, h, w) or (n, h, w, channels).")
+    if x[0].size > MAX_FEATURES:
+        raise DatasetError(f"{x[0].size:,} values in a sample are too many (at most {MAX_FEATURES:,}).")
+    if x.dtype == np.uint8 or _is_picture(x):
+        return np.ascontiguousarray(x, dtype=np.uint8)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def _is_picture(x: np.ndarray) -> bool:
+    """Grey values that were saved as wider integers."""
+    return x.ndim > 2 and x.dtype.kind in "ui" and 0 <= int(x.min()) and 1 < int(x.max()) <= 255
+
+
+def _labels(y: np.ndarray) -> list[str]:
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.ndim != 1:
+        raise DatasetError(f"The array y has the shape {y.shape}. It must hold one label for each sample.")
+    if y.dtype.kind not in "iubfU":
+        raise DatasetError("The array y must hold numbers or text.")
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise DatasetError("The array y holds a label that is missing.")
+    if y.dtype.kind == "b":
+        y = y.astype(np.uint8)
+    return [str(label) for label in y.tolist()]

@@ -1,0 +1,76 @@
+"""Cutting a data set: a hold-out that no provider sees, and shards of equal size. And a shard as bytes."""
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as _load
+from safetensors.numpy import save as _save
+
+from training.datasets.dataset import Dataset, DatasetError
+
+
+def split(dataset: Dataset, seed: int, holdout: float = 0.2) -> tuple[Dataset, Dataset]:
+    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them.
+
+    The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class.
+    """
+    if not 0 < holdout < 1:
+        raise ValueError("holdout must lie between 0 and 1")
+    random = np.random.Generator(np.random.PCG64(seed))
+    groups = _by_class(dataset, random)
+    quotas = _quotas([len(group) for group in groups], round(len(dataset) * holdout))
+    held = np.concatenate([group[:quota] for group, quota in zip(groups, quotas, strict=True)])
+    kept = np.concatenate([group[quota:] for group, quota in zip(groups, quotas, strict=True)])
+    return dataset.take(random.permutation(kept)), dataset.take(random.permutation(held))
+
+
+def shards(train: Dataset, n: int, seed: int) -> list[Dataset]:
+    """`n` parts that together are `train` exactly; sizes, and the count of each class, differ by at most one.
+
+    Raises DatasetError if there are fewer samples than shards.
+    """
+    if not 1 <= n <= len(train):
+        raise DatasetError(f"{len(train):,} samples can't be shared among {n:,} providers.")
+    random = np.random.Generator(np.random.PCG64(seed))
+    # Sorted by class and dealt out like cards: that evens out the sizes and the classes at once.
+    deck = np.concatenate(_by_class(train, random))
+    return [train.take(random.permutation(deck[first::n])) for first in range(n)]
+
+
+def _by_class(dataset: Dataset, random: np.random.Generator) -> list[np.ndarray]:
+    """For each class, the indices of its samples, shuffled."""
+    return [random.permutation(np.flatnonzero(dataset.y == index)) for index in range(len(dataset.classes))]
+
+
+def _quotas(counts: list[int], total: int) -> list[int]:
+    """`total` divided in proportion to `counts`, by the largest remainder, in whole numbers only."""
+    everything = sum(counts)
+    quotas = [count * total // everything for count in counts]
+    neediest = sorted(range(len(counts)), key=lambda index: (-(counts[index] * total % everything), index))
+    for index in neediest[: total - sum(quotas)]:
+        quotas[index] += 1
+    return quotas
+
+
+def dump(x: np.ndarray, y: np.ndarray) -> bytes:
+    """A shard as safetensors bytes: x uint8 or float32, y int32, nothing else. The same arrays give the same bytes."""
+    _check(x, y)
+    return bytes(_save({"x": np.ascontiguousarray(x), "y": np.ascontiguousarray(y)}))
+
+
+def load(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) as `dump` was given them. Raises DatasetError for anything else."""
+    try:
+        tensors = _load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        raise DatasetError("The shard is no safetensors file.") from None
+    if tensors.keys() != {"x", "y"}:
+        raise DatasetError("A shard holds x and y and nothing else.")
+    _check(tensors["x"], tensors["y"])
+    return tensors["x"], tensors["y"]
+
+
+def _check(x: np.ndarray, y: np.ndarray) -> None:
+    if x.dtype not in (np.uint8, np.float32) or y.dtype != np.int32:
+        raise DatasetError("A shard's x is uint8 or float32, its y int32.")
+    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or not len(y):
+        raise DatasetError("A shard's x and y must be equally long, and not empty.")

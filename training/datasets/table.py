@@ -1,0 +1,209 @@
+"""CSV tables: encoding, delimiter and header are found; every feature is a number; the target may be text."""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+
+from training.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
+
+TARGET_NAMES = ("target", "label", "labels", "class", "classes", "species", "diagnosis", "outcome", "category", "y")
+"""Column names taken for the target when none is given, the first that fits; case does not matter."""
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+DELIMITERS = ",;\t|"
+MAX_COLUMNS = 10_000
+_SNIFF_CHARACTERS = 64 * 1024
+_CHUNK_ROWS = 4096
+
+Row = tuple[int, list[str]]
+"""The number of the line on which a row ends, and its cells."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Names of all columns, the index of the target, and those of the features."""
+
+    names: list[str]
+    target: int
+    features: list[int]
+
+
+def read(path: Path, target: str | None) -> Dataset:
+    """A table as x (n, d) float32. Raises DatasetError naming the column and the line at fault."""
+    with path.open(encoding=_encoding(path), newline="") as file:
+        try:
+            return _parse(file, target)
+        except csv.Error as error:
+            raise DatasetError(f"The file is not a readable CSV table: {error}.") from None
+
+
+def _parse(file: io.TextIOBase, target: str | None) -> Dataset:
+    rows = _rows(file, _delimiter(file))
+    names, rows = _header(rows)
+    layout = _layout(names, target)
+    x, labels = _values(rows, layout)
+    if not labels:
+        raise DatasetError("The file holds only a header, no rows.")
+    check_finite(x)
+    y, classes = encode_labels(labels)
+    features = tuple(layout.names[index] for index in layout.features)
+    return Dataset(x, y, classes, features, "csv", target=layout.names[layout.target])
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 if the whole file is, UTF-16 by its mark, else Windows-1252 as spreadsheets write it."""
+    with path.open("rb") as file:
+        head = file.read(4)
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        file.seek(0)
+        return "utf-8-sig" if _is_utf8(file) else "cp1252"
+
+
+def _is_utf8(file: io.BufferedReader) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    while block := file.read(1 << 20):
+        if b"\0" in block:
+            raise DatasetError("The file is not text, so it can't be a CSV table.")
+        try:
+            decoder.decode(block)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _delimiter(file: io.TextIOBase) -> str:
+    """The one that cuts the first lines into the most columns, all equally many. Rewinds the file."""
+    try:
+        head = file.read(_SNIFF_CHARACTERS)
+    except UnicodeError:
+        raise DatasetError("The file is not text, so it can't be a CSV table.") from None
+    file.seek(0)
+    # The last line may be cut off, unless it is the only one.
+    lines = head.splitlines(keepends=True)[:50]
+    lines = lines[:-1] if len(head) == _SNIFF_CHARACTERS and len(lines) > 1 else lines
+    return max(DELIMITERS, key=lambda delimiter: _fit(lines, delimiter))
+
+
+def _fit(lines: list[str], delimiter: str) -> tuple[bool, int]:
+    widths = [len(row) for row in csv.reader(lines, delimiter=delimiter) if row]
+    return (len(set(widths)) == 1 and widths[0] > 1, min(widths, default=0))
+
+
+def _rows(file: io.TextIOBase, delimiter: str) -> Iterator[Row]:
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, [cell.strip() for cell in cells]
+    except UnicodeError:
+        raise DatasetError(f"Line {reader.line_num + 1} is not readable text.") from None
+
+
+def _header(rows: Iterator[Row]) -> tuple[list[str], Iterator[Row]]:
+    """Names of the columns as written, and the rows below. A first row of data is given back, its columns numbered."""
+    first = next(rows, None)
+    if first is None:
+        raise DatasetError("The file is empty.")
+    cells = first[1]
+    if len(cells) > MAX_COLUMNS:
+        raise DatasetError(f"{len(cells):,} columns are too many (at most {MAX_COLUMNS:,}).")
+    if _is_header(cells):
+        return cells, rows
+    return [f"column {number}" for number in range(1, len(cells) + 1)], chain([first], rows)
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Names are no numbers; but data frames number their columns 0, 1, 2, ... and that is a header too."""
+    numbers = [cell for cell in cells if _is_number(cell)]
+    return not numbers or (len(numbers) > 1 and numbers == [str(index) for index in range(len(numbers))])
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _layout(names: list[str], target: str | None) -> _Layout:
+    if len(names) < 2:
+        raise DatasetError("The file has one column only. A table needs features and a target, divided by , ; | or tabs.")
+    # Data frames write their row numbers as a first column without a name: no feature, and a leak in sorted tables.
+    numbering = names[0] in ("", "Unnamed: 0") and len(names) > 2
+    names = [name or f"column {number}" for number, name in enumerate(names, 1)]
+    twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+    if twice:
+        raise DatasetError(f"Two columns have the name {min(twice)!r:.80}.")
+    index = _target(names, target)
+    features = [column for column in range(len(names)) if column != index and not (numbering and column == 0)]
+    return _Layout(names, index, features)
+
+
+def _target(names: list[str], target: str | None) -> int:
+    if target is not None:
+        if target not in names:
+            raise DatasetError(f"There is no column {target!r:.80}. The columns are: {_listed(names)}.")
+        return names.index(target)
+    lowered = [name.lower() for name in names]
+    return next((lowered.index(name) for name in TARGET_NAMES if name in lowered), len(names) - 1)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"{name:.40}" for name in names[:30])
+    return shown if len(names) <= 30 else f"{shown} and {len(names) - 30} more"
+
+
+def _values(rows: Iterator[Row], layout: _Layout) -> tuple[np.ndarray, list[str]]:
+    """Features (n, d) float32 and labels, converted by blocks so that the text of few rows is held at once."""
+    blocks, labels = [np.empty((0, len(layout.features)), np.float32)], []
+    while chunk := list(islice(rows, _CHUNK_ROWS)):
+        for line, cells in chunk:
+            labels.append(_label(line, cells, layout))
+        blocks.append(_block(chunk, layout))
+    return np.concatenate(blocks), labels
+
+
+def _label(line: int, cells: list[str], layout: _Layout) -> str:
+    if len(cells) != len(layout.names):
+        raise DatasetError(f"Line {line} has {len(cells)} values, but there are {len(layout.names)} columns.")
+    label = cells[layout.target]
+    if label.lower() in MISSING:
+        raise DatasetError(f"The target {layout.names[layout.target]!r:.80} is missing in line {line}.")
+    return label
+
+
+def _block(chunk: list[Row], layout: _Layout) -> np.ndarray:
+    cells = [[row[column] for column in layout.features] for _, row in chunk]
+    try:
+        values = np.array(cells, dtype=np.float64)
+    except ValueError:
+        raise _culprit(chunk, layout) from None
+    if np.isnan(values).any():
+        raise _culprit(chunk, layout)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _culprit(chunk: list[Row], layout: _Layout) -> DatasetError:
+    """The error for the first cell, row by row, that is no number."""
+    for line, row in chunk:
+        for column in layout.features:
+            cell, name = row[column], layout.names[column]
+            if cell.lower() in MISSING:
+                return DatasetError(f"Column {name!r:.80} has no value in line {line}. Fill it in or leave the row out.")
+            if not _is_number(cell):
+                return _text_error(name, cell, line)
+    return DatasetError("The table holds a value that is no number.")
+
+
+def _text_error(name: str, cell: str, line: int) -> DatasetError:
+    hint = " Write decimals with a point." if re.fullmatch(r"-?\d+,\d+", cell) else ""
+    return DatasetError(f"Column {name!r:.80} has text in line {line}: {cell!r:.80}. Features must be numbers.{hint}")
