@@ -157,10 +157,10 @@ def _accused(event: ChainEvent) -> None:
 
 def lift(accusation: Accusation, reason: str, actor: str) -> None:
     """An admin's veto within the challenge time."""
-    if accusation.state != Accusation.State.OPEN:
-        raise Conflict("This accusation is closed.")
+    open_ = Accusation.objects.filter(pk=accusation.pk, state=Accusation.State.OPEN)
     with transaction.atomic():
-        Accusation.objects.filter(pk=accusation.pk).update(state=Accusation.State.LIFTED)
+        if not open_.update(state=Accusation.State.LIFTED):
+            raise Conflict("This accusation is closed.")
         for provider in accusation.cheats.filter(standing=Standing.ACCUSED):
             change_standing(provider, Standing.ACTIVE, reason, actor=actor, case=accusation.pk)
         ledger.acquit(accusation.pk)

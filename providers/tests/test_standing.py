@@ -1,0 +1,148 @@
+"""A provider's way in and out: the deposit's final event makes it active, and a ban is for good."""
+
+import pytest
+
+from accounts.models import ApiKey, User
+from contracts.chain import Reverted
+from contracts.devchain import mine_if_pending_finality
+from contracts.devchain import test_key as rich
+from dmlsite.errors import Conflict, Forbidden, Invalid
+from ledger import outbox
+from ledger.models import ChainEvent, ChainTx
+from ledger.scanner import Scanner
+from providers import actions
+from providers.models import Accusation, Provider, Standing
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def no_messages(monkeypatch):
+    """Each step is taken by hand."""
+    monkeypatch.setattr("dmlsite.jobs._send", lambda *args: None)
+
+
+def join(name: str) -> Provider:
+    return actions.join(User.objects.create_user(f"{name}@example.org", "x"), name)
+
+
+def read(chain):
+    """Send what is due, let it become final, and follow every event."""
+    for pk in outbox.due():
+        outbox.send(ChainTx.objects.get(pk=pk))
+    while mine_if_pending_finality(chain.w3):
+        pass
+    Scanner(chain).scan()
+    outbox.confirm(chain)
+    for event in ChainEvent.objects.filter(followed=None):
+        actions.event_seen(event)
+
+
+def deposited(chain, name: str, wallet) -> Provider:
+    provider = join(name)
+    chain.send(actions.deposit_call(provider), wallet)
+    read(chain)
+    provider.refresh_from_db()
+    return provider
+
+
+@pytest.mark.parametrize("name", ["ab", "-ada", "ada lovelace", "ada!", "x" * 31, ""])
+def test_bad_user_names_are_refused(name):
+    with pytest.raises(Invalid, match="3 to 30"):
+        actions.check_user_name(name)
+
+
+def test_a_user_name_is_unique_whatever_its_case():
+    join("Ada")
+    with pytest.raises(Invalid, match="taken"):
+        actions.join(User.objects.create_user("other@example.org", "x"), "ADA")
+
+
+def test_only_the_final_deposit_makes_a_provider_active(chain):
+    provider = join("ada")
+    with pytest.raises(Conflict, match="deposit is final"):
+        actions.issue_key(provider)
+    chain.send(actions.deposit_call(provider), rich(2))
+    Scanner(chain).scan()
+    assert not ChainEvent.objects.filter(name="Registered").exists()
+    read(chain)
+    provider.refresh_from_db()
+    assert (provider.standing, provider.wallet) == (Standing.ACTIVE, rich(2).address)
+    assert provider.deposit_gwei == chain.deposit_gwei()
+    assert actions.worker_of(actions.issue_key(provider)) == provider
+
+
+def test_a_wallet_belongs_to_whom_its_own_transaction_names(chain):
+    """Naming somebody's wallet on the page gives nothing: the deposit carries the provider's id."""
+    mallory, ada = join("mallory"), deposited(chain, "ada", rich(2))
+    read(chain)
+    mallory.refresh_from_db()
+    assert (mallory.standing, mallory.wallet) == (Standing.PENDING, None)
+    assert ada.wallet == rich(2).address
+
+
+def test_a_deposit_of_another_size_is_refused(chain):
+    from dataclasses import replace
+
+    call = actions.deposit_call(join("ada"))
+    with pytest.raises(Reverted, match="WrongDeposit"):
+        chain.send(replace(call, value_gwei=call.value_gwei - 1), rich(2))
+
+
+def test_accused_banned_and_never_back(chain):
+    cheat, honest = deposited(chain, "cheat", rich(2)), deposited(chain, "honest", rich(3))
+    key = actions.issue_key(cheat)
+    accusation = actions.accuse([cheat], [honest], "two replays failed", evidence={"replays": []})
+    cheat.refresh_from_db()
+    assert cheat.standing == Standing.ACCUSED
+    read(chain)
+    chain.w3.provider.make_request("evm_increaseTime", [10])
+    chain.w3.provider.make_request("evm_mine", [])
+    ChainTx.objects.filter(verb="executeBan").update(not_before=None)
+    read(chain)
+    cheat.refresh_from_db()
+    accusation.refresh_from_db()
+    assert (cheat.standing, accusation.state) == (Standing.BANNED, Accusation.State.EXECUTED)
+    assert chain.coin_credit(honest.wallet) == chain.deposit_gwei()
+    with pytest.raises(Forbidden):
+        actions.worker_of(key)
+    assert not ApiKey.objects.filter(user=cheat.user, revoked=None).exists()
+    assert not actions.change_standing(cheat, Standing.ACTIVE, "please")
+    with pytest.raises(Conflict):
+        actions.deposit_call(cheat)
+    assert [(event.old, event.new) for event in cheat.history.all()] == [
+        ("pending", "active"),
+        ("active", "accused"),
+        ("accused", "banned"),
+    ]
+
+
+def test_an_admin_lifts_an_accusation_in_time(chain):
+    provider = deposited(chain, "ada", rich(2))
+    accusation = actions.accuse([provider], [], "a mistake", evidence={})
+    read(chain)
+    actions.lift(accusation, "it was our bug", "admin@example.org")
+    read(chain)
+    provider.refresh_from_db()
+    assert provider.standing == Standing.ACTIVE
+    assert chain.accusation(accusation.pk).state == "Acquitted"
+    assert ChainTx.objects.get(verb="executeBan").state == ChainTx.State.DROPPED
+    assert provider.history.last().actor == "admin@example.org"
+    with pytest.raises(Conflict):
+        actions.lift(accusation, "again", "admin@example.org")
+
+
+def test_leaving_and_withdrawing(chain):
+    provider = deposited(chain, "ada", rich(2))
+    chain.send(actions.exit_call(provider), rich(2))
+    read(chain)
+    provider.refresh_from_db()
+    assert provider.standing == Standing.EXITING
+    with pytest.raises(Reverted):
+        chain.send(actions.withdraw_call(provider), rich(2))
+    chain.w3.provider.make_request("evm_increaseTime", [chain.unbonding_seconds + 1])
+    chain.w3.provider.make_request("evm_mine", [])
+    chain.send(actions.withdraw_call(provider), rich(2))
+    read(chain)
+    provider.refresh_from_db()
+    assert (provider.standing, provider.deposit_gwei) == (Standing.LEFT, 0)
