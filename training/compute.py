@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dmlworker.protocol import Hyper
+from dmlworker.weights import MalformedUpdate, pack, unpack
 from tickets.models import Ticket
 from training import aggregation, datasets, evidence, store
 from training.actions import Prepared, seed_of
@@ -34,9 +35,12 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     data = datasets.read(path, ticket.dataset.name, ticket.target or None)
     train, holdout = datasets.split(data, seed)
     with _one_at_a_time:
-        model = models.build_for(train, len(data.classes), ticket.model_kind)
-        spec = models.spec(model)
-        start = trainer.pack(trainer.initial_weights(spec, seed))
+        shape, fitted = train.x.shape[1:], models.statistics(train.x)
+        try:
+            spec = models.spec(models.build(shape, len(data.classes), ticket.model_kind, fitted))
+        except models.ModelRefused as error:
+            raise datasets.DatasetError(str(error)) from error
+        start = pack(trainer.initial_weights(spec, seed))
     shards = [(store.put(datasets.dump(part.x, part.y)), len(part.y)) for part in datasets.shards(train, parts, seed)]
     return Prepared(
         spec=store.put(json.dumps(spec, sort_keys=True).encode()),
@@ -64,18 +68,14 @@ def spec_of(run: Run) -> dict[str, object]:
 
 
 def weights_of(sha256: str) -> Weights:
-    from dmlworker import trainer
-
-    return trainer.unpack(store.get(sha256))
+    return unpack(store.get(sha256))
 
 
 def gate(assignment: Assignment) -> str:
     """Why an update is malformed (names, shapes, types, not finite), or an empty text."""
-    from dmlworker.trainer import MalformedUpdate
-
     try:
         aggregation.check(weights_of(assignment.update_id), weights_of(assignment.round.start_id))
-    except (MalformedUpdate, aggregation.MalformedUpdate) as error:
+    except MalformedUpdate as error:
         return str(error)
     return ""
 
@@ -100,13 +100,12 @@ def screen(round_: Round, updates: list[Assignment]) -> dict[int, str]:
 
 def average(round_: Round, updates: list[Assignment]) -> bytes:
     """FedAvg in shard order, weighted by the shard sizes that the platform set; one update in memory at a time."""
-    from dmlworker import trainer
 
     def stream() -> Iterator[tuple[Weights, int]]:
         for update in updates:
             yield weights_of(update.update_id), update.shard.samples
 
-    return trainer.pack(aggregation.fedavg(weights_of(round_.start_id), stream()))
+    return pack(aggregation.fedavg(weights_of(round_.start_id), stream()))
 
 
 def replay(assignment: Assignment, number: int) -> evidence.Distance:
@@ -127,19 +126,17 @@ def _replay_here(files: dict[str, bytes], hyper: Hyper) -> Weights:
 
     x, y = datasets.load(files["shard"])
     with _one_at_a_time:
-        return trainer.train(json.loads(files["spec"]), trainer.unpack(files["start"]), x, y, hyper)
+        return trainer.train(json.loads(files["spec"]), unpack(files["start"]), x, y, hyper)
 
 
 def _replay_elsewhere(files: dict[str, bytes], hyper: Hyper) -> Weights:
     """In a fresh process with one thread, so that no state of this one can explain a difference."""
-    from dmlworker import trainer
-
     with TemporaryDirectory() as folder:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
         settings = [str(value) for value in (hyper.epochs, hyper.batch_size, hyper.learning_rate, hyper.seed)]
         subprocess.run([sys.executable, "-m", "training.replay", folder, *settings], check=True, timeout=3600)
-        return trainer.unpack((Path(folder) / "end").read_bytes())
+        return unpack((Path(folder) / "end").read_bytes())
 
 
 def export(run: Run, sha256: str, folder: Path) -> list[Path]:

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from dmlworker import trainer
 from dmlworker.protocol import Hyper
+from dmlworker.weights import pack, unpack
 from training import datasets
 
 
 def main(folder: Path, hyper: Hyper) -> None:
     trainer.threads(1)
     x, y = datasets.load((folder / "shard").read_bytes())
-    spec, start = json.loads((folder / "spec").read_text()), trainer.unpack((folder / "start").read_bytes())
-    (folder / "end").write_bytes(trainer.pack(trainer.train(spec, start, x, y, hyper)))
+    spec, start = json.loads((folder / "spec").read_text()), unpack((folder / "start").read_bytes())
+    (folder / "end").write_bytes(pack(trainer.train(spec, start, x, y, hyper)))
 
 
 if __name__ == "__main__":
