@@ -12,7 +12,6 @@ from rest_framework.views import exception_handler, set_rollback
 
 from contracts.chain import ChainError
 
-
 log = logging.getLogger(__name__)
 
 

@@ -4,12 +4,26 @@ A message is only a wake-up call. It goes out after the transaction that asked f
 sweep repeats it. Naming the actor by a dotted name lets a lower app nudge a higher one without importing it.
 """
 
-import logging
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
+import dramatiq
 from django.db import transaction
 
-log = logging.getLogger(__name__)
+
+def actor(*, retries: int = 3, **options: Any) -> Callable[[Callable[..., None]], dramatiq.Actor[..., None]]:
+    """Make a function a job, named by module and function: two apps may both have a `sweep`.
+
+    A message is tried again `retries` times (Dramatiq's own default is 20), and dropped when it is an hour old: by then
+    the sweep has sent others.
+    """
+    fixed = {"max_retries": retries, "min_backoff": 1_000, "max_backoff": 30_000, "max_age": 3_600_000} | options
+
+    def wrap(function: Callable[..., None]) -> dramatiq.Actor[..., None]:
+        return dramatiq.actor(actor_name=f"{function.__module__}.{function.__name__}", **fixed)(function)
+
+    return wrap
 
 
 def enqueue(actor: str, *args: object, delay_ms: int = 0) -> None:

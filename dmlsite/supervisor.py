@@ -133,7 +133,7 @@ class Platform:
         # Compressing tensors costs ten times what it saves; one process, as the embedded default has two cores.
         self.spawn("web", *web, "--ws-per-message-deflate", "false", "--lifespan", "off", "--no-access-log")
         self.say("jobs (Dramatiq) and scanner")
-        self.spawn("jobs", "manage.py", "rundramatiq", "--processes", "1", "--threads", "4", "--no-reload")
+        self.spawn("jobs", "manage.py", "rundramatiq", "--processes", "1", "--threads", "4")
         self.spawn("scanner", "manage.py", "scan_chain")
         self._await_web()
         threading.Thread(target=self._watch, name="supervisor", daemon=True).start()

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-import dramatiq
 from django.core.mail import mail_admins
 from django.utils import timezone
 
@@ -12,20 +11,20 @@ from ledger.actions import NUDGES
 from ledger.models import Alarm, ChainEvent, ChainTx
 
 
-@dramatiq.actor(max_retries=3, max_age=600_000)
+@jobs.actor()
 def send(pk: str) -> None:
     if tx := ChainTx.objects.filter(pk=pk).first():
         outbox.send(tx)
 
 
-@dramatiq.actor(max_retries=5, max_age=3_600_000)
+@jobs.actor(retries=5)
 def mail_alarm(pk: int) -> None:
     if alarm := Alarm.objects.filter(pk=pk, mailed=None).first():
         mail_admins(f"Alarm: {alarm.kind}", f"{alarm.text}\n\nTicket or case: {alarm.case or 'none'}")
         Alarm.objects.filter(pk=pk).update(mailed=timezone.now())
 
 
-@dramatiq.actor(max_retries=0, max_age=60_000)
+@jobs.actor(retries=0, max_age=60_000)
 def sweep() -> None:
     """Send what is due, and repeat nudges that were lost."""
     for pk in outbox.due():

@@ -1,12 +1,12 @@
 """Jobs about providers."""
 
-import dramatiq
 
+from dmlsite import jobs
 from ledger.actions import following
 from providers import actions
 
 
-@dramatiq.actor(max_retries=3, max_age=3_600_000)
+@jobs.actor()
 def event_seen(pk: int) -> None:
     """A deposit, an exit, an accusation or a ban is final on the chain."""
     with following(pk) as event:

@@ -1,14 +1,14 @@
 """Jobs about tickets. Each takes ids, may run twice, and does nothing the second time."""
 
-import dramatiq
 from django.utils import timezone
 
+from dmlsite import jobs
 from ledger.actions import following
 from tickets import actions, mail
 from tickets.models import Mail, Ticket
 
 
-@dramatiq.actor(max_retries=3, max_age=3_600_000)
+@jobs.actor()
 def event_seen(pk: int) -> None:
     """A payment or a refund is final on the chain."""
     with following(pk) as event:
@@ -16,13 +16,13 @@ def event_seen(pk: int) -> None:
             {"Paid": actions.payment_seen, "Refunded": actions.refund_seen}[event.name](ticket)
 
 
-@dramatiq.actor(max_retries=3, max_age=3_600_000)
+@jobs.actor()
 def send_mail(pk: int) -> None:
     if found := Mail.objects.filter(pk=pk, sent=None).select_related("ticket__customer").first():
         mail.send(found)
 
 
-@dramatiq.actor(max_retries=0, max_age=60_000)
+@jobs.actor(retries=0, max_age=60_000)
 def sweep() -> None:
     """Repeat what a lost message or a crash left undone."""
     actions.overdue()

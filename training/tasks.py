@@ -5,11 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import dramatiq
 from django.conf import settings
 from django.core.files.base import ContentFile, File
 from django.utils import timezone
 
+from dmlsite import jobs
 from ledger.actions import following
 from tickets import actions as tickets
 from tickets import mail
@@ -23,10 +23,9 @@ LONG = 3_600_000
 """Milliseconds that a step may take."""
 PATIENCE = timedelta(seconds=20)
 """A step not begun after this long is begun by the sweep."""
-retries = {"max_retries": actions.TRIES, "min_backoff": 1_000, "max_backoff": 30_000, "time_limit": LONG}
 
 
-@dramatiq.actor(**retries)
+@jobs.actor(time_limit=LONG)
 def prepare(ticket: str) -> None:
     """Cut an uploaded file into shards. One that cannot be trained on gets the whole payment back."""
     found = tickets.get(ticket)
@@ -47,7 +46,7 @@ def _prepare(ticket: Ticket) -> None:
     actions.open_run(ticket, prepared, seed)
 
 
-@dramatiq.actor(**retries)
+@jobs.actor(time_limit=LONG)
 def start_waiting() -> None:
     """Start what waits, the oldest first, as far as providers are online."""
     with claim("start") as mine:
@@ -56,7 +55,7 @@ def start_waiting() -> None:
                 break
 
 
-@dramatiq.actor(**retries)
+@jobs.actor(time_limit=LONG)
 def receive(pk: int) -> None:
     """Gate an update and measure it on the hold-out, while others still train."""
     update = Assignment.objects.select_related("round__run__ticket", "provider").get(pk=pk)
@@ -69,7 +68,7 @@ def receive(pk: int) -> None:
             actions.measured(update, compute.measure(update.round.run, update.update_id)[0])
 
 
-@dramatiq.actor(**retries)
+@jobs.actor(time_limit=LONG)
 def close_round(pk: int) -> None:
     """Audit, average and measure a complete round; one job at a time."""
     with claim(f"round:{pk}") as mine:
@@ -107,7 +106,7 @@ def _replay(update: Assignment, number: int, why: str) -> Audit:
     return Audit.objects.create(assignment=update, number=number, why=why, **fields)
 
 
-@dramatiq.actor(**retries)
+@jobs.actor(time_limit=LONG)
 def finish(run: str) -> None:
     """Make the customer's files, then pay the providers."""
     found = Run.objects.select_related("ticket").get(pk=run)
@@ -130,7 +129,7 @@ def _finish(run: Run) -> None:
     actions.finish(run, last.accuracy, records.root(record))
 
 
-@dramatiq.actor(**retries)
+@jobs.actor(time_limit=LONG)
 def settled(event: int) -> None:
     """The payment of the providers is final: the model card can name the transaction, and the mail goes out."""
     with following(event) as found:
@@ -141,7 +140,7 @@ def settled(event: int) -> None:
             mail.queue(ticket, "done")
 
 
-@dramatiq.actor(max_retries=0, max_age=60_000)
+@jobs.actor(retries=0, max_age=60_000)
 def sweep() -> None:
     """Repeat what a lost message or a crash left undone."""
     late = timezone.now() - PATIENCE
