@@ -227,7 +227,7 @@ def to_audit(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment,
     return [(update, why) for update, why in reasons if why]
 
 
-def finish_round(round_: Round, end: Blob, accuracy: float, loss: float) -> None:
+def finish_round(round_: Round, end: Blob, accuracy: float, loss: float | None) -> None:
     """Close a round with its average and open the next one, or finish the run. Only the first caller does anything."""
     fields = {"state": Round.State.CLOSED, "end": end, "accuracy": accuracy, "loss": loss, "closed": timezone.now()}
     with transaction.atomic():

@@ -5,6 +5,7 @@ TensorFlow uses all cores by itself, and memory stays at one model.
 """
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -43,7 +44,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         start = pack(trainer.initial_weights(spec, seed))
     shards = [(store.put(datasets.dump(part.x, part.y)), len(part.y)) for part in datasets.shards(train, parts, seed)]
     return Prepared(
-        spec=store.put(json.dumps(spec, sort_keys=True).encode()),
+        spec=store.put(models.spec_bytes(spec)),
         start=store.put(start),
         holdout=store.put(datasets.dump(holdout.x, holdout.y)),
         shards=shards,
@@ -80,14 +81,14 @@ def gate(assignment: Assignment) -> str:
     return ""
 
 
-def measure(run: Run, sha256: str) -> tuple[int, int, float]:
-    """Hold-out samples that these weights get right, samples in all, mean loss."""
+def measure(run: Run, sha256: str) -> tuple[int, int, float | None]:
+    """Hold-out samples that these weights get right, samples in all, mean loss (None if it is not finite)."""
     from dmlworker import trainer
 
     x, y = datasets.load(store.get(run.holdout_id))
     with _one_at_a_time:
         found = trainer.evaluate(spec_of(run), weights_of(sha256), x, y)
-    return found.correct, found.samples, found.loss
+    return found.correct, found.samples, found.loss if math.isfinite(found.loss) else None
 
 
 def screen(round_: Round, updates: list[Assignment]) -> dict[int, str]:

@@ -83,7 +83,7 @@ def _features(x: np.ndarray) -> np.ndarray:
 
 def _is_picture(x: np.ndarray) -> bool:
     """Grey values that were saved as wider integers."""
-    return x.ndim > 2 and x.dtype.kind in "ui" and 0 <= int(x.min()) and 1 < int(x.max()) <= 255
+    return x.ndim > 2 and x.dtype.kind in "ui" and int(x.min()) >= 0 and 1 < int(x.max()) <= 255
 
 
 def _labels(y: np.ndarray) -> list[str]:
