@@ -30,7 +30,7 @@ LAYERS = frozenset(
 _INITIALIZERS = frozenset(
     {"GlorotUniform", "GlorotNormal", "HeUniform", "HeNormal", "LecunUniform", "LecunNormal", "Zeros", "Ones"}
 )
-_OTHERS = frozenset({"Sequential", "DTypePolicy", "__numpy__", "__tuple__"})
+_OTHERS = frozenset({"Sequential", "DTypePolicy"})
 _ACTIVATIONS = frozenset({"linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softmax"})
 
 
@@ -76,24 +76,16 @@ def build(
     if kind not in bodies:
         raise ModelRefused(f"There is no kind of model {kind!r:.40}. Choose one of {', '.join(KINDS)}.")
     # Every layer has a name of its own choosing: Keras would number them through the whole process.
-    layers = [keras.Input(shape, name="rows"), _preprocessing(shape, statistics), *bodies[kind](shape)]
+    layers = [keras.layers.InputLayer(shape, name="rows"), _preprocessing(shape, statistics), *bodies[kind](shape)]
     layers.append(keras.layers.Dense(classes, name="logits"))
     layers.append(keras.layers.Activation("softmax", name="probabilities"))
-    unbuilt = {"class_name": "Sequential", "config": {"name": kind, "layers": [_layer_config(layer) for layer in layers[1:]]}}
-    unbuilt["config"]["layers"].insert(0, _input_config(shape))
-    return from_spec(unbuilt)
+    configs = [keras.saving.serialize_keras_object(layer) for layer in layers]
+    return from_spec({"class_name": "Sequential", "config": {"name": kind, "layers": configs}})
 
 
-def _layer_config(layer: Any) -> dict[str, Any]:
-    import keras
-
-    config: dict[str, Any] = json.loads(json.dumps(keras.saving.serialize_keras_object(layer), default=np.ndarray.tolist))
-    return config
-
-
-def _input_config(shape: tuple[int, ...]) -> dict[str, Any]:
-    config = {"batch_shape": [None, *shape], "dtype": "float32", "name": "rows"}
-    return {"class_name": "InputLayer", "module": "keras.layers", "config": config}
+def build_for(data: Any, classes: int, kind: str = "auto") -> "keras.Sequential":
+    """The model for a training part with samples `data.x`, (n, ...) uint8 or float32; its constants come from them."""
+    return build(data.x.shape[1:], classes, kind, statistics(data.x))
 
 
 def _preprocessing(shape: tuple[int, ...], statistics: Statistics | None) -> Any:

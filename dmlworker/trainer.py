@@ -1,0 +1,260 @@
+"""The local update: start weights, a shard and hyper-parameters in; trained weights out, the same ones every time.
+
+The platform fixes all that decides the result, sample order included, so a replay can tell honest work from other. Plain
+SGD on the mean cross-entropy, in a compiled loop. TensorFlow is imported inside the functions, at the first call.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmlworker import models
+from dmlworker.protocol import Hyper
+from dmlworker.weights import MalformedUpdate, unpack
+from dmlworker.weights import pack as _pack
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+__all__ = [
+    "Evaluation", "Hyper", "MalformedUpdate", "evaluate", "export", "initial_weights", "pack", "threads", "train", "unpack",
+]  # fmt: skip
+
+Spec = dict[str, Any]
+Weights = list[np.ndarray]
+ProgressCallback = Callable[[int, int, float], None]
+
+_STEPS_PER_CALL = 20
+"""Steps between two calls of `progress`; the result does not depend on it."""
+_EVALUATION_BATCH = 250
+_PROGRAMS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Samples that the model gets right, of how many, and the mean cross-entropy in nats (infinite if it is not finite)."""
+
+    correct: int
+    samples: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.samples
+
+
+def threads(n: int) -> None:
+    """Pins TensorFlow to `n` threads; to be called before it first computes. Another number gives other rounding.
+
+    Raises RuntimeError if TensorFlow already runs with another number.
+    """
+    import tensorflow as tf
+
+    settings = tf.config.threading
+    if settings.get_intra_op_parallelism_threads() == n and settings.get_inter_op_parallelism_threads() == 1:
+        return
+    settings.set_intra_op_parallelism_threads(n)
+    # The steps follow one another: there is nothing to run side by side.
+    settings.set_inter_op_parallelism_threads(1)
+
+
+def initial_weights(spec: Spec, seed: int) -> Weights:
+    """Fresh weights, float32, drawn as the layers' initializers say; the same ones for the same spec and seed."""
+    seeded = deepcopy(spec)
+    for number, initializer in enumerate(_initializers(seeded)):
+        initializer["seed"] = int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+    return _arrays(models.from_spec(seeded))
+
+
+def _initializers(value: Any) -> Iterator[dict[str, Any]]:
+    """The configurations of everything random in a spec, in its order."""
+    if isinstance(value, dict) and "seed" in value:
+        yield value
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        yield from _initializers(item)
+
+
+def _arrays(model: "keras.Sequential") -> Weights:
+    # Copies: TensorFlow may hand out views of memory that the next step changes.
+    return [np.array(weight, dtype=np.float32) for weight in model.get_weights()]
+
+
+def train(
+    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, hyper: Hyper, progress: ProgressCallback | None = None
+) -> Weights:
+    """`weights` after `hyper.epochs` passes over the shard x (n, ...), uint8 or float32, y (n,) int32 from 0.
+
+    `progress(step, steps, loss)` is called every few steps, loss being the epoch's mean so far; what it raises ends the
+    training. Bit for bit the same at the same number of threads on the same machine; see docs/decisions/replay-tolerance.md
+    for how far others differ. Raises ModelRefused for the spec, MalformedUpdate for the weights, ValueError for the data.
+    """
+    program = _program(models.spec_bytes(spec), hyper.batch_size, x.dtype.str)
+    with program.lock:
+        return program.train(weights, x, y, hyper, progress or _silent)
+
+
+def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evaluation:
+    """How well the model does on x (n, ...), y (n,). A sample whose output is not finite is not correct.
+
+    Raises as `train` does.
+    """
+    program = _program(models.spec_bytes(spec), _EVALUATION_BATCH, x.dtype.str)
+    with program.lock:
+        return program.evaluate(weights, x, y)
+
+
+def _silent(step: int, steps: int, loss: float) -> None:
+    pass
+
+
+@lru_cache(maxsize=_PROGRAMS_KEPT)
+def _program(spec: bytes, batch_size: int, dtype: str) -> "_Program":
+    return _Program(models.spec_from_bytes(spec), batch_size, dtype)
+
+
+class _Program:
+    """A model with its loops, compiled once for a batch size and a type of input. One caller at a time: `lock`."""
+
+    def __init__(self, spec: Spec, batch_size: int, dtype: str) -> None:
+        self.lock = threading.Lock()
+        self._model = models.from_spec(spec)
+        self._batch_size = batch_size
+        self._run, self._score = _compile(self._model, batch_size, dtype)
+
+    def train(self, weights: Weights, x: np.ndarray, y: np.ndarray, hyper: Hyper, progress: ProgressCallback) -> Weights:
+        import tensorflow as tf
+
+        self._load(weights)
+        self._check(x, y)
+        rows, labels = tf.constant(x), tf.constant(y)
+        per_epoch = -(-len(y) // self._batch_size)
+        done, steps = 0, hyper.epochs * per_epoch
+        for order in _orders(len(y), hyper):
+            total, samples = 0.0, 0
+            for batches, mask in _calls(order, self._batch_size):
+                total += float(self._run(rows, labels, batches, mask, np.float32(hyper.learning_rate)))
+                samples += int(mask.sum())
+                done += len(batches)
+                progress(done, steps, total / samples)
+        return _arrays(self._model)
+
+    def evaluate(self, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evaluation:
+        self._load(weights)
+        self._check(x, y)
+        correct, total = 0, 0.0
+        for first in range(0, len(y), self._batch_size):
+            part = slice(first, first + self._batch_size)
+            right, loss = self._score(x[part], y[part])
+            correct += int(right)
+            total += float(loss)
+        return Evaluation(correct, len(y), total / len(y) if np.isfinite(total) else float("inf"))
+
+    def _load(self, weights: Weights) -> None:
+        shapes = [tuple(weight.shape) for weight in self._model.weights]
+        if [array.shape for array in weights] != shapes:
+            raise MalformedUpdate("The weights do not fit the model.")
+        self._model.set_weights(weights)
+
+    def _check(self, x: np.ndarray, y: np.ndarray) -> None:
+        if x.shape[1:] != self._model.input_shape[1:] or y.shape != x.shape[:1] or not len(y):
+            raise ValueError(f"Samples of shape {x.shape} with labels of shape {y.shape} do not fit the model.")
+        if y.min() < 0 or y.max() >= self._model.output_shape[-1]:
+            raise ValueError("A label is outside the model's classes.")
+
+
+def _orders(samples: int, hyper: Hyper) -> Iterator[np.ndarray]:
+    """For each epoch, the indices of all samples in the order that the seed gives."""
+    random = np.random.Generator(np.random.PCG64(hyper.seed))
+    for _ in range(hyper.epochs):
+        yield random.permutation(samples).astype(np.int32)
+
+
+def _calls(order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """An epoch's indices (k, batch_size) and their weights, a few steps at a time.
+
+    The last batch is filled up with sample 0 at weight 0, so that every batch has one shape and nothing is compiled twice.
+    """
+    steps = -(-len(order) // batch_size)
+    padded = np.zeros(steps * batch_size, np.int32)
+    padded[: len(order)] = order
+    mask = np.zeros(steps * batch_size, np.float32)
+    mask[: len(order)] = 1
+    for first in range(0, steps, _STEPS_PER_CALL):
+        part = slice(first, first + _STEPS_PER_CALL)
+        yield padded.reshape(steps, batch_size)[part], mask.reshape(steps, batch_size)[part]
+
+
+def _compile(model: "keras.Sequential", batch_size: int, dtype: str) -> tuple[Any, Any]:
+    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` counts what is right."""
+    import tensorflow as tf
+
+    def logits(rows: "tf.Tensor") -> "tf.Tensor":
+        # Cross-entropy is taken before the softmax, the last layer, where it keeps its precision.
+        values = tf.cast(rows, tf.float32)
+        for layer in model.layers[:-1]:
+            values = layer(values)
+        return values
+
+    variables = [weight.value for weight in model.trainable_weights]
+    rows = tf.TensorSpec((None, *model.input_shape[1:]), np.dtype(dtype))
+    labels = tf.TensorSpec((None,), tf.int32)
+    batches = tf.TensorSpec((None, batch_size), tf.int32)
+    mask = tf.TensorSpec((None, batch_size), tf.float32)
+
+    @tf.function(input_signature=[rows, labels, batches, mask, tf.TensorSpec((), tf.float32)])
+    def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any) -> Any:
+        total = tf.constant(0.0)
+        for step in tf.range(tf.shape(batches)[0]):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            with tf.GradientTape() as tape:
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    tf.gather(y, batches[step]), logits(tf.gather(x, batches[step]))
+                )
+                loss = tf.reduce_sum(losses * mask[step])
+                mean = loss / tf.reduce_sum(mask[step])
+            for variable, gradient in zip(variables, tape.gradient(mean, variables), strict=True):
+                variable.assign_sub(rate * gradient)
+            total += loss
+        return total
+
+    @tf.function(input_signature=[rows, labels])
+    def score(x: Any, y: Any) -> Any:
+        values = logits(x)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, values)
+        right = tf.equal(tf.argmax(values, axis=1, output_type=tf.int32), y)
+        finite = tf.reduce_all(tf.math.is_finite(values), axis=1)
+        return tf.math.count_nonzero(right & finite), tf.reduce_sum(tf.cast(losses, tf.float64))
+
+    return run, score
+
+
+def pack(weights: Weights, spec: Spec | None = None) -> bytes:
+    """Weights as safetensors bytes, in order; named after the layers if the spec is given. See `weights.pack`."""
+    if spec is None:
+        return _pack(weights)
+    return _pack(weights, [weight.path for weight in models.from_spec(spec).weights])
+
+
+def export(spec: Spec, weights: Weights, folder: Path) -> list[Path]:
+    """Writes model.json, model.weights.h5 and model.keras, which plain Keras 3 reads, into `folder`; gives their paths.
+
+    The model takes raw rows as in the customer's file. Raises ModelRefused, MalformedUpdate.
+    """
+    model = models.from_spec(spec)
+    if [array.shape for array in weights] != [tuple(weight.shape) for weight in model.weights]:
+        raise MalformedUpdate("The weights do not fit the model.")
+    model.set_weights(weights)
+    paths = [folder / name for name in ("model.json", "model.weights.h5", "model.keras")]
+    paths[0].write_text(json.dumps(json.loads(model.to_json()), indent=1) + "\n")
+    model.save_weights(paths[1])
+    model.save(paths[2])
+    return paths
