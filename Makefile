@@ -28,7 +28,7 @@ lint: setup
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && .venv/bin/lint-imports --no-cache
 
 lock:
-	$(PY) -m uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-emit-index-url --no-header -q -o requirements.txt
+	$(PY) -m pip install --quiet uv && $(PY) -m uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-emit-index-url --no-header -q -o requirements.txt
 
 contracts: node_modules/.done
 	node contracts/build.mjs

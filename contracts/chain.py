@@ -580,7 +580,8 @@ class Chain:
         name = self._events[_hex(log["topics"][0])]
         found = getattr(self._escrow.events, name)().process_log(log)
         args = dict(_outside(name, key, value) for key, value in found["args"].items())
-        return Event(name, args, log["blockNumber"], _hex(log["blockHash"]), _hex(log["transactionHash"]), log["logIndex"])
+        block_hash, tx = _hex(log["blockHash"]), _hex(log["transactionHash"])
+        return Event(name, args, log["blockNumber"], block_hash, tx, log["logIndex"])
 
     # --- reads; `at` is a block number, None the latest
 
@@ -734,7 +735,7 @@ def _write_atomically(path: Path, text: str, mode: int) -> None:
 
 @contextmanager
 def _answers() -> Iterator[None]:
-    """Turns what web3 and the connection raise into this file's errors. (TransactionNotFound passes: it is an answer.)"""
+    """Turns what web3 and the connection raise into this file's errors. TransactionNotFound passes: it is an answer."""
     try:
         yield
     except TransactionNotFound:

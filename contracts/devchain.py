@@ -112,7 +112,9 @@ class DevChain:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _command(self) -> list[str]:
@@ -185,6 +187,10 @@ def test_key(index: int) -> Key:
     """One of anvil's ten well-known keys, rich on every development chain. Index 0 to 9."""
     Account.enable_unaudited_hdwallet_features()
     return cast(Key, Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}"))
+
+
+# Tests import this by name; it is none.
+test_key.__test__ = False  # type: ignore[attr-defined]
 
 
 def fund(url: str, address: str, gwei: int) -> None:

@@ -166,6 +166,7 @@ CHAIN_RPC_URL = env.text("CHAIN_RPC_URL", EMBEDDED.chain_url)
 CHAIN_ID = env.integer("CHAIN_ID", 31337, minimum=1)
 CHAIN_DEPLOYMENT = env.path("CHAIN_DEPLOYMENT", VAR_DIR / "deployment.json")
 CHAIN_EXPLORER = env.text("CHAIN_EXPLORER")
+CHAIN_TIP_GWEI = env.integer("CHAIN_TIP_GWEI", 1 if DEVELOPMENT else 30)  # Polygon wants 25 or more
 QUOTER_KEYSTORE = env.path("QUOTER_KEYSTORE", VAR_DIR / "keys" / "quoter.json")
 SETTLER_KEYSTORE = env.path("SETTLER_KEYSTORE", VAR_DIR / "keys" / "settler.json")
 GUARDIAN_KEYSTORE = env.path("GUARDIAN_KEYSTORE", VAR_DIR / "keys" / "guardian.json")

@@ -5,6 +5,7 @@ It is loaded by name in pyproject.toml, before Django reads its settings.
 
 import os
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def chain(devchain: Any, settings: Any, tmp_path: Path) -> Iterator[Any]:
     settings.KEY_PASSPHRASE_FILE = tmp_path / "passphrase"
     for role in ("ADMIN", "QUOTER", "SETTLER", "GUARDIAN"):
         setattr(settings, f"{role}_KEYSTORE", tmp_path / f"{role.lower()}.json")
-    call_command("deploy_contracts", stdout=open(os.devnull, "w"))
+    call_command("deploy_contracts", stdout=StringIO())
     yield gateway.chain()
     gateway.chain.cache_clear()
     gateway.key.cache_clear()

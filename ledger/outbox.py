@@ -5,6 +5,7 @@ The chain is asked before the lock is taken; under the lock there is only: take 
 
 import logging
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Max, Q
 from django.utils import timezone
@@ -52,7 +53,7 @@ def _sign(tx: ChainTx, on: Chain) -> None:
     private = key(tx.role)
     sender = private.address
     call = Call(to=tx.to, data=tx.data, value_gwei=tx.value_gwei)
-    gas, fees, confirmed = int(on.estimate(call, sender) * GAS_MARGIN), on.suggest_fees(), on.confirmed_nonce(sender)
+    gas, fees, confirmed = int(on.estimate(call, sender) * GAS_MARGIN), on.suggest_fees(settings.CHAIN_TIP_GWEI), on.confirmed_nonce(sender)
     with transaction.atomic():
         _lock(sender)
         fresh = ChainTx.objects.select_for_update().get(pk=tx.pk)

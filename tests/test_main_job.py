@@ -58,6 +58,23 @@ def test_breast_cancer_is_learnt_by_four_workers(settled):
     assert settled["accuracy"] >= 0.95
 
 
+def test_tensorflow_is_in_the_jobs_and_never_in_the_web_process_or_the_scanner(platform, settled):
+    def loaded(name: str) -> bool:
+        leader = platform.platform.children[name].process.pid
+        group = [path for path in Path("/proc").glob("[0-9]*") if _group(path) == leader]
+        return any("tensorflow" in (path / "maps").read_text() for path in group)
+
+    assert {name: loaded(name) for name in ("web", "scanner", "jobs")} == {"web": False, "scanner": False, "jobs": True}
+
+
+def _group(process: Path) -> int | None:
+    """A process's group, from /proc; None if it has ended."""
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+    except OSError:
+        return None
+
+
 def test_the_providers_are_paid_on_the_chain_to_the_unit(platform, settled):
     chain = platform.chain
     events = chain.events(chain.deployment.block, chain.finalized().number)

@@ -201,12 +201,15 @@ def store_artifact(ticket: Ticket, name: str, file: File) -> Artifact:
 
 
 def overdue() -> None:
-    """Expire quotes nobody paid, and refund payments no file followed. Part of the sweep."""
+    """Expire quotes nobody paid; refund payments no file followed, and what takes longer than promised. Swept."""
     now = timezone.now()
     for ticket in Ticket.objects.filter(status=Status.QUOTED, pay_by__lt=now - GRACE):
         move(ticket, Status.EXPIRED, "not paid in time")
     for ticket in Ticket.objects.filter(status=Status.PAID, upload_by__lt=now):
         refund(ticket, "No file was uploaded in time.")
+    late = Ticket.objects.filter(status__in=[Status.UPLOADED, Status.TRAINING], settle_by__lt=now + GRACE)
+    for ticket in late:
+        refund(ticket, "Training took longer than the time that was promised.")
 
 
 def get(pk: UUID | str) -> Ticket:

@@ -73,10 +73,10 @@ def close_round(pk: int) -> None:
     """Audit, average and measure a complete round; one job at a time."""
     with claim(f"round:{pk}") as mine:
         round_ = Round.objects.select_related("run__ticket").get(pk=pk)
-        if mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING:
-            if updates := actions.complete(round_):
-                with guarded(round_.run.ticket, f"closing round {round_.number}"):
-                    _close(round_, updates)
+        open_ = mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING
+        if open_ and (updates := actions.complete(round_)):
+            with guarded(round_.run.ticket, f"closing round {round_.number}"):
+                _close(round_, updates)
 
 
 def _close(round_: Round, updates: list[Assignment]) -> None:

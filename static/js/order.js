@@ -6,7 +6,7 @@
   const check = document.getElementById("check");
   const checked = document.getElementById("checked");
   const price = document.getElementById("price");
-  const button = document.querySelector("#order button[type=submit]");
+  const button = document.getElementById("submit");
   const field = (name) => document.querySelector(`#order [name=${name}]`);
   const most = Number(file.dataset.most), mostChecked = Number(file.dataset.mostChecked);
 

@@ -172,3 +172,14 @@ def test_a_failure_is_on_the_ticket_at_the_admins_and_refunded(chain, ticket):
     assert Alarm.objects.get().case == ticket.pk
     assert ticket.events.filter(kind="error").exists()
     assert Mail.objects.get().kind == "failed"
+
+
+def test_what_is_not_done_in_the_promised_time_is_refunded(chain, ticket):
+    pay(chain, ticket)
+    actions.upload(ticket, file(), "customer")
+    Ticket.objects.update(settle_by=timezone.now() + actions.GRACE - timedelta(seconds=1))
+    actions.overdue()
+    ticket.refresh_from_db()
+    assert ticket.status == Status.REFUNDED
+    send_all(chain)
+    assert chain.ticket_state(ticket.pk) == "Refunded"
