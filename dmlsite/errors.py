@@ -6,7 +6,7 @@ from http import HTTPStatus
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import ValidationError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler, set_rollback
 
@@ -82,20 +82,26 @@ def problem(status: int, detail: object, **more: object) -> Response:
 
 
 def problem_response(error: Exception, context: dict[str, object]) -> Response | None:
-    """DRF's exception handler: every error of the API is a problem document."""
+    """DRF's exception handler: every error of the API is a problem document; what is not valid is 422."""
     status = status_of(error)
     if status is not None:
         set_rollback()
-        return problem(status, message(error))
+        out = problem(status, message(error))
+        if status == HTTPStatus.UNAUTHORIZED:  # RFC 9110 wants to hear how to log in
+            out["WWW-Authenticate"] = "Token"
+        return out
     answer = exception_handler(error, context)
-    if answer is None:
-        return None
-    if isinstance(error, APIException) and isinstance(answer.data, dict) and set(answer.data) != {"detail"}:
-        out = problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Some fields are not valid.", errors=answer.data)
-    elif isinstance(answer.data, list):
-        out = problem(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(str, answer.data)))
-    else:
+    return None if answer is None else _as_problem(error, answer)
+
+
+def _as_problem(error: Exception, answer: Response) -> Response:
+    """DRF's own answer, told as a problem document, with its headers."""
+    if not isinstance(error, ValidationError):
         out = problem(answer.status_code, str(answer.data["detail"]))
+    elif isinstance(answer.data, dict):
+        out = problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Some fields are not valid.", errors=answer.data)
+    else:
+        out = problem(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(str, answer.data)))
     for header in ("WWW-Authenticate", "Retry-After"):
         if header in answer.headers:
             out[header] = answer.headers[header]

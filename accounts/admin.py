@@ -1,0 +1,92 @@
+"""People and their API keys in the admin."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from accounts.models import ApiKey, User
+from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, back
+
+
+class _LowerCase:
+    """Addresses are kept in lower case; whoever logs in is looked up that way."""
+
+    cleaned_data: dict[str, Any]
+
+    def clean_email(self) -> str:
+        return str(self.cleaned_data["email"]).lower()
+
+
+class NewUserForm(_LowerCase, AdminUserCreationForm):
+    class Meta:
+        model = User
+        fields = ("email",)
+
+
+class UserForm(_LowerCase, UserChangeForm):
+    class Meta:
+        model = User
+        fields = "__all__"
+
+
+class ApiKeyInline(ReadOnlyInline):
+    model = ApiKey
+    fields = ["prefix", "name", "created", "revoked"]
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):
+    """Accounts are closed ("active" off), never deleted: money and history refer to them."""
+
+    form, add_form = UserForm, NewUserForm
+    inlines = [ApiKeyInline]
+    ordering = ["email"]
+    list_display = ["email", "is_customer", "is_provider", "is_staff", "is_active", "date_joined"]
+    list_filter = ["is_customer", "is_provider", "is_staff", "is_active", "date_joined"]
+    search_fields = ["email", "provider__user_name", "provider__wallet"]
+    readonly_fields = ["is_customer", "is_provider", "date_joined", "last_login"]
+    fieldsets = [
+        (None, {"fields": ["email", "password", "is_active"]}),
+        ("What they do here", {"fields": ["is_customer", "is_provider", "date_joined", "last_login"]}),
+        ("Rights in the admin", {"fields": ["is_staff", "is_superuser", "groups", "user_permissions"]}),
+    ]
+    add_fieldsets = [(None, {"fields": ["email", "usable_password", "password1", "password2"]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
+        """Only a superuser hands out rights."""
+        rights = [] if request.user.is_superuser else ["is_staff", "is_superuser", "groups", "user_permissions"]
+        return [*self.readonly_fields, *rights]
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """An admin's account is a superuser's to change: whoever sets its password has its rights."""
+        if obj and (obj.is_staff or obj.is_superuser) and obj != request.user and not request.user.is_superuser:
+            return False
+        return super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return False
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ReadOnlyAdmin):
+    actions = buttons = ("revoke",)
+    fields = list_display = ("prefix", "user", "name", "created", "revoked")
+    list_filter = ["created", ("revoked", admin.EmptyFieldListFilter)]
+    list_select_related = ["user"]
+    search_fields = ["prefix", "user__email", "name"]
+
+    @admin.action(description="Revoke", permissions=["act"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> Any:
+        """For good. A worker that shows the key is refused from its next connection on."""
+        rows = list(queryset.filter(revoked=None))
+        self.carry_out(request, rows, _revoke, "revoked")
+        return back(request, rows)
+
+
+def _revoke(key: ApiKey) -> None:
+    ApiKey.objects.filter(pk=key.pk, revoked=None).update(revoked=timezone.now())

@@ -1,0 +1,191 @@
+"""Moderation of providers: look at the evidence, accuse, lift; each with a reason that is kept."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
+from django.utils.timesince import timeuntil
+
+from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, actor, list_link, page_link, pretty, reasoned, tx_link
+from dmlsite.errors import Conflict
+from ledger.admin import amount
+from ledger.models import ChainTx, Currency, balance
+from providers import actions
+from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
+
+BAN = (
+    "Ban by accusation: no more work from now on. When the challenge time is over, the ban is executed on the chain: "
+    "the deposit goes to the treasury and the wallet can never come back. Until then the accusation can be lifted. "
+    "The provider sees your reason."
+)
+LIFT = (
+    "Lift the accusation: everybody whom it accuses may work again and keeps the deposit. This works until the ban was "
+    "executed. The provider sees your reason."
+)
+
+
+class StandingEventInline(ReadOnlyInline):
+    model = StandingEvent
+    verbose_name_plural = "history of the standing"
+    show_change_link = False
+    fields = ["at", "old", "new", "reason", "actor", "related"]
+
+    @admin.display(description="ticket or case")
+    def related(self, row: StandingEvent) -> str:
+        return case_link(row.case)
+
+
+class ConnectionInline(ReadOnlyInline):
+    model = Connection
+    verbose_name_plural = "connected workers"
+    show_change_link = False
+    fields = ["device", "opened", "seen"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Connection]:
+        return Connection.objects.online()
+
+
+def case_link(case: UUID | None) -> str:
+    """To the accusation, if there is one, else to the ticket."""
+    if case is None:
+        return "–"
+    found = Accusation.objects.filter(pk=case).first()
+    return page_link(found) if found else _ticket_link(case)
+
+
+def _ticket_link(case: UUID) -> str:
+    return list_link("tickets_ticket", str(case), q=case)
+
+
+@admin.register(Provider)
+class ProviderAdmin(ReadOnlyAdmin):
+    actions = buttons = ("ban", "lift")
+    inlines = [StandingEventInline, ConnectionInline]
+    list_display = ["user_name", "standing", "email", "wallet", "deposit", "created"]
+    list_filter = ["standing", "created"]
+    list_select_related = ["user"]
+    search_fields = ["user_name", "user__email", "wallet", "id", "deposit_tx"]
+    search_help_text = "User name, e-mail address, wallet, or the deposit's transaction"
+    fields = ["user_name", "standing", "account", "wallet", "deposit", "paid_in", "earned", "cases", "work", "created"]
+
+    @admin.display(ordering="user__email")
+    def email(self, row: Provider) -> str:
+        return row.user.email
+
+    @admin.display
+    def account(self, row: Provider) -> str:
+        return page_link(row.user)
+
+    @admin.display(ordering="deposit_gwei")
+    def deposit(self, row: Provider) -> str:
+        return amount(row.deposit_gwei, Currency.COIN)
+
+    @admin.display(description="deposit's transaction")
+    def paid_in(self, row: Provider) -> str:
+        return tx_link(row.deposit_tx)
+
+    @admin.display
+    def earned(self, row: Provider) -> str:
+        return amount(balance(f"provider:{row.wallet}"), Currency.DML) if row.wallet else "–"
+
+    @admin.display(description="accusations")
+    def cases(self, row: Provider) -> str:
+        links = ((page_link(case), case.get_state_display()) for case in row.accusations.all())
+        return format_html_join(mark_safe("<br>"), "{}: {}", links) or "none"
+
+    @admin.display
+    def work(self, row: Provider) -> str:
+        return list_link("training_assignment", "assignments and audits", provider__id__exact=row.pk)
+
+    @reasoned("Ban", BAN)
+    def ban(self, request: HttpRequest, row: Provider, reason: str) -> None:
+        if row.standing not in (Standing.ACTIVE, Standing.EXITING):
+            raise Conflict(f"Only a provider with a deposit can be banned; this one is {row.get_standing_display()}.")
+        evidence = {"decided_by": actor(request), "at": timezone.now().isoformat(), "reason": reason}
+        found = actions.accuse([row], [], reason, evidence=evidence, actor=actor(request))
+        self.log_addition(request, found, f"Ban of {row}: {reason}")
+
+    @reasoned("Lift accusation", LIFT)
+    def lift(self, request: HttpRequest, row: Provider, reason: str) -> None:
+        found = row.accusations.filter(state=Accusation.State.OPEN).first()
+        if found is None:
+            raise Conflict("No accusation is open.")
+        actions.lift(found, reason, actor(request))
+        self.log_change(request, found, f"Lift accusation: {reason}")
+
+
+@admin.register(Accusation)
+class AccusationAdmin(ReadOnlyAdmin):
+    actions = buttons = ("lift",)
+    list_display = ["created", "id", "accused", "reason", "state", "executable"]
+    list_filter = ["state", "created"]
+    search_fields = ["id", "cheats__user_name", "cheats__wallet", "reason"]
+    fields = [
+        "id",
+        "state",
+        "executable",
+        "accused",
+        "reason",
+        "replays",
+        "what_else",
+        "heirs",
+        "about",
+        "sent",
+        "created",
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Accusation]:
+        return super().get_queryset(request).prefetch_related("cheats")
+
+    @admin.display
+    def accused(self, row: Accusation) -> str:
+        return format_html_join(", ", "{}", ((page_link(provider),) for provider in row.cheats.all()))
+
+    @admin.display(description="ban can be executed")
+    def executable(self, row: Accusation) -> str:
+        if row.state != Accusation.State.OPEN:
+            return "–"
+        planned = ChainTx.objects.filter(key=f"executeBan:{row.pk}").values_list("not_before", flat=True).first()
+        if planned is None:
+            return "the challenge time begins when the accusation is on the chain"
+        when = f"{timezone.localtime(planned):%Y-%m-%d %H:%M:%S %Z}"
+        return f"{when}, in {timeuntil(planned)}" if planned > timezone.now() else f"since {when}"
+
+    @admin.display(description="evidence: failed replays")
+    def replays(self, row: Accusation) -> str:
+        """A table of what training noted: two replays of the same work, each too far from what was claimed."""
+        found: list[dict[str, Any]] = row.evidence.get("replays", [])
+        if not found:
+            return "none: an admin decided"
+        heads = list(found[0])
+        head = format_html_join("", "<th>{}</th>", ((name.replace("_", " "),) for name in heads))
+        lines = [format_html_join("", "<td>{}</td>", ((replay.get(name, ""),) for name in heads)) for replay in found]
+        body = format_html_join("", "<tr>{}</tr>", ((line,) for line in lines))
+        return format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, body)
+
+    @admin.display(description="evidence: the rest")
+    def what_else(self, row: Accusation) -> str:
+        return pretty({name: value for name, value in row.evidence.items() if name != "replays"})
+
+    @admin.display(description="who gets the deposits")
+    def heirs(self, row: Accusation) -> str:
+        return format_html_join(mark_safe("<br>"), "{}", ((wallet,) for wallet in row.honest)) or "the treasury"
+
+    @admin.display(description="ticket")
+    def about(self, row: Accusation) -> str:
+        return _ticket_link(row.pk)
+
+    @admin.display(description="chain transactions")
+    def sent(self, row: Accusation) -> str:
+        found = ChainTx.objects.filter(case=row.pk).order_by("created")
+        links = ((page_link(tx, tx.verb), tx.get_state_display(), tx_link(tx.hash)) for tx in found)
+        return format_html_join(mark_safe("<br>"), "{}: {} {}", links) or "none"
+
+    @reasoned("Lift accusation", LIFT)
+    def lift(self, request: HttpRequest, row: Accusation, reason: str) -> None:
+        actions.lift(row, reason, actor(request))

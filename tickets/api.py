@@ -1,0 +1,213 @@
+"""Quotes, tickets and their files over the API. Somebody else's ticket does not exist."""
+
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from django.urls import path
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import actions as accounts
+from dmlsite.errors import Missing
+from dmlsite.limits import throttle
+from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
+from ledger import money
+from tickets import actions, mail
+from tickets.forms import MODELS, OrderForm
+from tickets.models import Artifact, Ticket, TicketEvent
+
+PAGE = 100
+"""Tickets in one answer, at most."""
+
+
+def _bounds(name: str) -> dict[str, Any]:
+    """The same bounds and default as on the order page."""
+    field: Any = OrderForm.base_fields[name]
+    return {"min_value": field.min_value, "max_value": field.max_value, "default": field.initial}
+
+
+class Order(serializers.Serializer[Any]):
+    file_name = serializers.CharField(max_length=200)
+    file_size = serializers.IntegerField(min_value=1, help_text="Bytes; a larger file is refused later")
+    payer = AddressField(help_text="The only wallet that can pay the quote; a refund goes to no other")
+    target = serializers.CharField(max_length=200, default="", allow_blank=True, help_text="CSV: the column to predict")
+    model_kind = serializers.ChoiceField(MODELS, default="auto")
+    rounds = serializers.IntegerField(**_bounds("rounds"))
+    epochs = serializers.IntegerField(**_bounds("epochs"))
+    batch_size = serializers.IntegerField(**_bounds("batch_size"))
+    learning_rate = FiniteField(**_bounds("learning_rate"))
+
+
+class Event(serializers.ModelSerializer[TicketEvent]):
+    class Meta:
+        model = TicketEvent
+        fields = ["at", "kind", "old", "new", "text"]
+
+
+class Row(serializers.ModelSerializer[Ticket]):
+    """A ticket as in the list. `price` is in DML, `price_micro` in 10^-6 DML."""
+
+    price = serializers.SerializerMethodField()
+    price_micro = serializers.IntegerField(source="price")
+
+    class Meta:
+        model = Ticket
+        fields = ["id", "status", "file_name", "file_size", "target", "model_kind", "rounds", "epochs", "batch_size"]
+        fields += ["learning_rate", "price", "price_micro", "payer", "pay_by", "upload_by", "settle_by", "paid_tx"]
+        fields += ["outcome", "accuracy", "created"]
+        read_only_fields = fields
+
+    def get_price(self, ticket: Ticket) -> str:
+        return money.dml(ticket.price)
+
+
+class Whole(Row):
+    """A ticket with its timeline, oldest event first."""
+
+    events = Event(many=True)
+
+    class Meta(Row.Meta):
+        fields = [*Row.Meta.fields, "events"]
+
+
+class Quoted(Whole):
+    """A fresh ticket with the transaction that pays for it."""
+
+    payment = PreparedTransaction
+
+    class Meta(Row.Meta):
+        fields = [*Whole.Meta.fields, "payment"]
+
+
+class Upload(serializers.Serializer[Any]):
+    file = serializers.FileField(max_length=200, allow_empty_file=True)  # the action says what is wrong with an empty one
+
+
+class Download(serializers.ModelSerializer[Artifact]):
+    url = serializers.SerializerMethodField(help_text="Signed; runs out, and is renewed by asking again")
+
+    class Meta:
+        model = Artifact
+        fields = ["name", "size", "sha256", "url", "created"]
+
+    def get_url(self, artifact: Artifact) -> str:
+        return mail.link(artifact)
+
+
+def own(request: Request, pk: UUID) -> Ticket:
+    """The caller's ticket; anybody else's is missing."""
+    found = Ticket.objects.filter(pk=pk, customer=request.user).first()
+    if found is None:
+        raise Missing("You have no such ticket.")
+    return found
+
+
+class QuotesView(APIView):
+    @extend_schema(operation_id="quote", request=Order, responses=answers({201: Quoted}, 401, 422, 429, 503))
+    def post(self, request: Request) -> Response:
+        """Order training on a file of this size: a ticket with its price, and the transaction that pays for it."""
+        throttle(request, "order", "60/h", "user")
+        form = Order(data=request.data)
+        form.is_valid(raise_exception=True)
+        found = actions.order(request.user, **form.validated_data)
+        accounts.become(request.user, "customer")
+        found.payment = prepared(actions.payment_call(found), found.payer)  # type: ignore[attr-defined]
+        return Response(Quoted(found).data, status=HTTPStatus.CREATED)
+
+
+class Paging(serializers.Serializer[Any]):
+    limit = serializers.IntegerField(min_value=1, max_value=PAGE, default=PAGE)
+    offset = serializers.IntegerField(min_value=0, max_value=10**6, default=0)
+
+
+class TicketsView(APIView):
+    @extend_schema(
+        operation_id="tickets", parameters=[Paging], responses=answers({200: Row(many=True)}, 401, 422), filters=False
+    )
+    def get(self, request: Request) -> Response:
+        """The caller's tickets, newest first."""
+        form = Paging(data=request.query_params)
+        form.is_valid(raise_exception=True)
+        limit, offset = form.validated_data["limit"], form.validated_data["offset"]
+        rows = Ticket.objects.filter(customer=request.user)[offset : offset + limit]
+        return Response(Row(rows, many=True).data)
+
+
+class TicketView(APIView):
+    @extend_schema(operation_id="ticket", responses=answers({200: Whole}, 401, 404))
+    def get(self, request: Request, pk: UUID) -> Response:
+        """A ticket and its timeline. `status` is paid only when the chain has made the payment final."""
+        return Response(Whole(own(request, pk)).data)
+
+
+class PaymentView(APIView):
+    @extend_schema(
+        operation_id="ticket_payment",
+        request=None,
+        responses=answers({200: PreparedTransaction}, 401, 404, 409, 503),
+    )
+    def post(self, request: Request, pk: UUID) -> Response:
+        """The transaction that pays, for the payer's wallet to sign and send."""
+        found = own(request, pk)
+        return Response(prepared(actions.payment_call(found), found.payer))
+
+
+class FileView(APIView):
+    parser_classes = (MultiPartParser,)
+
+    @extend_schema(
+        operation_id="ticket_upload",
+        request={"multipart/form-data": Upload},
+        responses=answers({200: Whole}, 401, 404, 409, 422),
+    )
+    def post(self, request: Request, pk: UUID) -> Response:
+        """Upload the data, once it is paid for. A file that is refused costs nothing; the right one may follow."""
+        found = own(request, pk)
+        form = Upload(data=request.data)
+        form.is_valid(raise_exception=True)
+        actions.upload(found, form.validated_data["file"], request.user.email)
+        return Response(Whole(found).data)
+
+    @extend_schema(
+        operation_id="ticket_upload_put",
+        request={"multipart/form-data": Upload},
+        responses=answers({200: Whole}, 401, 404, 409, 422),
+    )
+    def put(self, request: Request, pk: UUID) -> Response:
+        """The same as POST."""
+        return self.post(request, pk)
+
+
+class CancelView(APIView):
+    @extend_schema(operation_id="ticket_cancel", request=None, responses=answers({200: Whole}, 401, 403, 404, 409, 503))
+    def post(self, request: Request, pk: UUID) -> Response:
+        """Cancel before training starts. What was paid goes back whole, to the wallet that paid."""
+        found = own(request, pk)
+        actions.cancel(found, request.user)
+        return Response(Whole(found).data)
+
+
+class ArtifactsView(APIView):
+    @extend_schema(
+        operation_id="ticket_artifacts", responses=answers({200: Download(many=True)}, 401, 404), filters=False
+    )
+    def get(self, request: Request, pk: UUID) -> Response:
+        """The model's files with fresh links; none before the ticket is settled."""
+        found = own(request, pk).artifacts.all()
+        return Response(Download(found, many=True).data, headers={"Cache-Control": "no-store"})
+
+
+urlpatterns = [
+    path("quotes", QuotesView.as_view()),
+    path("tickets", TicketsView.as_view()),
+    path("tickets/<uuid:pk>", TicketView.as_view()),
+    path("tickets/<uuid:pk>/payment", PaymentView.as_view()),
+    path("tickets/<uuid:pk>/file", FileView.as_view()),
+    path("tickets/<uuid:pk>/cancel", CancelView.as_view()),
+    path("tickets/<uuid:pk>/artifacts", ArtifactsView.as_view()),
+]
