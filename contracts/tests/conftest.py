@@ -40,7 +40,7 @@ class World:
         return quote.ticket
 
     def settle(self, ticket: UUID, *amounts: int) -> Receipt:
-        shares = dict(zip((key.address for key in self.providers), amounts, strict=True))
+        shares: dict[str, int] = dict(zip((key.address for key in self.providers), amounts, strict=True))
         return self.chain.send(self.chain.settle_call(ticket, shares, "0x" + "ab" * 32), self.settler)
 
     def join(self, key: Key) -> UUID:
@@ -80,8 +80,15 @@ def world(deployed: World) -> Iterator[World]:
 def build_world(devchain: DevChain, terms: Terms | None = None) -> World:
     w3 = connect(devchain.url)
     admin, quoter, settler, guardian, customer, treasury, *others = map(rich, range(10))
-    roles = {"quoter": quoter.address, "settler": settler.address, "guardian": guardian.address}
-    place = deploy(w3, admin, treasury=treasury.address, terms=terms or Terms.development(), **roles)
+    place = deploy(
+        w3,
+        admin,
+        quoter=quoter.address,
+        settler=settler.address,
+        guardian=guardian.address,
+        treasury=treasury.address,
+        terms=terms or Terms.development(),
+    )
     chain = Chain(w3, place)
     world = World(chain, admin, quoter, settler, guardian, customer, treasury.address)
     chain.send(chain.transfer_call(customer.address, 1_000 * DML), admin)

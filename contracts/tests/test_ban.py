@@ -11,11 +11,11 @@ from contracts.tests.conftest import World
 def test_fail_ticket_refunds_then_bans_and_shares(world: World) -> None:
     chain, ticket = world.chain, world.pay(130_000)
     cheat, *honest = (key.address for key in world.providers)
-    chain.send(chain.fail_ticket_call(ticket, [cheat], honest), world.settler)
+    failed = chain.send(chain.fail_ticket_call(ticket, [cheat], honest), world.settler)
     assert chain.ticket_state(ticket) == "Refunded" and world.balance(world.customer) == 1_000 * 10**6
     case = chain.accusation(ticket)
     assert case.state == "Open" and case.cheats == (cheat,)
-    assert case.executable_at == chain.head().timestamp + chain.challenge_seconds
+    assert case.executable_at == chain.block(failed.block).timestamp + chain.challenge_seconds
     ban = chain.execute_ban_call(ticket, [cheat], list(reversed(honest)))
     with pytest.raises(Reverted, match="TooEarly"):
         chain.estimate(ban, world.settler.address)

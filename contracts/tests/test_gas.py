@@ -71,7 +71,7 @@ def _transfer(world: World, to: str) -> int:
 def _settle(world: World, crowd: list[Key]) -> int:
     """Gas for each recipient, the transaction's fixed cost included."""
     ticket = world.pay(len(crowd) * 100_000)
-    shares = {key.address: 98_000 for key in crowd}
+    shares: dict[str, int] = {key.address: 98_000 for key in crowd}
     call = world.chain.settle_call(ticket, shares, "0x" + "ab" * 32)
     return world.chain.send(call, world.settler).gas_used // len(crowd)
 
