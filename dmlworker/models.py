@@ -6,6 +6,7 @@ layer like any other, its constants part of the configuration. Keras is imported
 
 import json
 import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,11 @@ import numpy as np
 
 if TYPE_CHECKING:
     import keras
+
+# Read by TensorFlow and Keras when they are first imported. oneDNN is off by default on processors without AVX-512, where
+# it still halves the time of a CNN.
+for _name, _value in {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}.items():
+    os.environ.setdefault(_name, _value)
 
 KINDS = ("auto", "linear", "mlp", "cnn")
 MAX_PARAMETERS = 50_000_000
@@ -202,7 +208,7 @@ def _check_objects(value: Any) -> None:
     name = value.get("class_name")
     if name is not None and name not in LAYERS | _INITIALIZERS | _OTHERS:
         raise ModelRefused(f"{name!s:.60} is not among the layers that are allowed.")
-    if not str(value.get("module") or "keras").split(".")[0] in ("keras", "builtins"):
+    if str(value.get("module") or "keras").split(".")[0] not in ("keras", "builtins"):
         raise ModelRefused("Only Keras' own layers are allowed.")
     if value.get("registered_name") not in (None, name):
         raise ModelRefused("Only Keras' own layers are allowed.")

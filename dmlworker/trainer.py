@@ -32,8 +32,8 @@ Spec = dict[str, Any]
 Weights = list[np.ndarray]
 ProgressCallback = Callable[[int, int, float], None]
 
-_STEPS_PER_CALL = 20
-"""Steps between two calls of `progress`; the result does not depend on it."""
+_SAMPLES_PER_CALL = 400
+"""Samples between two calls of `progress`, about; the result does not depend on it."""
 _EVALUATION_BATCH = 250
 _PROGRAMS_KEPT = 4
 
@@ -188,8 +188,9 @@ def _calls(order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.
     padded[: len(order)] = order
     mask = np.zeros(steps * batch_size, np.float32)
     mask[: len(order)] = 1
-    for first in range(0, steps, _STEPS_PER_CALL):
-        part = slice(first, first + _STEPS_PER_CALL)
+    per_call = max(1, _SAMPLES_PER_CALL // batch_size)
+    for first in range(0, steps, per_call):
+        part = slice(first, first + per_call)
         yield padded.reshape(steps, batch_size)[part], mask.reshape(steps, batch_size)[part]
 
 

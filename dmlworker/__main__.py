@@ -1,0 +1,100 @@
+"""The command line: `dmlworker --server URL --key KEY`, or `python -m dmlworker`."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from dmlworker import __version__
+from dmlworker.client import Refused, Settings, Worker
+from dmlworker.display import Display, display
+
+SECONDS_TO_END = 3.0
+"""What a thread deep in arithmetic gets to look up before the process ends without it."""
+
+
+def main(arguments: list[str] | None = None, worker: type[Worker] = Worker) -> int:
+    """Runs a worker until Ctrl-C, SIGTERM or a refusal. Returns the exit code: 0, or 1 with the reason printed."""
+    options = parser().parse_args(arguments)
+    try:
+        settings = Settings(options.server, options.key, options.cache, options.threads)
+    except ValueError as error:
+        return _fail(str(error))
+    return run(settings, worker)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; DML_SERVER and DML_KEY stand in for the first two (a key in the environment shows up in no `ps`)."""
+    found = argparse.ArgumentParser("dmlworker", description="Train models for DML and be paid for it.")
+    server, key = os.environ.get("DML_SERVER"), os.environ.get("DML_KEY")
+    found.add_argument("--server", default=server, required=not server, help="address of the platform [DML_SERVER]")
+    found.add_argument("--key", default=key, required=not key, help="API key from the provider page [DML_KEY]")
+    found.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "dml-worker", help="folder for data")
+    found.add_argument("--threads", type=_positive, default=_cores(), help="threads to train with (default: all cores)")
+    found.add_argument("--version", action="version", version=f"dml-worker {__version__}")
+    return found
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 4096:
+        raise argparse.ArgumentTypeError("must be from 1 to 4096")
+    return number
+
+
+def _cores() -> int:
+    """The cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(settings: Settings, worker: type[Worker] = Worker) -> int:
+    """As `main`, the settings given."""
+    try:
+        with display() as shown:
+            if settings.server.startswith("http:") and not settings.local:
+                shown.say("Warning: http:// sends your key and the data unprotected. Use https:// if the platform has it.")
+            asyncio.run(_until_signal(settings, worker, shown))
+        code = 0
+    except Refused as error:
+        code = _fail(str(error))
+    except KeyboardInterrupt:  # where the loop can't take signals (Windows)
+        code = 0
+    except OSError as error:
+        code = _fail(f"{error.strerror or error}: {error.filename or settings.cache}")
+    _leave(code)
+    return code
+
+
+async def _until_signal(settings: Settings, worker: type[Worker], shown: Display) -> None:
+    working = worker(settings, shown)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            asyncio.get_running_loop().add_signal_handler(number, working.stop)
+        except NotImplementedError:
+            pass
+    await working.run()
+    shown.say("Ended.")
+
+
+def _fail(reason: str) -> int:
+    print(f"dmlworker: {reason}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _leave(code: int) -> None:
+    """Python would wait for the training thread without end; its work was dropped, so the process need not."""
+    end = time.monotonic() + SECONDS_TO_END
+    for thread in threading.enumerate():
+        if thread.name.startswith("trainer"):
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

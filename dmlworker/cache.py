@@ -1,0 +1,85 @@
+"""What a worker keeps on disk: blobs by their hash, and which update came of which work."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from dmlworker import protocol
+from dmlworker.protocol import Blob, Offer
+
+MAX_BYTES = 4 * 10**9
+"""Blobs kept from one start to the next; the least recently used go first."""
+
+
+class Cache:
+    """A folder of its own for each key, so that workers of several providers on one machine do not meet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._blobs, self._results = folder / "blobs", folder / "results"
+        for path in (self._blobs, self._results):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def get(self, blob: Blob) -> bytes | None:
+        """The blob's bytes if they are here and whole; a damaged file is removed."""
+        path = self._blobs / blob.sha256
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(data).hexdigest() != blob.sha256:
+            path.unlink(missing_ok=True)
+            return None
+        os.utime(path)
+        return data
+
+    def put(self, data: bytes) -> Blob:
+        """Keeps bytes under their hash."""
+        blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
+        _write(self._blobs / blob.sha256, data)
+        return blob
+
+    def partial(self, blob: Blob) -> Path:
+        """Where a download that is not complete grows."""
+        return self._blobs / f"{blob.sha256}.part"
+
+    def result(self, offer: Offer) -> Blob | None:
+        """The update that this very work gave before, if it is still here."""
+        try:
+            blob = Blob(**json.loads(self._result(offer).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return blob if self.get(blob) is not None else None
+
+    def remember(self, offer: Offer, update: Blob) -> None:
+        """Notes which update the work of an offer gave."""
+        _write(self._result(offer), json.dumps(vars(update)).encode())
+
+    def forget(self, offer: Offer) -> None:
+        """The update was refused: the next time, the work is done anew."""
+        self._result(offer).unlink(missing_ok=True)
+
+    def _result(self, offer: Offer) -> Path:
+        # Named after what decides the result, not after the lease: another attempt at the same work is answered at once.
+        work = [offer.spec.sha256, offer.weights.sha256, offer.shard.sha256, vars(offer.hyper), protocol.VERSION]
+        return self._results / hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+
+    def prune(self, max_bytes: int = MAX_BYTES) -> None:
+        """Removes the least recently used files until the rest fit."""
+        entries = [(path, path.stat()) for path in (*self._blobs.iterdir(), *self._results.iterdir())]
+        used = sum(stat.st_size for _, stat in entries)
+        for path, stat in sorted(entries, key=lambda entry: entry[1].st_mtime):
+            if used <= max_bytes:
+                return
+            path.unlink(missing_ok=True)
+            used -= stat.st_size
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All or nothing: a crash leaves no half file under a real name."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

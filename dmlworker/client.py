@@ -1,0 +1,378 @@
+"""The worker's connection: says hello, takes leases, fetches, trains, sends, commits; and comes back after every break.
+
+One asyncio loop talks, heartbeats included; training runs in a thread beside it, so the loop answers whatever the
+arithmetic does. Nothing is remembered between connections but what is on disk: the platform repeats its offers.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from dmlworker import __version__, protocol
+from dmlworker.cache import Cache
+from dmlworker.display import Display, named
+from dmlworker.protocol import Ack, Blob, Cancel, Hyper, Lease, Offer, ProtocolError, VersionMismatch, Welcome
+from dmlworker.transfer import TransferError, backoff, fetch, send
+
+SECONDS_BETWEEN_REPORTS = 0.5
+"""Progress goes out at most this often."""
+STEADY_SECONDS = 10.0
+"""A connection that held this long was a good one: the next break starts the back-off from its beginning."""
+LONGEST_WAIT = 60.0
+
+Weights = list[np.ndarray]
+
+
+class Refused(Exception):
+    """The platform does not want this worker, and coming back won't change that; the text is for the provider."""
+
+
+class _Stopped(Exception):
+    """The work in hand is no longer wanted."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where to work, as whom, and with how much of this computer. cache: a folder; each key gets its own inside."""
+
+    server: str
+    key: str = field(repr=False)
+    cache: Path
+    threads: int
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.server)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{self.server!r} is no address of a platform; it looks like https://dml.example.org")
+        if not self.key.isascii() or not self.key.isprintable() or not self.key or " " in self.key:
+            raise ValueError("That is no API key. The provider page shows it once, when you join.")
+
+    @property
+    def socket(self) -> str:
+        """The address of the WebSocket: ws for http, wss for https."""
+        return f"ws{self.server.removeprefix('http').rstrip('/')}{protocol.SOCKET_PATH}"
+
+    @property
+    def local(self) -> bool:
+        """Whether the platform is on this very computer, where no proxy is asked and plain HTTP is safe."""
+        host = urlsplit(self.server).hostname or ""
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost" or host.endswith(".localhost")
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    @property
+    def folder(self) -> Path:
+        """The cache of this key on this platform."""
+        return self.cache / hashlib.sha256(f"{self.server} {self.key}".encode()).hexdigest()[:16]
+
+
+class Worker:
+    """One provider's worker. `run` returns after `stop`, or raises Refused."""
+
+    def __init__(self, settings: Settings, display: Display) -> None:
+        self._settings, self._display = settings, display
+        self._cache = Cache(settings.folder)
+        self._cache.prune()
+        self._socket: ClientConnection | None = None
+        self._waiting: dict[Lease, Offer] = {}
+        self._sent: dict[Lease, Offer] = {}
+        self._current: Lease | None = None
+        self._drop = threading.Event()
+        self._stopping = asyncio.Event()
+        self._work_came = asyncio.Event()
+        self._reporting: asyncio.Task[None] | None = None
+        self._trainer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
+
+    # --- Life ---------------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Connects and works until `stop`. Raises Refused if the platform does not want this worker."""
+        async with self._http() as http:
+            lives = (self._stay_connected(), self._work(http), self._stopping.wait())
+            tasks = [asyncio.create_task(life) for life in lives]  # type: ignore[arg-type]
+            try:
+                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._drop.set()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self._trainer.shutdown(wait=False, cancel_futures=True)
+        for task in ended:
+            task.result()
+
+    def stop(self) -> None:
+        """Ends `run`: the connection is closed, the work in hand dropped. To be called in the loop's thread."""
+        self._stopping.set()
+
+    def _http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self._settings.server,
+            headers=self._settings.authorization,
+            timeout=httpx.Timeout(60, connect=10),
+            trust_env=not self._settings.local,
+        )
+
+    # --- The connection -----------------------------------------------------------------------------------------------
+    async def _stay_connected(self) -> None:
+        attempt = 0
+        while True:
+            began = time.monotonic()
+            reason = await self._one_connection()
+            self._socket = None
+            attempt = 0 if time.monotonic() - began > STEADY_SECONDS else attempt + 1
+            wait = backoff(attempt, LONGEST_WAIT)
+            self._display.say(f"{reason}; trying again in {wait:.1f} s")
+            await asyncio.sleep(wait)
+
+    async def _one_connection(self) -> str:
+        """One connection from beginning to end; returns why it ended. Raises Refused if there should be no other."""
+        try:
+            async with self._connect() as socket:
+                return await self._talk(socket)
+        except InvalidStatus as error:
+            return _handshake_refused(error.response.status_code, self._settings.server)
+        except InvalidURI as error:
+            raise Refused(f"{self._settings.server} is no address of a platform") from error
+        except ConnectionClosed as error:
+            return _closed(error)
+        except VersionMismatch as error:
+            raise Refused(f"The platform speaks version {error.theirs} of the protocol. {_UPGRADE}") from error
+        except ProtocolError as error:
+            return f"The platform sent what I don't understand ({error})"
+        except (OSError, TimeoutError, InvalidHandshake) as error:
+            return f"Can't reach {self._settings.server} ({_plain(error)})"
+
+    @contextlib.asynccontextmanager
+    async def _connect(self) -> AsyncIterator[ClientConnection]:
+        async with connect(
+            self._settings.socket,
+            additional_headers=self._settings.authorization,
+            proxy=None if self._settings.local else True,
+            compression=None,
+            max_size=2 * protocol.MAX_FRAME,
+            open_timeout=10,
+            close_timeout=2,
+        ) as socket:
+            yield socket
+
+    async def _talk(self, socket: ClientConnection) -> str:
+        device = protocol.Hello(f"dml-worker {__version__}", self._settings.threads)
+        await socket.send(protocol.encode(device))
+        beats: asyncio.Task[None] | None = None
+        try:
+            async for frame in socket:
+                message = protocol.decode(frame if isinstance(frame, str) else "")
+                if isinstance(message, Welcome):
+                    beats = beats or asyncio.create_task(_heartbeat(socket, message.heartbeat))
+                    self._socket = socket
+                    self._display.say(f"Connected to {self._settings.server} as {message.provider}. Waiting for work.")
+                await self._handle(message)
+        finally:
+            if beats:
+                beats.cancel()
+        return _closed_with(socket.close_code, socket.close_reason)
+
+    async def _handle(self, message: protocol.Message) -> None:
+        match message:
+            case Offer():
+                await self._offered(message)
+            case Cancel():
+                self._cancelled(message)
+            case Ack():
+                self._acknowledged(message)
+
+    async def _say(self, message: protocol.Message) -> None:
+        """Sends if there is a connection. If not, nothing is lost: the platform repeats its offer, and we our answer."""
+        if self._socket:
+            with contextlib.suppress(ConnectionClosed):
+                await self._socket.send(protocol.encode(message))
+
+    # --- Leases -------------------------------------------------------------------------------------------------------
+    async def _offered(self, offer: Offer) -> None:
+        if offer.lease == self._current:  # after a reconnect: still at it
+            await self._say(protocol.Accept(offer.lease))
+            return
+        self._waiting[offer.lease] = offer
+        self._work_came.set()
+
+    def _cancelled(self, message: Cancel) -> None:
+        known = self._waiting.pop(message.lease, None) or self._sent.pop(message.lease, None)
+        if message.lease == self._current:
+            self._drop.set()
+        if known or message.lease == self._current:
+            self._display.say(f"{named(message.lease)}: no longer wanted {message.reason and f'({message.reason})'}")
+
+    def _acknowledged(self, message: Ack) -> None:
+        offer = self._sent.pop(message.lease, None)
+        if message.ok:
+            self._display.say(f"{named(message.lease)}: done")
+            return
+        if offer:
+            self._cache.forget(offer)
+        self._display.say(f"{named(message.lease)}: refused ({message.reason})")
+
+    async def _work(self, http: httpx.AsyncClient) -> None:
+        """One lease after the other, for as long as the worker lives, whatever the connection does meanwhile."""
+        await self._in_thread(self._warm_up)
+        while True:
+            await self._work_came.wait()
+            if not self._waiting:
+                self._work_came.clear()
+                continue
+            lease = next(iter(self._waiting))
+            self._current = lease
+            self._drop.clear()
+            try:
+                await self._serve(http, self._waiting.pop(lease))
+            finally:
+                self._current = None
+                self._display.finished()
+
+    async def _serve(self, http: httpx.AsyncClient, offer: Offer) -> None:
+        """Does the work of one lease; whatever goes wrong is told to the platform and ends this lease only."""
+        await self._say(protocol.Accept(offer.lease))
+        try:
+            update = self._cache.result(offer) or await self._compute(http, offer)
+            data = self._cache.get(update)
+            if data is None:
+                raise TransferError("the update vanished from the cache")
+            await send(http, update, data)
+            self._sent[offer.lease] = offer
+            await self._say(protocol.Commit(offer.lease, update.sha256, update.size))
+        except _Stopped:
+            pass
+        except Exception as error:  # The model and the data are a stranger's: anything may be wrong with them.
+            reason = _plain(error)
+            self._display.say(f"{named(offer.lease)}: can't be done ({reason})")
+            await self._say(protocol.Decline(offer.lease, reason[: protocol.MAX_TEXT]))
+
+    async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> Blob:
+        self._display.say(f"{named(offer.lease)}: training")
+        spec, weights, shard = [await fetch(http, self._cache, blob) for blob in (offer.spec, offer.weights, offer.shard)]
+        data = await self._in_thread(self._train, offer, spec, weights, shard, asyncio.get_running_loop())
+        update = self._cache.put(data)
+        self._cache.remember(offer, update)
+        return update
+
+    # --- In the training thread ---------------------------------------------------------------------------------------
+    async def _in_thread(self, work, *arguments):  # type: ignore[no-untyped-def]
+        return await asyncio.get_running_loop().run_in_executor(self._trainer, work, *arguments)
+
+    def _warm_up(self) -> None:
+        """Imports TensorFlow, which takes seconds, before the first offer comes. Raises Refused if it is missing."""
+        from dmlworker import trainer
+
+        try:
+            trainer.threads(self._settings.threads)
+        except ImportError as error:
+            raise Refused(f"TensorFlow can't be imported ({error}). Install it: pip install tensorflow-cpu") from error
+
+    def _train(self, offer: Offer, spec: bytes, weights: bytes, shard: bytes, loop: asyncio.AbstractEventLoop) -> bytes:
+        from dmlworker import models, trainer
+
+        report = self._reporter(offer.lease, loop)
+        x, y = _shard(shard)
+        start = trainer.unpack(weights)
+        trained = trainer.train(models.spec_from_bytes(spec), start, x, y, offer.hyper, report)
+        return trainer.pack(self.update(start, trained, offer.hyper))
+
+    def _reporter(self, lease: Lease, loop: asyncio.AbstractEventLoop) -> Callable[[int, int, float], None]:
+        """What the trainer calls every few steps: passes progress on to the loop, ends the training when it should."""
+        last = -math.inf
+
+        def report(step: int, steps: int, loss: float) -> None:
+            nonlocal last
+            if self._drop.is_set():
+                raise _Stopped
+            if time.monotonic() - last >= SECONDS_BETWEEN_REPORTS:
+                last = time.monotonic()
+                loop.call_soon_threadsafe(self._report, lease, step, steps, loss)
+
+        return report
+
+    def update(self, start: Weights, trained: Weights, hyper: Hyper) -> Weights:
+        """What is sent: the trained weights."""
+        return trained
+
+    def _report(self, lease: Lease, step: int, steps: int, loss: float) -> None:
+        """In the loop again: tells the provider and the platform. The task holds itself until it is done."""
+        loss = loss if math.isfinite(loss) else 0.0
+        self._display.progress(lease, step, steps, loss)
+        if self._reporting is None or self._reporting.done():  # on a slow line, the next report will do
+            self._reporting = asyncio.create_task(self._say(protocol.Progress(lease, step, steps, loss)))
+
+
+_UPGRADE = "Upgrade this worker: pip install --upgrade dml-worker"
+
+
+def _shard(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) of a shard's safetensors bytes. Raises ValueError for anything else."""
+    try:
+        tensors = load_tensors(data)
+        return tensors["x"], tensors["y"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"the shard is no safetensors file with x and y ({error})") from error
+
+
+async def _heartbeat(socket: ClientConnection, seconds: int) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await asyncio.sleep(seconds)
+            await socket.send(protocol.encode(protocol.Heartbeat()))
+
+
+def _plain(error: BaseException) -> str:
+    """An error in words, whatever it was raised with."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _handshake_refused(status: int, server: str) -> str:
+    """For servers that answer a bad key in HTTP. Raises Refused, or gives the reason to try again."""
+    if status in (401, 403):
+        raise Refused("The platform does not accept this key. The provider page makes a new one.")
+    if status == 404:
+        raise Refused(f"There is no DML platform at {server} (it answered 404).")
+    if status == 426:
+        raise Refused(f"The platform no longer speaks to this version of the worker. {_UPGRADE}")
+    return f"The platform answered {status}"
+
+
+def _closed(error: ConnectionClosed) -> str:
+    frame = error.rcvd
+    return _closed_with(frame.code, frame.reason) if frame else "The connection broke"
+
+
+def _closed_with(code: int | None, reason: str | None) -> str:
+    """Raises Refused for the codes that are final, or gives the reason to try again."""
+    said = f" ({reason})" if reason else ""
+    if code == protocol.CLOSE_BAD_KEY:
+        raise Refused(f"The platform does not accept this key{said}. The provider page makes a new one.")
+    if code == protocol.CLOSE_BANNED:
+        raise Refused(f"The platform does not let this provider work{said}. The provider page says why.")
+    if code == protocol.CLOSE_TOO_OLD:
+        raise Refused(f"The platform no longer speaks to this version of the worker{said}. {_UPGRADE}")
+    return f"The platform closed the connection{said}"
+

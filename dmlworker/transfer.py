@@ -1,0 +1,98 @@
+"""Blobs over HTTP: fetched with resume and verified, sent by hash. Errors are sorted into 'try again' and 'give up'."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+
+from dmlworker.cache import Cache
+from dmlworker.protocol import Blob, blob_path
+
+TRIES = 6
+_CHUNK = 1 << 20
+
+
+class TransferError(Exception):
+    """A blob can't be fetched or sent, and trying again won't help; the text says why."""
+
+
+class _Again(Exception):
+    """This try failed, the next one may not."""
+
+
+def backoff(attempt: int, longest: float = 30.0) -> float:
+    """Seconds to wait before the next try: 0.5, 1, 2, ... up to `longest`, half of it by chance, so that a crowd of
+    workers cut off together does not come back together. attempt: from 0."""
+    return min(longest, 0.5 * 2 ** min(attempt, 16)) * random.uniform(0.5, 1.0)
+
+
+async def fetch(http: httpx.AsyncClient, cache: Cache, blob: Blob) -> bytes:
+    """The blob's bytes, from the disk or the platform. Raises TransferError, or OSError if the disk is full."""
+    data = cache.get(blob)
+    if data is None:
+        await _persist(lambda: _download(http, blob, cache.partial(blob)), f"fetching {blob.sha256[:12]}")
+        data = cache.partial(blob).read_bytes()
+        cache.put(data)
+        cache.partial(blob).unlink(missing_ok=True)
+    return data
+
+
+async def send(http: httpx.AsyncClient, blob: Blob, data: bytes) -> None:
+    """Stores bytes on the platform under their hash; to send them twice does no harm. Raises TransferError."""
+    await _persist(lambda: _upload(http, blob, data), f"sending {blob.sha256[:12]}")
+
+
+async def _persist(work: Callable[[], Awaitable[None]], what: str) -> None:
+    for attempt in range(TRIES):
+        try:
+            return await work()
+        except (_Again, httpx.TransportError) as error:
+            reason = str(error) or type(error).__name__
+        if attempt + 1 < TRIES:
+            await asyncio.sleep(backoff(attempt))
+    raise TransferError(f"{what}: {reason}")
+
+
+async def _download(http: httpx.AsyncClient, blob: Blob, path: Path) -> None:
+    """One try; what an earlier one left in `path` is asked for no more."""
+    have = path.stat().st_size if path.exists() else 0
+    if have < blob.size or not have:
+        await _append(http, blob, path, have)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != blob.sha256:
+        path.unlink(missing_ok=True)
+        raise _Again("what arrived has another hash")
+
+
+async def _append(http: httpx.AsyncClient, blob: Blob, path: Path, have: int) -> None:
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    async with http.stream("GET", blob_path(blob.sha256), headers=headers) as response:
+        if response.status_code == 416:
+            path.unlink(missing_ok=True)
+        _check(response, (200, 206))
+        resumed = response.status_code == 206
+        with path.open("ab" if resumed else "wb") as file:
+            size = have if resumed else 0
+            async for chunk in response.aiter_bytes(_CHUNK):
+                size += len(chunk)
+                if size > blob.size:
+                    raise TransferError(f"{blob.sha256[:12]} is larger than was said")
+                file.write(chunk)
+
+
+async def _upload(http: httpx.AsyncClient, blob: Blob, data: bytes) -> None:
+    response = await http.put(blob_path(blob.sha256), content=data)
+    _check(response, (200, 201))
+
+
+def _check(response: httpx.Response, good: tuple[int, ...]) -> None:
+    """A server in trouble, a busy one, and a body damaged on the way (422) are worth another try; other refusals not."""
+    status = response.status_code
+    if status in good:
+        return
+    if status >= 500 or status in (408, 416, 422, 425, 429):
+        raise _Again(f"the platform answered {status}")
+    reasons = {401: "the key is not known", 403: "not allowed", 404: "not there", 413: "too large"}
+    raise TransferError(reasons.get(status, f"the platform answered {status}"))

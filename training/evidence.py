@@ -1,0 +1,113 @@
+"""How updates look beside each other, and how a claim compares with a replay. Pure NumPy, float64.
+
+The screen (`suspects`) only says whose work to replay first. What a replay says is `compare`, and `agrees` is the verdict.
+Both look at deltas, local minus start: the weights themselves hardly change in a round.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Weights = Sequence[np.ndarray]
+
+# Thresholds, all of them. How they were found: docs/decisions/replay-tolerance.md.
+MAX_RELATIVE = 0.3
+"""A replay and an honest claim differ by rounding alone, which SGD amplifies with the number of steps."""
+MIN_COSINE = 0.95
+"""And they point the same way: a claim off by MAX_RELATIVE at right angles still has 0.958."""
+NORM_FACTOR = 2.5
+"""Screen: longer than this times the round's median, or shorter than the median divided by it."""
+MIN_ALIGNMENT = 0.0
+"""Screen: cosine with the mean of the others; honest updates on even shards share a direction."""
+MIN_ACCURACY = 0.8
+"""Screen: hold-out accuracy as a part of the round's best."""
+TWIN = 0.999
+"""Screen: cosine between two updates above which one is taken for a copy of the other."""
+
+
+class Distance(NamedTuple):
+    """relative: |claimed - replayed| / |replayed - start|; infinite if only the claim moved. cosine: of the two deltas."""
+
+    relative: float
+    cosine: float
+
+
+def compare(start: Weights, claimed: Weights, replayed: Weights) -> Distance:
+    """How far a claimed update is from the replayed one; (0, 1) if they are the same. Shapes must agree (the gate saw to it)."""
+    first, second = _delta(start, claimed), _delta(start, replayed)
+    gap, moved = _norm(first - second), _norm(second)
+    if gap == 0:
+        return Distance(0.0, 1.0)
+    return Distance(gap / moved if moved else float("inf"), _cosine(first, second))
+
+
+def agrees(distance: Distance) -> bool:
+    """Whether a claim is what an honest worker could have computed."""
+    return distance.relative <= MAX_RELATIVE and distance.cosine >= MIN_COSINE
+
+
+def suspects(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> dict[int, str]:
+    """Which updates of a round look odd, by index, and why. Orders an audit; proves nothing.
+
+    accuracies: of each update alone on the hold-out, in any unit (fractions or counts). It would rather name too many:
+    if half a round cheats, nobody can tell from the numbers alone which half, and a replay costs one shard's training.
+    """
+    return {index: "; ".join(odd) for index, odd in enumerate(_looks(start, updates, accuracies)) if odd}
+
+
+def _looks(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> list[list[str]]:
+    gram = _gram(start, updates)
+    norms = np.sqrt(np.diag(gram))
+    median, best = float(np.median(norms)), max(accuracies, default=0)
+    found: list[list[str]] = []
+    for index, accuracy in enumerate(accuracies):
+        odd = [_length(float(norms[index]), median), _direction(gram, index), _twin(gram, index)]
+        if accuracy < MIN_ACCURACY * best:
+            odd.append(f"accuracy is {accuracy / best:.0%} of the round's best")
+        found.append([text for text in odd if text])
+    return found
+
+
+def _length(norm: float, median: float) -> str:
+    within = median / NORM_FACTOR <= norm <= median * NORM_FACTOR
+    return "" if within else f"the change is {norm / median if median else 0:.2g} times the round's median"
+
+
+def _direction(gram: np.ndarray, index: int) -> str:
+    """Cosine of one delta and the sum of the others, from their inner products alone."""
+    others = [other for other in range(len(gram)) if other != index]
+    length = np.sqrt(gram[index, index] * gram[np.ix_(others, others)].sum())
+    cosine = gram[index, others].sum() / length if length > 0 else 0.0
+    return "" if not others or cosine > MIN_ALIGNMENT else f"points away from the others (cosine {cosine:.2f})"
+
+
+def _twin(gram: np.ndarray, index: int) -> str:
+    norms = np.sqrt(np.diag(gram))
+    for other in range(len(gram)):
+        if other != index and gram[index, other] > TWIN * norms[index] * norms[other] > 0:
+            return f"is nearly the same as update {other}"
+    return ""
+
+
+def _gram(start: Weights, updates: Sequence[Weights]) -> np.ndarray:
+    """Inner products of all deltas with each other, (n, n). One array of the model at a time, to spare memory."""
+    total = np.zeros((len(updates), len(updates)))
+    for number, origin in enumerate(start):
+        deltas = np.stack([_delta([origin], [update[number]]) for update in updates]) if updates else np.zeros((0, 1))
+        total += deltas @ deltas.T
+    return total
+
+
+def _delta(start: Weights, end: Weights) -> np.ndarray:
+    pairs = zip(start, end, strict=True)
+    return np.concatenate([(after.astype(np.float64) - before).ravel() for before, after in pairs])
+
+
+def _norm(vector: np.ndarray) -> float:
+    return float(np.linalg.norm(vector))
+
+
+def _cosine(first: np.ndarray, second: np.ndarray) -> float:
+    lengths = _norm(first) * _norm(second)
+    return float(first @ second / lengths) if lengths else 0.0
