@@ -1,7 +1,9 @@
 // Small things on every page: show a password, copy a text, ask before something that cannot be undone.
 "use strict";
+const EYE = '<svg viewBox="0 0 24 24" width="20" height="20" fill="none" stroke="currentColor" stroke-width="2" aria-hidden="true">' +
+  '<path d="M2 12s4-7 10-7 10 7 10 7-4 7-10 7S2 12 2 12z"/><circle cx="12" cy="12" r="3"/><path class="off" d="M4 20 20 4"/></svg>';
 document.querySelectorAll("input[data-reveal]").forEach((input) => {
-  const eye = Object.assign(document.createElement("button"), { type: "button", className: "eye", textContent: "👁" });
+  const eye = Object.assign(document.createElement("button"), { type: "button", className: "eye", innerHTML: EYE });
   const label = () => {
     const shown = input.type === "text";
     eye.setAttribute("aria-label", shown ? "Hide password" : "Show password");
