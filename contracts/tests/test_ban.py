@@ -78,3 +78,16 @@ def test_a_lapsed_case_bans_nobody(world: World) -> None:
     assert chain.accusation(ticket).state == "Lapsed"
     with pytest.raises(Reverted, match="WrongCaseState"):
         chain.estimate(chain.execute_ban_call(ticket, [provider], []), world.settler.address)
+
+
+def test_one_convicted_twice_is_banned_and_slashed_once(world: World) -> None:
+    chain, cheat = world.chain, world.providers[0].address
+    cases = [world.pay(100), world.pay(100)]
+    for case in cases:
+        chain.send(chain.fail_ticket_call(case, [cheat], []), world.settler)
+    world.pass_time(chain.challenge_seconds)
+    bans = [chain.send(chain.execute_ban_call(case, [cheat], []), world.settler) for case in cases]
+    names = [[event.name for event in chain.receipt_events(receipt.hash)] for receipt in bans]
+    assert names == [["Banned", "StakeShared"], []]
+    assert [chain.accusation(case).state for case in cases] == ["Executed", "Executed"]
+    assert chain.coin_credit(world.treasury) == chain.deposit_gwei()
