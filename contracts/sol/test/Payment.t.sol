@@ -275,6 +275,19 @@ contract PaymentTest is Base {
         }
     }
 
+    function test_the_cut_is_at_settle_by_to_the_second() public {
+        payTicket(1, 100);
+        payTicket(2, 100);
+        vm.warp(START + 10 days - 1);
+        vm.expectPartialRevert(DMLEscrow.TooEarly.selector);
+        escrow.refund(1);
+        settle(1, list(P1), sums(98));
+        vm.warp(START + 10 days);
+        vm.expectPartialRevert(DMLEscrow.TooLate.selector);
+        settle(2, list(P1), sums(98));
+        escrow.refund(2);
+    }
+
     function test_refund_goes_to_the_quoted_payer_even_while_paused() public {
         payTicket(1, 100);
         payTicket(2, 100);
