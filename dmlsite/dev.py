@@ -90,7 +90,7 @@ def rpc(request: HttpRequest) -> HttpResponse:
         code, text = error.code, str(error)
     except ChainError as error:
         code, text = INTERNAL, str(error)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         code, text = -32600, f"not a request: {error}"
     identity = asked.get("id") if isinstance(asked, dict) else None
     return JsonResponse({"jsonrpc": "2.0", "id": identity, "error": {"code": code, "message": text}})

@@ -23,7 +23,7 @@ def test_who_registers_can_log_in_and_out():
 
 
 def test_logging_in_twice_gives_the_same_token_so_that_two_scripts_work_side_by_side():
-    person("ada")
+    person("ada", PASSWORD)
     tokens = {api().post("/api/v1/login", ADA).json()["token"] for _ in range(2)}
     assert len(tokens) == 1
 
@@ -59,7 +59,7 @@ def test_nobody_registers_as_an_admin():
 
 @pytest.mark.parametrize("email", ["ada@example.org", "nobody@example.org"])
 def test_a_wrong_password_and_an_unknown_address_are_told_the_same(email):
-    person("ada")
+    person("ada", PASSWORD)
     answer = api().post("/api/v1/login", {"email": email, "password": "wrong"})
     assert problem(answer, 401)["detail"] == "This e-mail address and password do not match an account."
     assert answer["WWW-Authenticate"] == "Token"
@@ -67,7 +67,7 @@ def test_a_wrong_password_and_an_unknown_address_are_told_the_same(email):
 
 
 def test_a_closed_account_opens_nothing():
-    user = person("ada")
+    user = person("ada", PASSWORD)
     client = api(user)
     User.objects.update(is_active=False)
     problem(api().post("/api/v1/login", ADA), 401)
@@ -76,11 +76,11 @@ def test_a_closed_account_opens_nothing():
 
 def test_guessing_is_limited_per_person_however_the_address_is_written(settings):
     settings.LOGIN_RATE = "3/5m"
-    person("ada")
+    person("ada", PASSWORD)
     for email in ("ada@example.org", "ADA@example.org", " ada@example.org"):
         problem(api().post("/api/v1/login", {"email": email, "password": "wrong"}), 401)
     problem(api().post("/api/v1/login", ADA), 429)
-    person("bob")
+    person("bob", PASSWORD)
     assert api().post("/api/v1/login", ADA | {"email": "bob@example.org"}).status_code == 200
 
 

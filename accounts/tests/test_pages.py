@@ -69,7 +69,9 @@ def test_the_verb_refuses_what_the_page_refuses(ada):
 def test_login_ignores_the_case_of_the_address_and_goes_where_one_was_going(client, ada):
     order = reverse("tickets:order")
     assert client.get(order).url == f"{reverse('accounts:login')}?next={order}"
-    answer = client.post(reverse("accounts:login"), {"username": "ADA@example.org", "password": PASSWORD, "next": order})
+    answer = client.post(
+        reverse("accounts:login"), {"username": "ADA@example.org", "password": PASSWORD, "next": order}
+    )
     assert answer.url == order
 
 
@@ -82,7 +84,9 @@ def test_a_wrong_password_is_refused_and_does_not_say_which_part_was_wrong(clien
     assert texts[0] == texts[1] == ["This e-mail address and password do not match an account."]
 
 
-@pytest.mark.parametrize(("page", "fields"), [("login", {"username": "ada@example.org"}), ("reset", {"email": "a@b.org"})])
+@pytest.mark.parametrize(
+    ("page", "fields"), [("login", {"username": "ada@example.org"}), ("reset", {"email": "a@b.org"})]
+)
 def test_too_many_attempts_are_stopped_with_a_friendly_page(client, ada, settings, page, fields):
     settings.LOGIN_RATE = "3/5m"
     fields |= {"password": "wrong"}
@@ -119,7 +123,9 @@ def test_a_password_is_reset_by_mail_once(client, ada):
 
 
 def test_a_reset_tells_nobody_who_has_an_account(client, ada):
-    answers = [client.post(reverse("accounts:reset"), {"email": email}) for email in ("ada@example.org", "x@example.org")]
+    answers = [
+        client.post(reverse("accounts:reset"), {"email": email}) for email in ("ada@example.org", "x@example.org")
+    ]
     assert [answer.url for answer in answers] == [reverse("accounts:reset_sent")] * 2
     assert len(mail.outbox) == 1
 

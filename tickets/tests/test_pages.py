@@ -1,0 +1,308 @@
+"""The customer's pages, as the owner, another customer, an admin and somebody without login see them."""
+
+from datetime import timedelta
+
+import pytest
+from django.core import signing
+from django.core.cache import cache
+from django.core.files.base import ContentFile
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts.models import User
+from tickets import actions, mail
+from tickets.models import Artifact, Status, Ticket
+from training.datasets import samples
+
+pytestmark = pytest.mark.django_db
+WALLET = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+ORDER = {
+    "file_name": "cells.csv",
+    "file_size": 125_436,
+    "target": "",
+    "model_kind": "auto",
+    "rounds": 10,
+    "epochs": 1,
+    "batch_size": 20,
+    "learning_rate": "0.1",
+    "payer": WALLET,
+}
+
+
+@pytest.fixture(autouse=True)
+def own_files(settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+    cache.clear()
+
+
+@pytest.fixture
+def ada():
+    return User.objects.create_user("ada@example.org", is_customer=True)
+
+
+@pytest.fixture
+def eve():
+    return User.objects.create_user("eve@example.org", is_customer=True)
+
+
+@pytest.fixture
+def owner(client, ada):
+    client.force_login(ada)
+    return client
+
+
+def make(ada, status=Status.QUOTED, **fields):
+    now = timezone.now()
+    values = {
+        "file_name": "cells.csv",
+        "file_size": 20,
+        "price": 20_000,
+        "payer": WALLET,
+        "pay_by": now + timedelta(hours=1),
+        "settle_by": now + timedelta(days=7),
+        "signature": b"\1" * 65,
+    }
+    return Ticket.objects.create(customer=ada, status=status, **values | fields)
+
+
+def page(name, ticket):
+    return reverse(name, args=[ticket.pk])
+
+
+PAGES = ["tickets:ticket", "training:progress"]
+VERBS = ["tickets:pay", "tickets:upload", "tickets:cancel"]
+
+
+@pytest.mark.parametrize("name", PAGES + VERBS)
+def test_nobody_without_login_gets_in(client, ada, name):
+    ticket = make(ada)
+    answer = client.post(page(name, ticket)) if name in VERBS else client.get(page(name, ticket))
+    assert answer.status_code == 302
+    assert answer.url.startswith(reverse("accounts:login"))
+
+
+@pytest.mark.parametrize("name", PAGES + VERBS)
+def test_for_an_outsider_the_ticket_does_not_exist(client, ada, eve, name):
+    client.force_login(eve)
+    ticket = make(ada, Status.PAID)
+    answer = client.post(page(name, ticket)) if name in VERBS else client.get(page(name, ticket))
+    assert answer.status_code == 404
+    ticket.refresh_from_db()
+    assert ticket.status == Status.PAID
+
+
+def test_an_admin_looks_but_does_not_act(client, ada):
+    client.force_login(User.objects.create_superuser("root@example.org"))
+    ticket = make(ada)
+    text = client.get(page("tickets:ticket", ticket)).content.decode()
+    assert "cells.csv" in text
+    assert "Cancel this ticket" not in text
+    assert client.post(page("tickets:cancel", ticket)).status_code == 404
+
+
+def test_the_list_shows_ones_own_tickets_only(owner, ada, eve):
+    make(ada)
+    make(eve, file_name="secret.csv")
+    text = owner.get(reverse("tickets:list")).content.decode()
+    assert "cells.csv" in text
+    assert "0.02 DML" in text
+    assert "secret.csv" not in text
+
+
+def test_an_order_is_quoted_and_shows_the_servers_price(owner, ada, chain):
+    answer = owner.post(reverse("tickets:order"), ORDER)
+    ticket = Ticket.objects.get()
+    assert answer.url == page("tickets:ticket", ticket)
+    assert (ticket.customer, ticket.price, ticket.rounds, ticket.learning_rate) == (ada, 20_000, 10, 0.1)
+    text = owner.get(answer.url).content.decode()
+    assert "0.02 DML" in text
+    assert f'data-call="{page("tickets:pay", ticket)}"' in text
+
+
+def test_whoever_orders_is_a_customer_from_then_on(client, chain):
+    provider = User.objects.create_user("p@example.org", is_provider=True)
+    client.force_login(provider)
+    client.post(reverse("tickets:order"), ORDER)
+    provider.refresh_from_db()
+    assert provider.is_customer
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file_size": ""}, "Choose a file."),
+        ({"file_size": 0}, "The file is empty."),
+        ({"file_size": 3 * 10**9}, "the most we take"),
+        ({"rounds": 0}, "greater than or equal to 1"),
+        ({"rounds": 101}, "less than or equal to 100"),
+        ({"epochs": 51}, "less than or equal to 50"),
+        ({"batch_size": 1025}, "less than or equal to 1024"),
+        ({"learning_rate": "11"}, "less than or equal to 10"),
+        ({"learning_rate": "nan"}, "Enter a number."),
+        ({"model_kind": "transformer"}, "Select a valid choice."),
+        ({"payer": ""}, "Connect the wallet that will pay."),
+        ({"payer": "0x123"}, "not a wallet"),
+        ({"payer": WALLET.replace("C8", "c8")}, "not a wallet"),
+    ],
+)
+def test_a_bad_order_gets_a_clear_message_and_costs_nothing(owner, change, message):
+    answer = owner.post(reverse("tickets:order"), ORDER | change)
+    assert answer.status_code == 422
+    assert message in answer.content.decode()
+    assert not Ticket.objects.exists()
+
+
+def test_a_dead_chain_is_said_as_such(owner, settings, tmp_path):
+    settings.CHAIN_DEPLOYMENT = tmp_path / "nothing.json"
+    answer = owner.post(reverse("tickets:order"), ORDER)
+    assert answer.status_code == 503
+    assert "The chain does not answer" in answer.content.decode()
+
+
+def test_pay_gives_the_wallet_the_prepared_transaction(owner, chain, settings):
+    owner.post(reverse("tickets:order"), ORDER)
+    answer = owner.post(page("tickets:pay", Ticket.objects.get())).json()
+    assert answer["transaction"]["from"] == WALLET
+    assert answer["transaction"]["to"] == chain.deployment.token
+    assert answer["chain"]["chainId"] == hex(settings.CHAIN_ID)
+    assert Ticket.objects.get().status == Status.QUOTED
+
+
+@pytest.mark.parametrize("fields", [{"status": Status.PAID}, {"pay_by": timezone.now() - timedelta(seconds=1)}])
+def test_pay_is_refused_when_nothing_is_due(owner, ada, fields):
+    answer = owner.post(page("tickets:pay", make(ada, **fields)), headers={"HX-Request": "true"})
+    assert answer.status_code == 409
+    assert answer.content.decode().startswith('<p class="error"')
+
+
+# --- Upload -----------------------------------------------------------------------------------------------------------
+def send(owner, ticket, data, **headers):
+    return owner.post(page("tickets:upload", ticket), {"file": SimpleUploadedFile("cells.csv", data)}, headers=headers)
+
+
+def test_upload_opens_with_the_payment_and_takes_one_file(owner, ada):
+    assert send(owner, make(ada), b"a,b\n").status_code == 409
+    ticket = make(ada, Status.PAID)
+    assert send(owner, ticket, b"a,b\n1,2\n", **{"HX-Request": "true"}).status_code == 204
+    ticket.refresh_from_db()
+    assert ticket.status == Status.UPLOADED
+    assert send(owner, ticket, b"a,b\n").status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"x" * 21, "were quoted and paid. Please choose another one."), (b"", "The file is empty.")]
+)
+def test_a_refused_file_may_be_followed_by_the_right_one(owner, ada, data, message):
+    ticket = make(ada, Status.PAID)
+    answer = send(owner, ticket, data)
+    assert answer.status_code == 422
+    assert message in answer.content.decode()
+    answer = send(owner, ticket, b"x" * 20)
+    assert answer.url == page("tickets:ticket", ticket)
+
+
+def test_upload_without_a_file_says_so(owner, ada):
+    answer = owner.post(page("tickets:upload", make(ada, Status.PAID)))
+    assert answer.status_code == 422
+    assert "Please choose a file." in answer.content.decode()
+
+
+def test_cancel_before_payment_and_not_during_training(owner, ada):
+    ticket = make(ada)
+    assert owner.get(page("tickets:cancel", ticket)).status_code == 405
+    assert owner.post(page("tickets:cancel", ticket)).status_code == 302
+    ticket.refresh_from_db()
+    assert ticket.status == Status.EXPIRED
+    assert owner.post(page("tickets:cancel", make(ada, Status.TRAINING))).status_code == 409
+
+
+def test_the_live_part_shows_each_status(owner, ada):
+    shown = {
+        Status.QUOTED: "One confirmation in your wallet",
+        Status.PAID: 'id="upload-file"',
+        Status.UPLOADED: "being read and cut into parts",
+        Status.TRAINING: "Training: round",
+        Status.REFUNDED: "because",
+        Status.EXPIRED: "was not paid",
+    }
+    for status, text in shown.items():
+        answer = owner.get(page("training:progress", make(ada, status, outcome="because"))).content.decode()
+        assert text in answer
+        assert f'data-status="{status}"' in answer
+    answer = owner.get(page("training:progress", make(ada, Status.SETTLED, accuracy=0.956))).content.decode()
+    assert "95.6 %" in answer
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def artifact(ada):
+    return actions.store_artifact(make(ada, Status.SETTLED, accuracy=0.9), "model.keras", ContentFile(b"weights"))
+
+
+def test_a_signed_link_downloads_without_login(client, artifact, settings):
+    answer = client.get(mail.link(artifact).removeprefix(settings.SITE_URL))
+    assert answer.status_code == 200
+    assert b"".join(answer) == b"weights"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="model.keras"'
+
+
+def test_an_old_link_says_how_to_renew_it_and_the_page_does(owner, artifact, settings):
+    link = mail.link(artifact).removeprefix(settings.SITE_URL)
+    settings.ARTIFACT_LINK_SECONDS = -1
+    answer = owner.get(link)
+    assert answer.status_code == 410
+    assert "each link on it is a fresh one" in answer.content.decode()
+    settings.ARTIFACT_LINK_SECONDS = 60
+    assert "/tickets/files/" in owner.get(page("tickets:ticket", artifact.ticket)).content.decode()
+
+
+def test_a_forged_link_is_a_404(client, artifact):
+    forged = signing.TimestampSigner(key="another", salt=mail.SALT).sign(str(artifact.pk))
+    for token in (forged, str(artifact.pk), "x"):
+        assert client.get(reverse("tickets:artifact", args=[token])).status_code == 404
+    assert Artifact.objects.count() == 1
+
+
+# --- The check before paying ------------------------------------------------------------------------------------------
+def check(client, data, name="cells.csv", **fields):
+    return client.post(reverse("training:check"), {"file": SimpleUploadedFile(name, data), **fields})
+
+
+def test_a_good_file_is_described_and_nothing_is_kept(owner, tmp_path, settings):
+    settings.FILE_UPLOAD_TEMP_DIR = tmp_path
+    text = check(owner, samples.breast_cancer_csv()).content.decode()
+    assert "569 samples" in text
+    assert "2 classes" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "message"),
+    [
+        (b"", "cells.csv", "empty"),
+        (b"a,b,target\n" + b"1,two,x\n3,four,y\n" * 20, "cells.csv", "has text in line 2"),
+        (b"a,target\n" + b"1,x\n" * 40, "cells.csv", "one class"),
+        (b"PK\3\4 broken", "images.zip", "ZIP"),
+        (b"\x80\x04\x95", "data.pkl", "Unknown type of file"),
+    ],
+)
+def test_a_bad_file_gets_the_reason(owner, data, name, message):
+    answer = check(owner, data, name)
+    assert answer.status_code == 422
+    assert message in answer.content.decode()
+
+
+def test_a_wrong_target_names_the_columns(owner):
+    answer = check(owner, b"a,b\n1,x\n", target="c")
+    assert answer.status_code == 422
+    assert "The columns are: a, b." in answer.content.decode()
+
+
+def test_the_check_needs_a_login_a_small_file_and_patience(client, owner, settings):
+    settings.MAX_CHECK_BYTES = 10
+    assert "too large to be checked" in check(owner, b"x" * 11).content.decode()
+    codes = [check(owner, b"x").status_code for _ in range(31)]
+    assert codes[-1] == 429
+    client.logout()
+    assert check(client, b"x").status_code == 302
