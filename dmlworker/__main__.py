@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -56,7 +57,9 @@ def run(settings: Settings, worker: type[Worker] = Worker) -> int:
     try:
         with display() as shown:
             if settings.server.startswith("http:") and not settings.local:
-                shown.say("Warning: http:// sends your key and the data unprotected. Use https:// if the platform has it.")
+                shown.say(
+                    "Warning: http:// sends your key and the data unprotected. Use https:// if the platform has it."
+                )
             asyncio.run(_until_signal(settings, worker, shown))
         code = 0
     except Refused as error:
@@ -72,10 +75,8 @@ def run(settings: Settings, worker: type[Worker] = Worker) -> int:
 async def _until_signal(settings: Settings, worker: type[Worker], shown: Display) -> None:
     working = worker(settings, shown)
     for number in (signal.SIGINT, signal.SIGTERM):
-        try:
+        with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(number, working.stop)
-        except NotImplementedError:
-            pass
     await working.run()
     shown.say("Ended.")
 

@@ -52,7 +52,9 @@ def cheating(mode: str) -> type[Worker]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Like `dmlworker`, plus --mode. Its cache is apart from an honest worker's: results are remembered there."""
-    options_of = argparse.ArgumentParser("dmlworker.cheats", parents=[parser()], conflict_handler="resolve", add_help=False)
+    options_of = argparse.ArgumentParser(
+        "dmlworker.cheats", parents=[parser()], conflict_handler="resolve", add_help=False
+    )
     options_of.add_argument("--mode", choices=sorted(MODES), required=True)
     options = options_of.parse_args(arguments)
     cache = options.cache / f"cheat-{options.mode}"

@@ -269,7 +269,9 @@ class Worker:
 
     async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> Blob:
         self._display.say(f"{named(offer.lease)}: training")
-        spec, weights, shard = [await fetch(http, self._cache, blob) for blob in (offer.spec, offer.weights, offer.shard)]
+        spec, weights, shard = [
+            await fetch(http, self._cache, blob) for blob in (offer.spec, offer.weights, offer.shard)
+        ]
         data = await self._in_thread(self._train, offer, spec, weights, shard, asyncio.get_running_loop())
         update = self._cache.put(data)
         self._cache.remember(offer, update)
@@ -375,4 +377,3 @@ def _closed_with(code: int | None, reason: str | None) -> str:
     if code == protocol.CLOSE_TOO_OLD:
         raise Refused(f"The platform no longer speaks to this version of the worker{said}. {_UPGRADE}")
     return f"The platform closed the connection{said}"
-

@@ -134,7 +134,12 @@ def _cnn(shape: tuple[int, ...]) -> list[Any]:
             layers.Conv2D(filters, 5, padding="same", activation="relu", name=f"convolution_{number}"),
             layers.MaxPooling2D(2, name=f"pooling_{number}"),
         ]
-    return [*channels, *convolutions, layers.Flatten(name="flatten"), layers.Dense(512, activation="relu", name="hidden")]
+    return [
+        *channels,
+        *convolutions,
+        layers.Flatten(name="flatten"),
+        layers.Dense(512, activation="relu", name="hidden"),
+    ]
 
 
 def spec(model: "keras.Sequential") -> dict[str, Any]:

@@ -130,7 +130,9 @@ class _Program:
         self._batch_size = batch_size
         self._run, self._score = _compile(self._model, batch_size, dtype)
 
-    def train(self, weights: Weights, x: np.ndarray, y: np.ndarray, hyper: Hyper, progress: ProgressCallback) -> Weights:
+    def train(
+        self, weights: Weights, x: np.ndarray, y: np.ndarray, hyper: Hyper, progress: ProgressCallback
+    ) -> Weights:
         import tensorflow as tf
 
         self._load(weights)

@@ -27,7 +27,15 @@ def opened(path: Path, kind: str, max_entry: int = MAX_ENTRY) -> Iterator[zipfil
             _check_directory(archive.infolist(), kind, max_entry)
             yield archive
     # RuntimeError: encrypted. NotImplementedError: an exotic compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, UnicodeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+        UnicodeError,
+    ) as error:
         raise DatasetError(f"The {kind} file is broken or not a {kind} at all ({error!s:.120}).") from None
 
 

@@ -135,7 +135,9 @@ def _is_number(cell: str) -> bool:
 
 def _layout(names: list[str], target: str | None) -> _Layout:
     if len(names) < 2:
-        raise DatasetError("The file has one column only. A table needs features and a target, divided by , ; | or tabs.")
+        raise DatasetError(
+            "The file has one column only. A table needs features and a target, divided by , ; | or tabs."
+        )
     # Data frames write their row numbers as a first column without a name: no feature, and a leak in sorted tables.
     numbering = names[0] in ("", "Unnamed: 0") and len(names) > 2
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
@@ -198,7 +200,9 @@ def _culprit(chunk: list[Row], layout: _Layout) -> DatasetError:
         for column in layout.features:
             cell, name = row[column], layout.names[column]
             if cell.lower() in MISSING:
-                return DatasetError(f"Column {name!r:.80} has no value in line {line}. Fill it in or leave the row out.")
+                return DatasetError(
+                    f"Column {name!r:.80} has no value in line {line}. Fill it in or leave the row out."
+                )
             if not _is_number(cell):
                 return _text_error(name, cell, line)
     return DatasetError("The table holds a value that is no number.")

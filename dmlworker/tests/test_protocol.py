@@ -1,0 +1,152 @@
+"""Frames to the letter: version 1 must stay what it is, and nothing else may pass for it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmlworker import protocol
+from dmlworker.protocol import (
+    Accept,
+    Ack,
+    Blob,
+    Cancel,
+    Commit,
+    Decline,
+    Heartbeat,
+    Hello,
+    Hyper,
+    Lease,
+    Offer,
+    Progress,
+    ProtocolError,
+    VersionMismatch,
+    Welcome,
+    decode,
+    encode,
+)
+
+LEASE = Lease("7c9e6679", 3, 1, 2)
+L = '"lease":{"run":"7c9e6679","round":3,"shard":1,"attempt":2}'
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+
+GOLDEN = {
+    '{"v":1,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
+    '{"v":1,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
+    f'{{"v":1,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
+    f'"shard":{{"sha256":"{C}","size":3}},'
+    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7},"deadline":1800000000}': Offer(
+        LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7), 1_800_000_000
+    ),
+    f'{{"v":1,"type":"accept",{L}}}': Accept(LEASE),
+    f'{{"v":1,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
+    f'{{"v":1,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
+    f'{{"v":1,"type":"commit",{L},"sha256":"{A}","size":5}}': Commit(LEASE, A, 5),
+    f'{{"v":1,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
+    f'{{"v":1,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
+    '{"v":1,"type":"heartbeat"}': Heartbeat(),
+}
+
+
+@pytest.mark.parametrize("text", GOLDEN)
+def test_golden_frames_both_ways(text: str) -> None:
+    assert encode(GOLDEN[text]) == text
+    assert decode(text) == GOLDEN[text]
+
+
+def test_constants_are_part_of_version_1() -> None:
+    assert (protocol.VERSION, protocol.SOCKET_PATH) == (1, "/ws/worker/")
+    assert protocol.blob_path(A) == f"/worker/blobs/{A}"
+    assert (protocol.CLOSE_BAD_KEY, protocol.CLOSE_BANNED, protocol.CLOSE_TOO_OLD) == (4401, 4403, 4426)
+
+
+@given(st.text(max_size=500).filter(lambda text: text.isprintable()), st.integers(1, 4096))
+def test_any_text_survives(software: str, threads: int) -> None:
+    assert decode(encode(Hello(software, threads))) == Hello(software, threads)
+
+
+def test_another_version_is_told_apart_whatever_its_fields() -> None:
+    with pytest.raises(VersionMismatch) as caught:
+        decode('{"v":2,"type":"hello","capabilities":[]}')
+    assert caught.value.theirs == 2
+
+
+MALFORMED = {
+    "not JSON": "hello",
+    "empty": "",
+    "no object": "[1]",
+    "no version": '{"type":"heartbeat"}',
+    "version as text": '{"v":"1","type":"heartbeat"}',
+    "version as truth": '{"v":true,"type":"heartbeat"}',
+    "no type": '{"v":1}',
+    "unknown type": '{"v":1,"type":"quit"}',
+    "type is a list": '{"v":1,"type":["hello"]}',
+    "unknown field": '{"v":1,"type":"heartbeat","more":1}',
+    "field missing": '{"v":1,"type":"welcome","provider":"ada"}',
+    "name twice": '{"v":1,"type":"heartbeat","v":1}',
+    "number as text": '{"v":1,"type":"welcome","provider":"ada","heartbeat":"10"}',
+    "truth as number": '{"v":1,"type":"welcome","provider":"ada","heartbeat":true}',
+    "fraction as number": '{"v":1,"type":"welcome","provider":"ada","heartbeat":1.5}',
+    "number as truth": f'{{"v":1,"type":"ack",{L},"ok":1,"reason":""}}',
+    "lease is text": '{"v":1,"type":"accept","lease":"7c9e6679"}',
+    "lease without attempt": '{"v":1,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
+    "negative round": '{"v":1,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
+    "huge round": '{"v":1,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
+    "endless digits": '{"v":1,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
+    "no run": '{"v":1,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
+    "hash in capitals": f'{{"v":1,"type":"commit",{L},"sha256":"{"A" * 64}","size":5}}',
+    "hash too short": f'{{"v":1,"type":"commit",{L},"sha256":"{"a" * 63}","size":5}}',
+    "hash with a newline": f'{{"v":1,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5}}',
+    "negative size": f'{{"v":1,"type":"commit",{L},"sha256":"{A}","size":-5}}',
+    "NaN": f'{{"v":1,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
+    "infinite": f'{{"v":1,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
+    "step after the last": f'{{"v":1,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
+    "long text": f'{{"v":1,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
+    "half a character": f'{{"v":1,"type":"cancel",{L},"reason":"\\ud800"}}',
+    "deep": "[" * 10_000,
+    "long": f'{{"v":1,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_malformed_frames_are_refused(what: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        decode(MALFORMED[what])
+    assert not isinstance(caught.value, VersionMismatch)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5))
+def test_any_value_in_any_field_is_refused_or_of_the_right_type(value: object) -> None:
+    for text in GOLDEN:
+        frame = json.loads(text)
+        for name in frame:
+            try:
+                decode(json.dumps(frame | {name: value}))
+            except ProtocolError:
+                continue
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda: Hyper(0, 20, 0.1, 1), lambda: Hyper(1, 0, 0.1, 1), lambda: Hyper(1, 1, 0.0, 1), lambda: Hyper(1, 1, float("nan"), 1),
+     lambda: Hyper(1, 1, 0.1, -1), lambda: Blob("x", 1), lambda: Welcome("ada", 0), lambda: Hello("w", 0)],
+)  # fmt: skip
+def test_values_out_of_range_cannot_even_be_made(wrong) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ProtocolError):
+        wrong()
+
+
+def test_encode_refuses_what_decode_would() -> None:
+    with pytest.raises(ProtocolError):
+        encode(Cancel(LEASE, "x" * 501))
+    with pytest.raises(ProtocolError):
+        encode(LEASE)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("module", ["dmlworker.protocol", "dmlworker.client", "dmlworker.weights", "training.datasets", "training.aggregation", "training.evidence"])  # fmt: skip
+def test_what_the_web_process_may_import_does_not_bring_tensorflow(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'django')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,128 @@
+"""Local training: the same bits every time, a partial batch counted right, and files that plain Keras reads."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmlworker import models, trainer
+from dmlworker.trainer import Hyper, MalformedUpdate
+
+X = np.random.Generator(np.random.PCG64(0)).normal(size=(53, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int32) + (X[:, 1] > 1)
+SPEC = models.spec(models.build((4,), 3, "mlp", models.statistics(X)))
+START = trainer.initial_weights(SPEC, 1)
+HYPER = Hyper(epochs=3, batch_size=10, learning_rate=0.1, seed=5)
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all((a == b).all() for a, b in zip(first, second, strict=True))
+
+
+def test_it_learns() -> None:
+    before = trainer.evaluate(SPEC, START, X, Y)
+    after = trainer.evaluate(SPEC, trainer.train(SPEC, START, X, Y, Hyper(30, 10, 0.1, 5)), X, Y)
+    assert after.loss < before.loss / 2
+    assert after.accuracy > 0.9
+    assert after.samples == 53
+
+
+def test_again_gives_the_same_bits_and_another_seed_does_not() -> None:
+    first, other = (trainer.train(SPEC, START, X, Y, hyper) for hyper in (HYPER, Hyper(3, 10, 0.1, 6)))
+    assert same(first, trainer.train(SPEC, START, X, Y, HYPER))
+    assert not same(first, other)
+
+
+def test_another_process_gives_the_same_bits(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dmlworker.tests.test_trainer import *; from pathlib import Path;"
+        "Path(sys.argv[1]).write_bytes(trainer.pack(trainer.train(SPEC, START, X, Y, HYPER)))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "end")], check=True, capture_output=True)
+    assert same(trainer.unpack((tmp_path / "end").read_bytes()), trainer.train(SPEC, START, X, Y, HYPER))
+
+
+def test_steps_are_plain_sgd_with_the_partial_batch_weighed_by_its_size() -> None:
+    spec = models.spec(models.build((4,), 3, "linear", models.Statistics([0.0] * 4, [1.0] * 4)))
+    kernel, bias = (array.astype(np.float64) for array in trainer.initial_weights(spec, 3))
+    order = np.random.Generator(np.random.PCG64(9)).permutation(53)
+    for batch in (order[:40], order[40:]):  # 40 and 13 samples
+        logits = X[batch] @ kernel + bias
+        chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        error = (chances - np.eye(3)[Y[batch]]) / len(batch)
+        kernel, bias = kernel - 0.5 * X[batch].T @ error, bias - 0.5 * error.sum(axis=0)
+    trained = trainer.train(spec, trainer.initial_weights(spec, 3), X, Y, Hyper(1, 40, 0.5, 9))
+    np.testing.assert_allclose(trained[0], kernel, atol=1e-6)
+    np.testing.assert_allclose(trained[1], bias, atol=1e-6)
+
+
+def test_progress_counts_up_to_the_last_step() -> None:
+    seen: list[tuple[int, int, float]] = []
+    trainer.train(SPEC, START, X, Y, HYPER, lambda *report: seen.append(report))
+    assert seen[-1][:2] == (18, 18)
+    assert [step for step, _, _ in seen] == sorted({step for step, _, _ in seen})
+    assert all(np.isfinite(loss) for _, _, loss in seen)
+
+
+def test_what_progress_raises_ends_the_training_and_leaves_the_next_one_alone() -> None:
+    def stop(step: int, steps: int, loss: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        trainer.train(SPEC, START, X, Y, HYPER, stop)
+    assert same(trainer.train(SPEC, START, X, Y, HYPER), trainer.train(SPEC, START, X, Y, HYPER))
+
+
+def test_one_compilation_serves_every_shard_and_round() -> None:
+    trainer._program.cache_clear()
+    for size in (53, 30, 11):
+        trainer.train(SPEC, START, X[:size], Y[:size], HYPER)
+    program = trainer._program(models.spec_bytes(SPEC), 10, "<f4")
+    assert trainer._program.cache_info().misses == 1
+    assert program._run.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("weights", [START[:-1], [*START[:-1], np.zeros(4, np.float32)], []])
+def test_weights_of_another_model_are_refused(weights: list[np.ndarray]) -> None:
+    with pytest.raises(MalformedUpdate):
+        trainer.train(SPEC, weights, X, Y, HYPER)
+
+
+@pytest.mark.parametrize(("x", "y"), [(X[:, :3], Y), (X, Y[:5]), (X[:0], Y[:0]), (X, Y + 1), (X, Y - 1)])
+def test_data_that_does_not_fit_is_refused(x: np.ndarray, y: np.ndarray) -> None:
+    for call in (lambda: trainer.train(SPEC, START, x, y, HYPER), lambda: trainer.evaluate(SPEC, START, x, y)):
+        with pytest.raises(ValueError, match="fit the model|outside"):
+            call()
+
+
+def test_outputs_that_are_not_finite_count_as_wrong() -> None:
+    found = trainer.evaluate(SPEC, [np.full_like(array, 1e30) for array in START], X, Y)
+    assert found.correct == 0
+    assert found.loss == float("inf")
+
+
+def test_exported_files_open_in_plain_keras_with_raw_rows(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (20, 9, 9), dtype=np.uint8)
+    labels = (np.arange(20) % 2).astype(np.int32)
+    spec = models.spec(models.build((9, 9), 2))
+    weights = trainer.train(spec, trainer.initial_weights(spec, 1), images, labels, HYPER)
+    paths = trainer.export(spec, weights, tmp_path)
+    assert [path.name for path in paths] == ["model.json", "model.weights.h5", "model.keras"]
+    np.savez(tmp_path / "rows.npz", x=images)
+    code = (
+        "import keras, numpy as np, pathlib; x = np.load('rows.npz')['x'];"
+        "a = keras.models.load_model('model.keras');"
+        "b = keras.models.model_from_json(pathlib.Path('model.json').read_text());"
+        "b.load_weights('model.weights.h5');"
+        "p, q = a.predict(x), b.predict(x); assert (p == q).all(); print('RIGHT', *p.argmax(axis=1))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    guesses = [int(part) for part in done.stdout.split("RIGHT")[1].split()]
+    assert int((np.array(guesses) == labels).sum()) == trainer.evaluate(spec, weights, images, labels).correct
+
+
+def test_names_in_packed_weights_tell_the_layer() -> None:
+    assert b"000/mlp/hidden_1/kernel" in trainer.pack(START, SPEC)
+    assert same(trainer.unpack(trainer.pack(START, SPEC)), START)
