@@ -41,10 +41,15 @@ def join(user: User, user_name: str) -> Provider:
         raise Invalid("This user name is taken.") from None
 
 
-def deposit_call(provider: Provider) -> Call:
-    """The transaction that the provider's wallet signs: the exact deposit, naming this provider."""
+def deposit_call(provider: Provider, wallet: str) -> Call:
+    """The transaction that the provider's wallet signs: the exact deposit, naming this provider.
+
+    The wallet is remembered: somebody who copies the name out of the pool, to put their own wallet in its place, deposits
+    from another one.
+    """
     if provider.standing not in (Standing.PENDING, Standing.LEFT):
         raise Conflict(f"No deposit is due: you are {provider.get_standing_display()}.")
+    Provider.objects.filter(pk=provider.pk).update(deposit_from=wallet)
     return chain().register_call(provider.pk.bytes)
 
 
@@ -92,13 +97,13 @@ def event_seen(event: ChainEvent) -> None:
 
 
 def _registered(event: ChainEvent) -> None:
-    """Only a deposit that names the provider makes its wallet theirs: the wallet's own signature says so."""
+    """Only a deposit that names the provider, from the wallet it named, makes that wallet theirs."""
     provider = Provider.objects.filter(pk=event.case).first()
     if provider is None or provider.standing not in (Standing.PENDING, Standing.LEFT):
         return
     wallet, stake = event.args["provider"], event.args["stake"]
-    if Provider.objects.filter(wallet=wallet).exclude(pk=provider.pk).exists():
-        ledger.alarm("wallet of two providers", f"{wallet} deposited for {provider} too", case=provider.pk)
+    if wallet != provider.deposit_from or Provider.objects.filter(wallet=wallet).exclude(pk=provider.pk).exists():
+        ledger.alarm("stray deposit", f"{wallet} deposited for {provider}, whose wallet it is not", case=provider.pk)
         return
     fields = {"wallet": wallet, "deposit_gwei": stake, "deposit_tx": event.tx}
     change_standing(provider, Standing.ACTIVE, "deposit paid", **fields)

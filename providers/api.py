@@ -80,7 +80,7 @@ class DepositView(APIView):
         wallet = form.validated_data["wallet"]
         if Provider.objects.filter(wallet=wallet).exclude(pk=found.pk).exists():
             raise Conflict("This wallet belongs to another provider.")
-        return Response(prepared(actions.deposit_call(found), wallet))
+        return Response(prepared(actions.deposit_call(found, wallet), wallet))
 
 
 WorkerKey = inline_serializer("WorkerKey", {"key": serializers.CharField(help_text="Shown this once")})

@@ -130,7 +130,7 @@ def deposit(request: HttpRequest) -> HttpResponse:
     sender = _sender(request)
     if Provider.objects.filter(wallet=sender).exclude(user=cast(User, request.user)).exists():
         raise Conflict("This wallet belongs to another provider. Please choose another account in your wallet.")
-    return wallet_request(actions.deposit_call(own(request)), sender)
+    return wallet_request(actions.deposit_call(own(request), sender), sender)
 
 
 def _by_own_wallet(request: HttpRequest, prepare: Callable[[Provider], Call]) -> HttpResponse:

@@ -59,11 +59,11 @@ def _send(blob: Blob, wanted: str) -> HttpResponseBase:
         first, last = int(found[1]), min(int(found[2] or last), last)
         if first > last:
             return HttpResponse(status=416, headers={"Content-Range": f"bytes */{blob.size}"})
-    headers = {"Content-Length": str(last - first + 1), "Accept-Ranges": "bytes", "ETag": f'"{blob.sha256}"'}
+    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(last - first + 1), "Accept-Ranges": "bytes", "ETag": f'"{blob.sha256}"'}
     if found:
         headers["Content-Range"] = f"bytes {first}-{last}/{blob.size}"
     body = _chunks(blob.sha256, first, last - first + 1)
-    return StreamingHttpResponse(body, 206 if found else 200, headers=headers, content_type="application/octet-stream")
+    return StreamingHttpResponse(body, status=206 if found else 200, headers=headers)
 
 
 async def _chunks(sha256: str, first: int, count: int) -> AsyncIterator[bytes]:

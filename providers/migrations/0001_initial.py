@@ -23,6 +23,7 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ('user_name', models.CharField(max_length=30)),
                 ('wallet', models.CharField(blank=True, help_text="Set by the deposit's event", max_length=42, null=True, unique=True)),
+                ('deposit_from', models.CharField(blank=True, help_text='The wallet that said it would pay the deposit', max_length=42)),
                 ('standing', models.CharField(choices=[('pending', 'waiting for the deposit'), ('active', 'active'), ('exiting', 'leaving'), ('left', 'left'), ('accused', 'accused'), ('banned', 'banned')], default='pending', max_length=8)),
                 ('deposit_gwei', models.BigIntegerField(default=0)),
                 ('deposit_tx', models.CharField(blank=True, max_length=66)),

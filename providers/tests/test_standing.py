@@ -8,7 +8,7 @@ from contracts.devchain import mine_if_pending_finality
 from contracts.devchain import test_key as rich
 from dmlsite.errors import Conflict, Forbidden, Invalid
 from ledger import outbox
-from ledger.models import ChainEvent, ChainTx
+from ledger.models import Alarm, ChainEvent, ChainTx
 from ledger.scanner import Scanner
 from providers import actions
 from providers.models import Accusation, Provider, Standing
@@ -40,7 +40,7 @@ def read(chain):
 
 def deposited(chain, name: str, wallet) -> Provider:
     provider = join(name)
-    chain.send(actions.deposit_call(provider), wallet)
+    chain.send(actions.deposit_call(provider, wallet.address), wallet)
     read(chain)
     provider.refresh_from_db()
     return provider
@@ -62,7 +62,7 @@ def test_only_the_final_deposit_makes_a_provider_active(chain):
     provider = join("ada")
     with pytest.raises(Conflict, match="deposit is final"):
         actions.issue_key(provider)
-    chain.send(actions.deposit_call(provider), rich(2))
+    chain.send(actions.deposit_call(provider, rich(2).address), rich(2))
     Scanner(chain).scan()
     assert not ChainEvent.objects.filter(name="Registered").exists()
     read(chain)
@@ -73,18 +73,24 @@ def test_only_the_final_deposit_makes_a_provider_active(chain):
 
 
 def test_a_wallet_belongs_to_whom_its_own_transaction_names(chain):
-    """Naming somebody's wallet on the page gives nothing: the deposit carries the provider's id."""
-    mallory, ada = join("mallory"), deposited(chain, "ada", rich(2))
+    """Naming somebody's wallet gives nothing: the deposit names the provider. Nor does copying that name."""
+    mallory, ada = join("mallory"), join("ada")
+    actions.deposit_call(mallory, rich(2).address)
+    call = actions.deposit_call(ada, rich(2).address)
+    chain.send(call, rich(3))  # seen in the pool, and sent first from another wallet
+    chain.send(call, rich(2))
     read(chain)
-    mallory.refresh_from_db()
+    for provider in (ada, mallory):
+        provider.refresh_from_db()
     assert (mallory.standing, mallory.wallet) == (Standing.PENDING, None)
-    assert ada.wallet == rich(2).address
+    assert (ada.standing, ada.wallet) == (Standing.ACTIVE, rich(2).address)
+    assert Alarm.objects.get().case == ada.pk
 
 
 def test_a_deposit_of_another_size_is_refused(chain):
     from dataclasses import replace
 
-    call = actions.deposit_call(join("ada"))
+    call = actions.deposit_call(join("ada"), rich(2).address)
     with pytest.raises(Reverted, match="WrongDeposit"):
         chain.send(replace(call, value_gwei=call.value_gwei - 1), rich(2))
 
@@ -109,7 +115,7 @@ def test_accused_banned_and_never_back(chain):
     assert not ApiKey.objects.filter(user=cheat.user, revoked=None).exists()
     assert not actions.change_standing(cheat, Standing.ACTIVE, "please")
     with pytest.raises(Conflict):
-        actions.deposit_call(cheat)
+        actions.deposit_call(cheat, rich(2).address)
     assert [(event.old, event.new) for event in cheat.history.all()] == [
         ("pending", "active"),
         ("active", "accused"),
