@@ -94,6 +94,6 @@ def _labels(y: np.ndarray) -> list[str]:
         raise DatasetError("The array y must hold numbers or text.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise DatasetError("The array y holds a label that is missing.")
-    if y.dtype.kind == "b":
-        y = y.astype(np.uint8)
+    if y.dtype.kind == "b" or (y.dtype.kind == "f" and np.array_equal(y, np.trunc(y)) and np.abs(y).max() < 2**53):
+        y = y.astype(np.int64)
     return [str(label) for label in y.tolist()]

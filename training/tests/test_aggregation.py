@@ -1,0 +1,103 @@
+"""Averaging by hand, in any order, and the gate before it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.aggregation import MalformedUpdate, Mean, check, fedavg
+from training.aggregation.average import BLOCK
+
+Weights = list[np.ndarray]
+
+
+def f32(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def some(seed: int, size: int = 50) -> Weights:
+    random = np.random.Generator(np.random.PCG64(seed))
+    return [random.normal(size=(size, 3)).astype(np.float32), random.normal(size=3).astype(np.float32)]
+
+
+def same(first: Weights, second: Weights) -> bool:
+    return all((a == b).all() and a.dtype == b.dtype for a, b in zip(first, second, strict=True))
+
+
+def test_by_hand() -> None:
+    """From (1, 2), three samples at (2, 2) and one at (1, 6): (1 + 3/4, 2 + 4/4)."""
+    average = fedavg([f32(1, 2)], [([f32(2, 2)], 3), ([f32(1, 6)], 1)])
+    assert same(average, [f32(1.75, 3)])
+
+
+def test_mcmahans_formula_over_blocks_and_shapes() -> None:
+    start, updates = some(0, BLOCK), [(some(seed, BLOCK), seed * 10) for seed in (1, 2, 3)]
+    for index, average in enumerate(fedavg(start, updates)):
+        expected = sum(local[index].astype(np.float64) * samples for local, samples in updates) / 60
+        np.testing.assert_allclose(average, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_one_update_is_its_own_average_and_nothing_is_changed_in_place() -> None:
+    start, local = some(0), some(1)
+    assert same(fedavg(start, [(local, 7)]), local)
+    assert same(start, some(0))
+    assert same(local, some(1))
+
+
+@given(st.permutations(range(5)), st.lists(st.integers(1, 10**6), min_size=5, max_size=5))
+def test_arrival_order_does_not_matter_when_shards_are_added_in_order(arrival: list[int], sizes: list[int]) -> None:
+    arrived = {shard: some(shard + 1) for shard in arrival}
+    in_order = [(arrived[shard], sizes[shard]) for shard in sorted(arrived)]
+    expected = fedavg(some(0), [(some(shard + 1), sizes[shard]) for shard in range(5)])
+    assert same(fedavg(some(0), in_order), expected)
+
+
+def test_updates_are_taken_one_at_a_time() -> None:
+    alive = 0
+
+    def stream() -> Iterator[tuple[Weights, int]]:
+        nonlocal alive
+        for seed in range(10):
+            alive += 1
+            assert alive == 1
+            yield some(seed), 1
+            alive -= 1
+
+    fedavg(some(0), stream())
+
+
+def test_nothing_to_average_and_what_does_not_fit_are_refused() -> None:
+    for updates in ([], [(some(1), 0)], [(some(1), -1)], [(some(1, 49), 1)], [(some(1)[:1], 1)]):
+        with pytest.raises(ValueError, match="update"):
+            fedavg(some(0), updates)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no updates"):
+        Mean(some(0)).result()
+
+
+def test_the_gate_lets_an_update_through() -> None:
+    check(some(1), some(0))
+
+
+def with_value(value: float) -> Weights:
+    update = some(1)
+    update[0][3, 1] = value
+    return update
+
+
+MALFORMED = {
+    "too few arrays": some(1)[:1],
+    "too many arrays": [*some(1), f32(1)],
+    "another shape": [some(1)[0].T, some(1)[1]],
+    "another order": some(1)[::-1],
+    "float64": [array.astype(np.float64) for array in some(1)],
+    "NaN": with_value(np.nan),
+    "infinite": with_value(-np.inf),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_the_gate_refuses(what: str) -> None:
+    with pytest.raises(MalformedUpdate):
+        check(MALFORMED[what], some(0))
