@@ -44,7 +44,6 @@ class UserAdmin(DjangoUserAdmin):
     """Accounts are closed ("active" off), never deleted: money and history refer to them."""
 
     form, add_form = UserForm, NewUserForm
-    inlines = [ApiKeyInline]
     ordering = ["email"]
     list_display = ["email", "is_customer", "is_provider", "is_staff", "is_active", "date_joined"]
     list_filter = ["is_customer", "is_provider", "is_staff", "is_active", "date_joined"]
@@ -61,6 +60,9 @@ class UserAdmin(DjangoUserAdmin):
         """Only a superuser hands out rights."""
         rights = [] if request.user.is_superuser else ["is_staff", "is_superuser", "groups", "user_permissions"]
         return [*self.readonly_fields, *rights]
+
+    def get_inlines(self, request: HttpRequest, obj: User | None) -> list[type[ReadOnlyInline]]:
+        return [ApiKeyInline] if obj else []
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """An admin's account is a superuser's to change: whoever sets its password has its rights."""

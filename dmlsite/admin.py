@@ -93,6 +93,10 @@ class ReadOnlyInline(_NoEditing, admin.TabularInline):
     can_delete = False
     show_change_link = True
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """All of them, also where the row's owner can be edited."""
+        return list(self.fields)
+
 
 class ReadOnlyAdmin(_NoEditing, admin.ModelAdmin):
     """Rows can be read, searched and acted upon, never edited. `buttons` names the actions that a row's page offers."""

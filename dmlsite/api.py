@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from django.urls import include, path
+from django.urls import include, path, re_path
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.permissions import AllowAny
@@ -24,12 +24,10 @@ class NoSuchEndpoint(APIView):
 
 
 urlpatterns = [
-    path(
-        "schema/", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[AllowAny]), name="schema"
-    ),
+    path("schema/", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[AllowAny])),
     path("v1/", include("accounts.api")),
     path("v1/", include("providers.api")),
     path("v1/", include("tickets.api")),
     path("v1/", include("training.api")),
-    path("<path:rest>", NoSuchEndpoint.as_view()),
+    re_path("", NoSuchEndpoint.as_view()),
 ]

@@ -114,6 +114,13 @@ class TransferAdmin(ExportAdmin):
         "key": lambda row: row.key,
     }
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        context = {"subtitle": f"{self.moved(row)} {row.debit} → {row.credit}"} if row else {}  # str(row) has no units
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+
     @admin.display(description="amount", ordering="amount")
     def moved(self, row: Transfer) -> str:
         return amount(row.amount, row.currency)

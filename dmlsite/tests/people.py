@@ -12,8 +12,9 @@ from accounts.models import User
 PASSWORD = "correct-horse-42"
 
 
-def person(name: str, **fields: Any) -> User:
-    return User.objects.create_user(f"{name}@example.org", PASSWORD, **fields)
+def person(name: str, password: str | None = None, **fields: Any) -> User:
+    """An account; without a password, since hashing one is meant to be slow, and few tests log in."""
+    return User.objects.create_user(f"{name}@example.org", password, **fields)
 
 
 def api(user: User | None = None) -> APIClient:

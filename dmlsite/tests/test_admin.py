@@ -1,0 +1,92 @@
+"""What holds for every page of the admin."""
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Permission
+from django.urls import reverse
+from rest_framework.authtoken.models import TokenProxy
+
+from accounts.models import User
+from dmlsite.admin import ReadOnlyAdmin
+from dmlsite.tests.people import admin_client, person
+from dmlsite.tests.rows import PAID, SETTLED, everything
+
+pytestmark = pytest.mark.django_db
+MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
+READ_ONLY = [model for model in MODELS if isinstance(admin.site._registry[model], ReadOnlyAdmin)]
+NAMES = {model: model._meta.label for model in MODELS}
+
+
+def url(model, what, *args, **query):
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{what}", args=args, query=query)
+
+
+@pytest.fixture
+def ticket():
+    return everything()
+
+
+@pytest.mark.parametrize("model", MODELS, ids=NAMES.get)
+def test_every_list_and_every_row_loads_and_can_be_searched(ticket, model):
+    client = admin_client()
+    assert model.objects.exists(), "rows.everything() should make one"
+    page = client.get(url(model, "changelist"))
+    assert page.status_code == 200
+    for row in model.objects.all():
+        answer = client.get(url(model, "change", row.pk))
+        assert answer.status_code == 200
+        for text in (page.content.decode(), answer.content.decode()):
+            assert "130000" not in text and "1000000" not in text, "amounts are shown in units"
+            assert "micro" not in text and "wei</" not in text
+    if admin.site._registry[model].search_fields:
+        for term in (ticket.pk, PAID, SETTLED, "provider@example.org", "gpu-farm"):
+            assert client.get(url(model, "changelist", q=term)).status_code == 200
+
+
+@pytest.mark.parametrize("model", READ_ONLY, ids=NAMES.get)
+def test_nothing_can_be_added_changed_or_deleted(ticket, model):
+    client, row = admin_client(), model.objects.first()
+    before = list(model.objects.values())
+    assert client.post(url(model, "add"), {}).status_code == 403
+    assert client.post(url(model, "change", row.pk), {"state": "final", "_save": "1"}).status_code == 403
+    assert client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    client.post(url(model, "changelist"), {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"})
+    assert list(model.objects.values()) == before
+
+
+def test_money_statuses_and_standing_are_read_only():
+    names = {model._meta.label for model in MODELS} - {model._meta.label for model in READ_ONLY}
+    assert names == {"accounts.User", "auth.Group"}
+
+
+def test_the_tokens_of_others_are_nobodys_to_read():
+    assert TokenProxy not in MODELS
+
+
+@pytest.mark.parametrize("model", MODELS, ids=NAMES.get)
+def test_who_is_no_admin_is_sent_to_the_login(client, ticket, model):
+    for user in (None, person("outsider", is_customer=True, is_provider=True)):
+        if user:
+            client.force_login(user)
+        answer = client.get(url(model, "change", model.objects.first().pk))
+        assert answer.status_code == 302 and answer.url.startswith(reverse("admin:login"))
+
+
+@pytest.mark.parametrize("model", READ_ONLY, ids=NAMES.get)
+def test_an_admin_who_may_only_look_is_offered_no_action(ticket, model):
+    client = admin_client(is_superuser=False)
+    name = f"view_{model._meta.model_name}"
+    allowed = Permission.objects.get(codename=name, content_type__app_label=model._meta.app_label)
+    User.objects.get(is_staff=True).user_permissions.add(allowed)
+    answer = client.get(url(model, "change", model.objects.first().pk))
+    assert answer.status_code == 200
+    assert answer.context["buttons"] == []
+    for action in admin.site._registry[model].buttons:
+        form = {"action": action, "_selected_action": model.objects.first().pk, "reason": "because"}
+        before = list(model.objects.values())
+        client.post(url(model, "changelist"), form)
+        assert list(model.objects.values()) == before
+
+
+def test_the_site_is_called_dml():
+    assert "DML" in admin_client().get(reverse("admin:index")).content.decode()

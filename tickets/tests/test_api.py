@@ -1,0 +1,209 @@
+"""Ordering, paying, uploading, cancelling and downloading over the API: customer, outsider, stranger."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.utils import timezone
+
+from contracts.chain import Call
+from contracts.devchain import test_key as rich
+from dmlsite.tests.people import api, counted_afresh, person, problem  # noqa: F401
+from ledger.models import ChainTx
+from tickets import actions
+from tickets.models import Status, Ticket
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("counted_afresh")]
+ORDER = {"file_name": "cells.csv", "file_size": 1_250_000, "payer": rich(1).address}
+QUOTES, TICKETS = "/api/v1/quotes", "/api/v1/tickets"
+PARTS = [
+    ("get", ""),
+    ("post", "/payment"),
+    ("post", "/file"),
+    ("put", "/file"),
+    ("post", "/cancel"),
+    ("get", "/artifacts"),
+]
+
+
+@pytest.fixture(autouse=True)
+def files(settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path / "files"
+
+
+@pytest.fixture
+def customer():
+    return person("customer", is_customer=True)
+
+
+def make(customer, status=Status.QUOTED, **fields) -> Ticket:
+    soon = timezone.now() + timedelta(days=1)
+    fields = {
+        "file_name": "a.csv",
+        "file_size": 10,
+        "price": 10_000,
+        "payer": rich(1).address,
+        "signature": b"",
+    } | fields
+    return Ticket.objects.create(customer=customer, status=status, pay_by=soon, settle_by=soon, **fields)
+
+
+def at(ticket, part="") -> str:
+    return f"{TICKETS}/{ticket.pk}{part}"
+
+
+def file(size=10, name="a.csv"):
+    return {"file": SimpleUploadedFile(name, b"x" * size)}
+
+
+# --- Who may ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("method", "part"), PARTS)
+def test_a_stranger_is_told_to_log_in(customer, method, part):
+    problem(getattr(api(), method)(at(make(customer), part)), 401)
+
+
+@pytest.mark.parametrize(("method", "part"), PARTS)
+def test_somebody_elses_ticket_does_not_exist(customer, method, part):
+    ticket, outsider = make(customer, Status.PAID), api(person("outsider", is_customer=True))
+    told = problem(getattr(outsider, method)(at(ticket, part)), 404)
+    ticket.pk = uuid4()
+    assert problem(getattr(outsider, method)(at(ticket, part)), 404) == told
+    assert Ticket.objects.get().status == Status.PAID
+
+
+def test_everybody_lists_their_own_newest_first(customer):
+    older, newer = make(customer), make(customer)
+    make(person("outsider"))
+    assert [row["id"] for row in api(customer).get(TICKETS).json()] == [str(newer.pk), str(older.pk)]
+    assert [row["id"] for row in api(customer).get(TICKETS + "?limit=1&offset=1").json()] == [str(older.pk)]
+    problem(api(customer).get(TICKETS + "?limit=1000"), 422)
+    problem(api().get(TICKETS), 401)
+    problem(api().post(QUOTES, ORDER), 401)
+
+
+# --- Ordering ---------------------------------------------------------------------------------------------------------
+def test_a_quote_is_priced_in_dml_and_its_transaction_pays(chain, customer):
+    from ledger.gateway import key
+
+    answer = api(customer).post(QUOTES, ORDER | {"rounds": 3, "payer": rich(1).address.lower()})
+    assert answer.status_code == 201
+    ticket = answer.json()
+    assert (ticket["price"], ticket["price_micro"], ticket["status"], ticket["rounds"]) == (
+        "0.13",
+        130_000,
+        "quoted",
+        3,
+    )
+    assert [event["kind"] for event in ticket["events"]] == ["quoted"]
+    assert ticket["payment"] == api(customer).post(f"{TICKETS}/{ticket['id']}/payment").json()
+    call = ticket["payment"]
+    assert call["from"] == rich(1).address
+    chain.send(chain.transfer_call(rich(1).address, 130_000), key("admin"))
+    chain.send(Call(call["to"], call["data"], int(call["value"], 16)), rich(1))
+    assert chain.escrowed() == 130_000
+
+
+def test_a_provider_who_orders_becomes_a_customer_too(chain):
+    user = person("provider", is_provider=True)
+    assert api(user).post(QUOTES, ORDER).status_code == 201
+    user.refresh_from_db()
+    assert user.is_customer and user.is_provider
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("file_size", 0),
+        ("file_size", -1),
+        ("file_size", "many"),
+        ("file_name", ""),
+        ("file_name", "x" * 201),
+        ("payer", "0x12"),
+        ("rounds", 0),
+        ("rounds", 101),
+        ("epochs", 51),
+        ("batch_size", 0),
+        ("learning_rate", 0),
+        ("learning_rate", "nan"),
+        ("learning_rate", "inf"),
+        ("model_kind", "transformer"),
+        ("target", "x" * 201),
+    ],
+)
+def test_an_order_that_cannot_be_is_422_names_the_field_and_leaves_no_ticket(customer, name, value):
+    assert list(problem(api(customer).post(QUOTES, ORDER | {name: value}), 422)["errors"]) == [name]
+    assert not Ticket.objects.exists()
+
+
+def test_a_file_beyond_the_limit_is_not_quoted(customer, settings):
+    assert "larger than" in problem(api(customer).post(QUOTES, ORDER | {"file_size": 10**30}), 422)["detail"]
+
+
+def test_what_is_no_json_is_400_and_a_wrong_method_is_405(customer):
+    problem(api(customer).generic("POST", QUOTES, "{", content_type="application/json"), 400)
+    problem(api(customer).delete(QUOTES), 405)
+    problem(api(customer).post(QUOTES, "x", content_type="text/plain"), 415)
+
+
+@pytest.mark.parametrize("status", [Status.PAID, Status.EXPIRED, Status.SETTLED])
+def test_only_a_quoted_ticket_is_to_be_paid(customer, status):
+    problem(api(customer).post(at(make(customer, status), "/payment")), 409)
+
+
+# --- Uploading --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", ["post", "put"])
+def test_a_paid_ticket_takes_one_file(customer, method):
+    ticket = make(customer, Status.PAID)
+    answer = getattr(api(customer), method)(at(ticket, "/file"), file(), format="multipart")
+    assert answer.status_code == 200, answer.content
+    assert answer.json()["status"] == "uploaded"
+    problem(api(customer).post(at(ticket, "/file"), file(), format="multipart"), 409)
+    assert Ticket.objects.get().dataset.size == 10
+
+
+@pytest.mark.parametrize(
+    "refused", [file(0), file(11), file(5, "x" * 220 + ".csv"), {}], ids=["empty", "large", "name", "none"]
+)
+def test_a_refused_file_costs_nothing_and_the_right_one_may_follow(customer, refused):
+    ticket = make(customer, Status.PAID)
+    problem(api(customer).post(at(ticket, "/file"), refused, format="multipart"), 422)
+    assert api(customer).post(at(ticket, "/file"), file(), format="multipart").status_code == 200
+
+
+def test_nothing_is_uploaded_before_the_payment_is_final(customer):
+    problem(api(customer).post(at(make(customer), "/file"), file(), format="multipart"), 409)
+
+
+# --- The end ----------------------------------------------------------------------------------------------------------
+def test_cancelling_before_payment_costs_nothing(customer):
+    ticket = make(customer)
+    assert api(customer).post(at(ticket, "/cancel")).json()["status"] == "expired"
+    assert not ChainTx.objects.exists()
+
+
+def test_cancelling_after_payment_gives_everything_back_once(chain, customer):
+    ticket = make(customer, Status.PAID)
+    assert api(customer).post(at(ticket, "/cancel")).json()["status"] == "refunded"
+    problem(api(customer).post(at(ticket, "/cancel")), 409)
+    assert ChainTx.objects.get().key == f"refund:{ticket.pk}"
+
+
+def test_a_training_ticket_cannot_be_cancelled(customer):
+    problem(api(customer).post(at(make(customer, Status.TRAINING), "/cancel")), 409)
+
+
+def test_artifacts_come_with_links_that_open(customer):
+    ticket = make(customer, Status.SETTLED)
+    assert api(customer).get(at(ticket, "/artifacts")).json() == []
+    actions.store_artifact(ticket, "model.json", ContentFile(b"{}"))
+    [row] = api(customer).get(at(ticket, "/artifacts")).json()
+    assert (row["name"], row["size"]) == ("model.json", 2)
+    assert api().get(row["url"]).status_code == 200
+
+
+def test_the_timeline_names_no_admin(customer):
+    ticket = make(customer)
+    actions.note(ticket, "error", "something broke", actor="boss@example.org")
+    assert b"boss@example.org" not in api(customer).get(at(ticket)).content
