@@ -23,8 +23,7 @@ from django.utils.html import format_html
 from django_dramatiq.models import Task
 from rest_framework.authtoken.models import TokenProxy
 
-from contracts.chain import ChainError
-from dmlsite.errors import DomainError, message
+from dmlsite.errors import message, status_of
 from dmlsite.limits import throttle
 
 Action = Callable[[Any, HttpRequest, QuerySet[Any]], HttpResponse | None]
@@ -124,7 +123,9 @@ class ReadOnlyAdmin(_NoEditing, admin.ModelAdmin):
                 with transaction.atomic():
                     do(row)
                     self.log_change(request, row, what)
-            except (DomainError, ChainError) as error:
+            except Exception as error:
+                if status_of(error) is None:
+                    raise
                 self.message_user(request, f"{row}: {message(error)}", messages.ERROR)
             else:
                 self.message_user(request, f"{row}: {what}", messages.SUCCESS)

@@ -85,7 +85,7 @@ class Quoted(Whole):
 
 
 class Upload(serializers.Serializer[Any]):
-    file = serializers.FileField(max_length=200, allow_empty_file=True)  # the action says what is wrong with an empty one
+    file = serializers.FileField(max_length=200, allow_empty_file=True)  # of an empty one the action says why not
 
 
 class Download(serializers.ModelSerializer[Artifact]):
