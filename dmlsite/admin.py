@@ -46,13 +46,14 @@ admin.site.login = _login  # type: ignore[method-assign]
 
 
 # --- What is shown ----------------------------------------------------------------------------------------------------
-def tx_link(tx: str) -> str:
-    """A transaction's hash, linked to the explorer if the installation has one."""
+def tx_link(tx: str, shown: int = 66) -> str:
+    """A transaction's hash, its first characters at least, linked to the explorer if the installation has one."""
     if not tx:
         return "–"
-    if not settings.CHAIN_EXPLORER:
-        return format_html("<code>{}</code>", tx)
-    return format_html('<a href="{}/tx/{}" rel="noreferrer"><code>{}</code></a>', settings.CHAIN_EXPLORER, tx, tx)
+    text = tx if len(tx) <= shown else f"{tx[:shown]}…"
+    code = format_html('<code title="{}">{}</code>', tx, text)
+    url = f"{settings.CHAIN_EXPLORER}/tx/{tx}"
+    return format_html('<a href="{}" rel="noreferrer">{}</a>', url, code) if settings.CHAIN_EXPLORER else code
 
 
 def page_link(found: Model | None, text: str = "") -> str:

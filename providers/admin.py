@@ -1,13 +1,12 @@
 """Moderation of providers: look at the evidence, accuse, lift; each with a reason that is kept."""
 
-from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
 from django.utils.timesince import timeuntil
 
@@ -158,15 +157,9 @@ class AccusationAdmin(ReadOnlyAdmin):
 
     @admin.display(description="evidence: failed replays")
     def replays(self, row: Accusation) -> str:
-        """A table of what training noted: two replays of the same work, each too far from what was claimed."""
-        found: list[dict[str, Any]] = row.evidence.get("replays", [])
-        if not found:
-            return "none: an admin decided"
-        heads = list(found[0])
-        head = format_html_join("", "<th>{}</th>", ((name.replace("_", " "),) for name in heads))
-        lines = [format_html_join("", "<td>{}</td>", ((replay.get(name, ""),) for name in heads)) for replay in found]
-        body = format_html_join("", "<tr>{}</tr>", ((line,) for line in lines))
-        return format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, body)
+        """What training noted: two replays of the same work, each too far from what was claimed."""
+        found = row.evidence.get("replays", [])
+        return format_html_join("", "{}", ((pretty(replay),) for replay in found)) or "none: an admin decided"
 
     @admin.display(description="evidence: the rest")
     def what_else(self, row: Accusation) -> str:

@@ -22,6 +22,9 @@ REFUND = (
     "The customer gets a mail and sees your reason."
 )
 
+SHORT = 12
+"""Characters of a hash in the timeline; the whole one shows under the mouse and on the transaction's page."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -75,13 +78,13 @@ def _attempts(ticket: Ticket) -> Iterator[Moment]:
             "not mined yet" if row.fee_gwei is None else f"fee {amount(row.fee_gwei, Currency.COIN)}, block {row.block}"
         )
         text = f"{row.tx.verb}, nonce {row.tx.nonce}: sent {row.broadcasts} times; {fee}. {row.error}"
-        yield Moment(row.created, "chain: attempt", text, link=tx_link(row.hash), wrong=bool(row.error))
+        yield Moment(row.created, "chain: attempt", text, link=tx_link(row.hash, SHORT), wrong=bool(row.error))
 
 
 def _chain_events(ticket: Ticket) -> Iterator[Moment]:
     for row in ChainEvent.objects.filter(case=ticket.pk):
         said = ", ".join(f"{name} {value}" for name, value in readable(row).items() if name != "ticket")
-        yield Moment(row.seen, f"chain: {row.name}", f"block {row.block}: {said}", link=tx_link(row.tx))
+        yield Moment(row.seen, f"chain: {row.name}", f"block {row.block}: {said}", link=tx_link(row.tx, SHORT))
 
 
 def _alarms(ticket: Ticket) -> Iterator[Moment]:
