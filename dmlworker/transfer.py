@@ -12,7 +12,6 @@ from dmlworker.cache import Cache
 from dmlworker.protocol import Blob, blob_path
 
 TRIES = 6
-_CHUNK = 1 << 20
 
 
 class TransferError(Exception):
@@ -67,7 +66,8 @@ async def _download(http: httpx.AsyncClient, blob: Blob, path: Path) -> None:
 
 
 async def _append(http: httpx.AsyncClient, blob: Blob, path: Path, have: int) -> None:
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    # Not compressed: the hash, the size and the range are those of the bytes themselves.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     async with http.stream("GET", blob_path(blob.sha256), headers=headers) as response:
         if response.status_code == 416:
             path.unlink(missing_ok=True)
@@ -75,7 +75,8 @@ async def _append(http: httpx.AsyncClient, blob: Blob, path: Path, have: int) ->
         resumed = response.status_code == 206
         with path.open("ab" if resumed else "wb") as file:
             size = have if resumed else 0
-            async for chunk in response.aiter_bytes(_CHUNK):
+            # As they come, so that what came before a break is kept.
+            async for chunk in response.aiter_bytes():
                 size += len(chunk)
                 if size > blob.size:
                     raise TransferError(f"{blob.sha256[:12]} is larger than was said")

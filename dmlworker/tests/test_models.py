@@ -89,7 +89,9 @@ OTHERS = {
     "a lambda": changed(**LAMBDA),
     "a layer of someone's own": changed(class_name="Mine", module="evil", config={}, registered_name="evil>Mine"),
     "a foreign module": changed(class_name="Dense", module="os", config={"units": 2}, registered_name=None),
-    "a foreign name": changed(class_name="Dense", module="keras.layers", config={"units": 2}, registered_name="a>Dense"),
+    "a foreign name": changed(
+        class_name="Dense", module="keras.layers", config={"units": 2}, registered_name="a>Dense"
+    ),
     "something hidden in a field": with_dense(kernel_initializer=LAMBDA),
     "a function by name": with_dense(activation="os.system"),
     "state of its own": changed(class_name="BatchNormalization", module="keras.layers", config={}),

@@ -1,0 +1,494 @@
+"""The worker against a small platform that breaks in every way: work is done once, and told in the end."""
+
+import asyncio
+import errno
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from dmlworker import cheats, client, models, protocol, trainer, transfer
+from dmlworker.cache import Cache
+from dmlworker.client import Refused, Settings, Worker
+from dmlworker.display import Display, display
+from dmlworker.protocol import Accept, Ack, Cancel, Commit, Decline, Heartbeat, Hello, Hyper, Progress
+from dmlworker.tests.platform import KEY, Platform, serving
+
+X = np.random.Generator(np.random.PCG64(0)).normal(size=(60, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int32)
+SPEC = models.spec(models.build((4,), 2, "mlp", models.statistics(X)))
+START = trainer.initial_weights(SPEC, 1)
+HYPER = Hyper(2, 10, 0.1, 3)
+LONG = Hyper(1000, 1, 0.001, 3)
+"""Minutes of work."""
+SHARD = save({"x": X, "y": Y})
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks are short, and TensorFlow, which other tests have started, keeps its threads."""
+    monkeypatch.setattr(transfer, "backoff", lambda *_: 0.01)
+    monkeypatch.setattr(client, "backoff", lambda *_: 0.01)
+    monkeypatch.setattr(trainer, "threads", lambda n: None)
+
+
+class Lines(Display):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+def settings(platform: Platform | str, cache: Path, key: str = KEY) -> Settings:
+    return Settings(platform if isinstance(platform, str) else platform.url, key, cache, 1)
+
+
+@asynccontextmanager
+async def working(platform: Platform, cache: Path, kind: type[Worker] = Worker) -> AsyncIterator[Lines]:
+    with Lines() as lines:
+        worker = kind(settings(platform, cache), lines)
+        running = asyncio.create_task(worker.run())
+        try:
+            yield lines
+        finally:
+            worker.stop()
+            await asyncio.wait_for(running, 30)
+
+
+def offered(platform: Platform, hyper: Hyper = HYPER, spec: bytes | None = None, round_: int = 1) -> protocol.Offer:
+    return platform.offer(spec or models.spec_bytes(SPEC), trainer.pack(START), SHARD, hyper, round_)
+
+
+def honest() -> bytes:
+    return trainer.pack(trainer.train(SPEC, START, X, Y, HYPER))
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(120):
+            await scenario()
+
+    asyncio.run(limited())
+
+
+def test_a_lease_from_offer_to_ack(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path) as lines:
+            offer = offered(platform)
+            commit: Commit = await platform.hears(Commit)
+            assert platform.blobs[commit.sha256] == honest()
+            assert commit.lease == offer.lease
+            kinds = [type(message) for message in platform.heard if not isinstance(message, Heartbeat)]
+            assert kinds[:2] == [Hello, Accept]
+            assert kinds[-1] is Commit
+            assert Progress in kinds
+            while "done" not in lines.text:
+                await asyncio.sleep(0.01)
+            assert "Connected" in lines.text
+
+    run(scenario)
+
+
+def test_the_same_work_is_answered_from_the_disk_even_by_a_new_process(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            for attempt in (1, 2):
+                offered(platform)
+                async with working(platform, tmp_path):
+                    await platform.hears(Commit, attempt)
+            first, second = [message for message in platform.heard if isinstance(message, Commit)]
+            assert first == second
+            assert platform.count(Progress) == 1  # trained once
+            assert sum(method == "GET" for method, _, _ in platform.requests) == 3
+
+    run(scenario)
+
+
+def test_a_broken_connection_does_not_interrupt_the_training(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path) as lines:
+            offered(platform, Hyper(300, 10, 0.01, 3))
+            await platform.hears(Progress)
+            await platform.hang_up()
+            await platform.hears(Accept, 2)  # offered again: still at it
+            await platform.hears(Commit)
+            assert platform.count(Hello) == 2
+            assert lines.text.count("training") == 1
+            assert "trying again" in lines.text
+
+    run(scenario)
+
+
+def test_a_commit_that_was_lost_is_said_again(tmp_path: Path) -> None:
+    class Deaf(Platform):
+        pass
+
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            offer = offered(platform)
+            await platform.hears(Commit)
+            platform.offers = [offer]  # as if it had not been heard
+            await platform.hang_up()
+            assert (await platform.hears(Commit, 2)).lease == offer.lease
+
+    run(scenario)
+
+
+def test_heartbeats_go_on_while_it_trains(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            offered(platform, LONG)
+            await platform.hears(Progress)
+            before = platform.count(Heartbeat)
+            await platform.hears(Heartbeat, before + 2, seconds=10)
+            assert platform.count(Commit) == 0
+
+    run(scenario)
+
+
+def test_reports_come_at_most_twice_a_second(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            offered(platform, LONG)
+            await platform.hears(Progress)
+            before = platform.count(Progress)
+            await asyncio.sleep(2)
+            assert platform.count(Progress) - before <= 5
+
+    run(scenario)
+
+
+def test_cancel_ends_the_work_and_the_next_lease_is_served(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path) as lines:
+            offer = offered(platform, LONG)
+            await platform.hears(Progress)
+            await platform.say(Cancel(offer.lease, "closed"))
+            await platform.say(offered(platform, round_=2))
+            commit = await platform.hears(Commit)
+            assert commit.lease.round == 2
+            assert "no longer wanted (closed)" in lines.text
+
+    run(scenario)
+
+
+def test_leases_wait_their_turn_and_can_be_withdrawn_before_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            first = offered(platform, Hyper(200, 10, 0.01, 3))
+            await platform.hears(Accept)
+            await platform.say(second := offered(platform, round_=2))
+            await platform.say(offered(platform, Hyper(1, 10, 0.1, 3), round_=3))
+            await platform.say(Cancel(second.lease))
+            assert (await platform.hears(Commit)).lease == first.lease
+            assert (await platform.hears(Commit, 2)).lease.round == 3
+
+    run(scenario)
+
+
+def test_a_download_that_breaks_is_resumed_where_it_broke(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            breaks = iter([1000])
+            platform.damage = lambda sha256, data: data[: next(breaks, None)]
+            offered(platform)
+            commit = await platform.hears(Commit)
+            assert platform.blobs[commit.sha256] == honest()
+            assert "bytes=1000-" in [span for _, _, span in platform.requests]
+
+    run(scenario)
+
+
+def test_a_blob_damaged_on_the_way_is_fetched_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            damages = iter([b"\0"])
+            platform.damage = lambda sha256, data: next(damages, data[:1]) + data[1:]
+            offered(platform)
+            commit = await platform.hears(Commit)
+            assert platform.blobs[commit.sha256] == honest()
+
+    run(scenario)
+
+
+def test_a_damaged_cache_is_noticed(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    blob = cache.put(b"good")
+    (tmp_path / "blobs" / blob.sha256).write_bytes(b"evil")
+    assert cache.get(blob) is None
+    assert cache.get(cache.put(b"good")) == b"good"
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
+    import os
+
+    cache = Cache(tmp_path)
+    old, new = cache.put(b"o" * 100), cache.put(b"n" * 100)
+    os.utime(tmp_path / "blobs" / old.sha256, (1, 1))
+    cache.prune(150)
+    assert cache.get(old) is None
+    assert cache.get(new) == b"n" * 100
+
+
+def declined(tmp_path: Path, prepare: Callable[[Platform], object], reason: str) -> None:
+    """The lease is declined for `reason`, and the worker goes on."""
+
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            prepare(platform)
+            assert reason in (await platform.hears(Decline)).reason
+            platform.damage, platform.put_statuses = lambda sha256, data: data, []
+            await platform.say(offered(platform, round_=2))
+            assert (await platform.hears(Commit)).lease.round == 2
+
+    run(scenario)
+
+
+def test_a_blob_that_stays_damaged_is_declined(tmp_path: Path) -> None:
+    def prepare(platform: Platform) -> None:
+        platform.damage = lambda sha256, data: b"\0" * len(data)
+        offered(platform)
+
+    declined(tmp_path, prepare, "another hash")
+
+
+def test_a_blob_that_is_not_there_is_declined(tmp_path: Path) -> None:
+    def prepare(platform: Platform) -> None:
+        del platform.blobs[offered(platform).shard.sha256]
+
+    declined(tmp_path, prepare, "not there")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reason"), [([413], "too large"), ([503] * 6, "answered 503"), ([422] * 6, "422")]
+)
+def test_an_update_that_is_not_taken_is_declined(tmp_path: Path, statuses: list[int], reason: str) -> None:
+    def prepare(platform: Platform) -> None:
+        platform.put_statuses = statuses
+        offered(platform)
+
+    declined(tmp_path, prepare, reason)
+
+
+def test_a_model_that_is_refused_is_declined(tmp_path: Path) -> None:
+    declined(tmp_path, lambda platform: offered(platform, spec=b'{"class_name":"Lambda"}'), "chain of layers")
+
+
+def test_a_full_disk_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Cache.put
+    full = iter([OSError(errno.ENOSPC, "No space left on device")])
+
+    def failing(cache: Cache, data: bytes) -> protocol.Blob:
+        if error := next(full, None):
+            raise error
+        return put(cache, data)
+
+    monkeypatch.setattr(Cache, "put", failing)
+    declined(tmp_path, offered, "No space left")
+
+
+def test_a_busy_platform_gets_the_update_at_the_next_try(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            platform.put_statuses = [503, 422, 429]
+            offered(platform)
+            await platform.hears(Commit)
+
+    run(scenario)
+
+
+def test_a_refused_update_is_computed_anew_when_offered_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path) as lines:
+            offer = offered(platform)
+            commit = await platform.hears(Commit)
+            await asyncio.sleep(0.1)
+            platform.offers = [offer]
+            await platform.say(offer)
+            await platform.hears(Commit, 2)
+            await platform.say(Ack(offer.lease, False, "too late"))
+            while "refused (too late)" not in lines.text:
+                await asyncio.sleep(0.01)
+            del platform.blobs[commit.sha256]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (protocol.CLOSE_BAD_KEY, "does not accept this key"),
+        (protocol.CLOSE_BANNED, "does not let this provider work"),
+        (protocol.CLOSE_TOO_OLD, "Upgrade this worker"),
+    ],
+)
+def test_final_refusals_end_the_worker_with_the_reason(tmp_path: Path, code: int, message: str) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            platform.close_with = code
+            with pytest.raises(Refused, match=message):
+                await Worker(settings(platform, tmp_path), Lines()).run()
+
+    run(scenario)
+
+
+def test_a_wrong_key_and_a_newer_platform_are_final_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            with pytest.raises(Refused, match="does not accept this key"):
+                await Worker(settings(platform, tmp_path, "wrong"), Lines()).run()
+            platform.frames = ['{"v":2,"type":"welcome"}']
+            with pytest.raises(Refused, match="version 2"):
+                await Worker(settings(platform, tmp_path), Lines()).run()
+
+    run(scenario)
+
+
+def test_nonsense_from_the_platform_is_survived(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            platform.frames = ["nonsense"]
+            async with working(platform, tmp_path) as lines:
+                await platform.hears(Hello, 2)
+                platform.frames = []
+                offered(platform)
+                await platform.hears(Commit)
+                assert "don't understand" in lines.text
+
+    run(scenario)
+
+
+def test_an_unreachable_platform_is_tried_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        platform = Platform()
+        platform.url = url
+        async with working(platform, tmp_path) as lines:
+            while lines.text.count("Can't reach") < 3:
+                await asyncio.sleep(0.01)
+
+    run(scenario)
+
+
+def test_the_wait_grows_has_chance_in_it_and_an_end() -> None:
+    import importlib
+
+    backoff = importlib.reload(transfer).backoff
+    waits = [[backoff(attempt, 60) for _ in range(50)] for attempt in (0, 3, 20)]
+    assert all(0.25 <= wait <= 0.5 for wait in waits[0])
+    assert all(2 <= wait <= 4 for wait in waits[1])
+    assert all(30 <= wait <= 60 for wait in waits[2])
+    assert len(set(waits[0])) > 1
+
+
+@pytest.mark.parametrize("mode", sorted(cheats.MODES))
+def test_cheats_send_something_else(tmp_path: Path, mode: str) -> None:
+    from training.evidence import agrees, compare
+
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path, cheats.cheating(mode)):
+            offered(platform)
+            commit = await platform.hears(Commit)
+            claimed = trainer.unpack(platform.blobs[commit.sha256])
+            assert not agrees(compare(START, claimed, trainer.unpack(honest())))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("server", ["dml.example.org", "ftp://dml.example.org", "", "http://"])
+def test_an_address_must_be_one(server: str) -> None:
+    with pytest.raises(ValueError, match="no address of a platform"):
+        Settings(server, KEY, Path(), 1)
+
+
+@pytest.mark.parametrize("key", ["", "two words", "a\nb", "ключ"])
+def test_a_key_must_be_one_and_is_never_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="no API key"):
+        Settings("http://localhost", key, Path(), 1)
+    assert KEY not in repr(Settings("http://localhost", KEY, Path(), 1))
+
+
+def test_addresses() -> None:
+    secure, plain = (
+        Settings("https://dml.example.org/", KEY, Path(), 1),
+        Settings("http://127.0.0.1:8000", KEY, Path(), 1),
+    )
+    assert secure.socket == "wss://dml.example.org/ws/worker/"
+    assert plain.socket == "ws://127.0.0.1:8000/ws/worker/"
+    assert (secure.local, plain.local) == (False, True)
+
+
+def test_lines_without_a_terminal_and_a_bar_with_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lease = protocol.Lease("run-1", 1, 0, 1)
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal, raising=False)
+        with display() as shown:
+            shown.progress(lease, 1, 4, 0.5)
+            shown.say("hello [world]")
+            shown.finished()
+        assert "hello [world]" in capsys.readouterr().out
+
+
+# --- The command line, as a process -----------------------------------------------------------------------------------
+async def command(*arguments: str, module: str = "dmlworker") -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_in_the_middle_of_work(tmp_path: Path, number: signal.Signals) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            offered(platform, LONG)
+            process = await command("--server", platform.url, "--key", KEY, "--cache", str(tmp_path), "--threads", "1")
+            await platform.hears(Progress)
+            process.send_signal(number)
+            out, err = await asyncio.wait_for(process.communicate(), 20)
+            assert process.returncode == 0
+            assert b"Traceback" not in err
+            assert out.rstrip().endswith(b"Ended.")
+            assert KEY.encode() not in out + err
+
+    run(scenario)
+
+
+def test_a_wrong_key_on_the_command_line(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            process = await command("--server", platform.url, "--key", "wrong", "--cache", str(tmp_path))
+            _, err = await asyncio.wait_for(process.communicate(), 60)
+            assert process.returncode == 1
+            assert b"does not accept this key" in err
+            assert b"Traceback" not in err
+
+    run(scenario)
+
+
+def test_a_cheat_on_the_command_line(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            offered(platform)
+            options = ("--server", platform.url, "--key", KEY, "--cache", str(tmp_path), "--mode", "garbage")
+            process = await command(*options, module="dmlworker.cheats")
+            commit = await platform.hears(Commit)
+            assert platform.blobs[commit.sha256] != honest()
+            process.terminate()
+            await asyncio.wait_for(process.communicate(), 20)
+            assert process.returncode == 0
+
+    run(scenario)
