@@ -46,6 +46,10 @@ admin.site.login = _login  # type: ignore[method-assign]
 
 
 # --- What is shown ----------------------------------------------------------------------------------------------------
+SHORT = 12
+"""Characters of a hash in lists and timelines; the whole one shows under the mouse and on the row's page."""
+
+
 def tx_link(tx: str, shown: int = 66) -> str:
     """A transaction's hash, its first characters at least, linked to the explorer if the installation has one."""
     if not tx:

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.utils import timezone
 
 from contracts.chain import COIN_EVENTS
-from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, actor, back, page_link, pretty, tx_link
+from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, back, page_link, pretty, tx_link
 from ledger import actions, money
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Cursor, Transfer
 
@@ -82,7 +82,7 @@ def _decimal(row: Transfer) -> str:
 
 @admin.register(Transfer)
 class TransferAdmin(ExportAdmin):
-    list_display = ["created", "kind", "moved", "debit", "credit", "case", "transaction"]
+    list_display = ["created", "kind", "moved", "debit", "credit", "case", "short"]
     list_filter = ["kind", CurrencyFilter, "created"]
     list_select_related = ["event"]
     search_fields = ["case", "debit", "credit", "key", "event__tx"]
@@ -138,6 +138,10 @@ class TransferAdmin(ExportAdmin):
     def transaction(self, row: Transfer) -> str:
         return tx_link(row.event.tx if row.event else "")
 
+    @admin.display(description="transaction")
+    def short(self, row: Transfer) -> str:
+        return tx_link(row.event.tx if row.event else "", SHORT)
+
     @admin.display(description="event")
     def on_chain(self, row: Transfer) -> str:
         return page_link(row.event)
@@ -188,7 +192,7 @@ class ChainTxAdmin(ExportAdmin):
     inlines = [AttemptInline]
     actions = ("export", "again")
     buttons = ("again",)
-    list_display = ["created", "verb", "case", "state", "link", "fee", "nonce", "not_before", "final_at", "error"]
+    list_display = ["created", "verb", "case", "state", "short", "fee", "nonce", "not_before", "final_at", "error"]
     list_filter = ["state", "verb", "role", "created"]
     search_fields = ["case", "attempts__hash", "key", "sender", "to"]
     search_help_text = "Ticket or case, transaction hash, or sender"
@@ -217,6 +221,10 @@ class ChainTxAdmin(ExportAdmin):
     def link(self, row: ChainTx) -> str:
         return tx_link(hash_of(row))
 
+    @admin.display(description="transaction")
+    def short(self, row: ChainTx) -> str:
+        return tx_link(hash_of(row), SHORT)
+
     @admin.display
     def fee(self, row: ChainTx) -> str:
         return _paid(fee_of(row))
@@ -243,7 +251,7 @@ def readable(event: ChainEvent) -> dict[str, object]:
 
 @admin.register(ChainEvent)
 class ChainEventAdmin(ExportAdmin):
-    list_display = ["block", "name", "case", "said", "transaction", "seen", "followed"]
+    list_display = ["block", "name", "case", "said", "short", "seen", "followed"]
     list_filter = ["name", ("followed", admin.EmptyFieldListFilter), "seen"]
     search_fields = ["case", "tx", "args", "block_hash"]
     search_help_text = "Ticket or case, transaction hash, or wallet"
@@ -279,6 +287,10 @@ class ChainEventAdmin(ExportAdmin):
     @admin.display
     def transaction(self, row: ChainEvent) -> str:
         return tx_link(row.tx)
+
+    @admin.display(description="transaction")
+    def short(self, row: ChainEvent) -> str:
+        return tx_link(row.tx, SHORT)
 
 
 @admin.register(Cursor)

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
 
-from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, actor, list_link, page_link, reasoned, tx_link
+from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, list_link, page_link, reasoned, tx_link
 from ledger.admin import amount, readable
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 from tickets import actions
@@ -21,9 +21,6 @@ REFUND = (
     "Refund: the ticket ends here, training stops, and the whole payment goes back to the wallet that paid it. "
     "The customer gets a mail and sees your reason."
 )
-
-SHORT = 12
-"""Characters of a hash in the timeline; the whole one shows under the mouse and on the transaction's page."""
 
 
 @dataclass(frozen=True)
