@@ -50,7 +50,7 @@ def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
         "may_upload": mine and ticket.status == Status.PAID,
         "may_cancel": mine and ticket.status in (Status.QUOTED, Status.PAID, Status.UPLOADED),
         "run": run,
-        "events": ticket.events.all(),
+        "events": ticket.events.exclude(kind="round"),  # the table of rounds says that already
         "downloads": [(file, mail.link(file).removeprefix(settings.SITE_URL)) for file in ticket.artifacts.all()],
         "link_days": settings.ARTIFACT_LINK_SECONDS // 86400,
         "chain_txs": ChainTx.objects.filter(case=ticket.pk).prefetch_related("attempts"),

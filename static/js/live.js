@@ -3,7 +3,7 @@
 (() => {
   const part = document.querySelector("[data-socket]");
   if (!part) return;
-  const POLL = 3000, CALM = 15000, GAP = 400;
+  const POLL = 3000, CALM = 5000, GAP = 400;
   let socket, last = 0, planned, wait = 1000;
 
   // Many messages in a row become one request, and the last one is never lost.
