@@ -88,7 +88,6 @@ class Platform:
             "SITE_URL": self.url,
             "PYTHONUNBUFFERED": "1",
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            "TF_ENABLE_ONEDNN_OPTS": "0",
             **(settings or {}),
         }
 

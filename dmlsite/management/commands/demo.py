@@ -122,9 +122,9 @@ class Command(BaseCommand):
             table.add_row(*_row(event, self._names()))
         chain = self.demo.chain
         table.add_row("escrow's balance", f"{dml(chain.token_balance(chain.deployment.escrow))} DML")
-        for number, link in enumerate(self._links(ticket)):
-            table.add_row("" if number else "links in the mail", link)
         self.console.print(table)
+        for link in self._links(ticket):
+            self.console.print(f"link in the mail: {link}", soft_wrap=True)
 
     def _events(self, ticket: dict[str, Any]) -> list[Event]:
         chain, mine = self.demo.chain, UUID(ticket["id"])
