@@ -13,7 +13,6 @@ from django.utils import timezone
 from accounts.models import User
 from tickets import actions, mail
 from tickets.models import Artifact, Status, Ticket
-from training.datasets import samples
 
 pytestmark = pytest.mark.django_db
 WALLET = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
@@ -262,47 +261,3 @@ def test_a_forged_link_is_a_404(client, artifact):
     for token in (forged, str(artifact.pk), "x"):
         assert client.get(reverse("tickets:artifact", args=[token])).status_code == 404
     assert Artifact.objects.count() == 1
-
-
-# --- The check before paying ------------------------------------------------------------------------------------------
-def check(client, data, name="cells.csv", **fields):
-    return client.post(reverse("training:check"), {"file": SimpleUploadedFile(name, data), **fields})
-
-
-def test_a_good_file_is_described_and_nothing_is_kept(owner, tmp_path, settings):
-    settings.FILE_UPLOAD_TEMP_DIR = tmp_path
-    text = check(owner, samples.breast_cancer_csv()).content.decode()
-    assert "569 samples" in text
-    assert "2 classes" in text
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("data", "name", "message"),
-    [
-        (b"", "cells.csv", "empty"),
-        (b"a,b,target\n" + b"1,two,x\n3,four,y\n" * 20, "cells.csv", "has text in line 2"),
-        (b"a,target\n" + b"1,x\n" * 40, "cells.csv", "one class"),
-        (b"PK\3\4 broken", "images.zip", "ZIP"),
-        (b"\x80\x04\x95", "data.pkl", "Unknown type of file"),
-    ],
-)
-def test_a_bad_file_gets_the_reason(owner, data, name, message):
-    answer = check(owner, data, name)
-    assert answer.status_code == 422
-    assert message in answer.content.decode()
-
-
-def test_a_wrong_target_names_the_columns(owner):
-    answer = check(owner, b"a,b\n1,x\n", target="c")
-    assert answer.status_code == 422
-    assert "The columns are: a, b." in answer.content.decode()
-
-
-def test_the_check_needs_a_login_a_small_file_and_patience(client, owner, settings):
-    settings.MAX_CHECK_BYTES = 10
-    assert "too large to be checked" in check(owner, b"x" * 11).content.decode()
-    codes = [check(owner, b"x").status_code for _ in range(31)]
-    assert codes[-1] == 429
-    client.logout()
-    assert check(client, b"x").status_code == 302

@@ -1,0 +1,61 @@
+"""The check of a file before it is paid for: what was found, or what is wrong; nothing is kept."""
+
+import pytest
+from django.core.cache import cache
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import reverse
+
+from accounts.models import User
+from training.datasets import samples
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def owner(client):
+    cache.clear()
+    client.force_login(User.objects.create_user("ada@example.org", is_customer=True))
+    return client
+
+
+def check(client, data, name="cells.csv", **fields):
+    return client.post(reverse("training:check"), {"file": SimpleUploadedFile(name, data), **fields})
+
+
+def test_a_good_file_is_described_and_nothing_is_kept(owner, tmp_path, settings):
+    settings.FILE_UPLOAD_TEMP_DIR = tmp_path
+    text = check(owner, samples.breast_cancer_csv()).content.decode()
+    assert "569 samples" in text
+    assert "2 classes" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "message"),
+    [
+        (b"", "cells.csv", "empty"),
+        (b"a,b,target\n" + b"1,two,x\n3,four,y\n" * 20, "cells.csv", "has text in line 2"),
+        (b"a,target\n" + b"1,x\n" * 40, "cells.csv", "one class"),
+        (b"PK\3\4 broken", "images.zip", "ZIP"),
+        (b"\x80\x04\x95", "data.pkl", "Unknown type of file"),
+    ],
+)
+def test_a_bad_file_gets_the_reason(owner, data, name, message):
+    answer = check(owner, data, name)
+    assert answer.status_code == 422
+    assert message in answer.content.decode()
+
+
+def test_a_wrong_target_names_the_columns(owner):
+    answer = check(owner, b"a,b\n1,x\n", target="c")
+    assert answer.status_code == 422
+    assert "The columns are: a, b." in answer.content.decode()
+
+
+def test_the_check_needs_a_login_a_small_file_and_patience(client, owner, settings):
+    settings.MAX_CHECK_BYTES = 10
+    assert "too large to be checked" in check(owner, b"x" * 11).content.decode()
+    codes = [check(owner, b"x").status_code for _ in range(31)]
+    assert codes[-1] == 429
+    client.logout()
+    assert check(client, b"x").status_code == 302
