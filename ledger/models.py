@@ -8,6 +8,8 @@ import uuid
 from django.db import models
 from django.db.models import Q, Sum
 
+from ledger import money
+
 
 class Currency(models.TextChoices):
     DML = "DML", "DML (micro)"
@@ -51,7 +53,14 @@ class Transfer(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.amount} {self.currency} {self.debit} → {self.credit} ({self.kind})"
+        return f"{self.amount_text} {self.debit} → {self.credit} ({self.kind})"
+
+    @property
+    def amount_text(self) -> str:
+        """The amount in DML or in coins, with its unit."""
+        if self.currency == Currency.DML:
+            return f"{money.dml(self.amount)} DML"
+        return f"{money.coin(self.amount)} coin"
 
 
 COUNTED = [Transfer.Kind.POSTED, Transfer.Kind.POST]

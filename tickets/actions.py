@@ -26,6 +26,9 @@ from tickets.models import MOVES, Artifact, Dataset, Status, Ticket, TicketEvent
 GRACE = timedelta(minutes=30)
 """A quote is not called expired before a payment sent in time had this long to become final."""
 
+NAME_LENGTH = 200
+"""Characters of a file's name that are kept, from its end, where the ending is."""
+
 MAIL_PATIENCE = timedelta(minutes=1)
 """A mail not sent after this long is tried again by the sweep."""
 
@@ -113,11 +116,12 @@ def upload(ticket: Ticket, file: UploadedFile, actor: str) -> Dataset:
     for chunk in file.chunks():
         digest.update(chunk)
     file.seek(0)
-    dataset = Dataset(ticket=ticket, name=file.name or "data", size=size, sha256=digest.hexdigest())
+    name = (file.name or "data")[-NAME_LENGTH:]
+    dataset = Dataset(ticket=ticket, name=name, size=size, sha256=digest.hexdigest())
     dataset.file.save(f"{ticket.pk}{_suffix(file.name)}", file, save=False)  # before the transaction: it may take long
     try:
         with transaction.atomic():
-            move(ticket, Status.UPLOADED, f"{file.name}, {size:,} bytes", actor=actor)
+            move(ticket, Status.UPLOADED, f"{name}, {size:,} bytes", actor=actor)
             dataset.save()
             jobs.enqueue("training.tasks.prepare", str(ticket.pk))
     except Conflict:

@@ -75,10 +75,12 @@ def _length(norm: float, median: float) -> str:
 
 
 def _direction(gram: np.ndarray, index: int) -> str:
-    """Cosine of one delta and the sum of the others, from their inner products alone."""
+    """Cosine of one delta and the mean of the others' directions; from directions, a huge one has no more say."""
+    norms = np.sqrt(np.diag(gram))
+    cosines = gram / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)
     others = [other for other in range(len(gram)) if other != index]
-    length = np.sqrt(gram[index, index] * gram[np.ix_(others, others)].sum())
-    cosine = gram[index, others].sum() / length if length > 0 else 0.0
+    length = np.sqrt(cosines[np.ix_(others, others)].sum())
+    cosine = cosines[index, others].sum() / length if length > 0 else 0.0
     return "" if not others or cosine > MIN_ALIGNMENT else f"points away from the others (cosine {cosine:.2f})"
 
 
