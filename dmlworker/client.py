@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -37,6 +38,7 @@ STEADY_SECONDS = 10.0
 LONGEST_WAIT = 60.0
 
 Weights = list[np.ndarray]
+Result = TypeVar("Result")
 
 
 class Refused(Exception):
@@ -109,7 +111,7 @@ class Worker:
         """Connects and works until `stop`. Raises Refused if the platform does not want this worker."""
         async with self._http() as http:
             lives = (self._stay_connected(), self._work(http), self._stopping.wait())
-            tasks = [asyncio.create_task(life) for life in lives]  # type: ignore[arg-type]
+            tasks = [asyncio.create_task(life) for life in lives]
             try:
                 ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -278,7 +280,7 @@ class Worker:
         return update
 
     # --- In the training thread ---------------------------------------------------------------------------------------
-    async def _in_thread(self, work, *arguments):  # type: ignore[no-untyped-def]
+    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._trainer, work, *arguments)
 
     def _warm_up(self) -> None:

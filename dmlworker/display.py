@@ -4,6 +4,16 @@ import sys
 import time
 from types import TracebackType
 
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
 from dmlworker.protocol import Lease
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -45,18 +55,9 @@ class TerminalDisplay(Display):
     """The same with a bar for the work in hand."""
 
     def __enter__(self) -> "TerminalDisplay":
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            SpinnerColumn,
-            TaskProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
         self._bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[loss]}"), transient=True)
-        self._task = None
+        self._task: TaskID | None = None
         self._bars.start()
         return self
 

@@ -249,7 +249,7 @@ def _dense(layer: Any, shape: tuple[int, ...]) -> int:
 
 
 def _convolution(layer: Any, shape: tuple[int, ...]) -> int:
-    return (math.prod(layer.kernel_size) * shape[-1] + 1) * int(layer.filters)
+    return int((math.prod(layer.kernel_size) * shape[-1] + 1) * layer.filters)
 
 
 def _layer_norm(layer: Any, shape: tuple[int, ...]) -> int:

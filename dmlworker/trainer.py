@@ -213,7 +213,6 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str) -> tuple[An
     batches = tf.TensorSpec((None, batch_size), tf.int32)
     mask = tf.TensorSpec((None, batch_size), tf.float32)
 
-    @tf.function(input_signature=[rows, labels, batches, mask, tf.TensorSpec((), tf.float32)])
     def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any) -> Any:
         total = tf.constant(0.0)
         for step in tf.range(tf.shape(batches)[0]):
@@ -229,7 +228,6 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str) -> tuple[An
             total += loss
         return total
 
-    @tf.function(input_signature=[rows, labels])
     def score(x: Any, y: Any) -> Any:
         values = logits(x)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, values)
@@ -237,7 +235,8 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str) -> tuple[An
         finite = tf.reduce_all(tf.math.is_finite(values), axis=1)
         return tf.math.count_nonzero(right & finite), tf.reduce_sum(tf.cast(losses, tf.float64))
 
-    return run, score
+    signature = [rows, labels, batches, mask, tf.TensorSpec((), tf.float32)]
+    return tf.function(run, input_signature=signature), tf.function(score, input_signature=[rows, labels])
 
 
 def pack(weights: Weights, spec: Spec | None = None) -> bytes:

@@ -25,7 +25,7 @@ class _Again(Exception):
 def backoff(attempt: int, longest: float = 30.0) -> float:
     """Seconds to wait before the next try: 0.5, 1, 2, ... up to `longest`, half of it by chance, so that a crowd of
     workers cut off together does not come back together. attempt: from 0."""
-    return min(longest, 0.5 * 2 ** min(attempt, 16)) * random.uniform(0.5, 1.0)
+    return min(longest, 0.5 * float(2 ** min(attempt, 16))) * random.uniform(0.5, 1.0)
 
 
 async def fetch(http: httpx.AsyncClient, cache: Cache, blob: Blob) -> bytes:

@@ -12,12 +12,10 @@ import numpy as np
 Weights = Sequence[np.ndarray]
 
 # Thresholds, all of them. How they were found: docs/decisions/replay-tolerance.md.
-MAX_RELATIVE = 0.3
+MAX_RELATIVE = 0.5
 """A replay and an honest claim differ by rounding alone, which SGD amplifies with the number of steps."""
-MIN_COSINE = 0.95
-"""And they point the same way: a claim off by MAX_RELATIVE at right angles still has 0.958."""
-NORM_FACTOR = 2.5
-"""Screen: longer than this times the round's median, or shorter than the median divided by it."""
+NORM_FACTOR = 1.8
+"""Screen: longer than this times the median of the others, or shorter than that median divided by it."""
 MIN_ALIGNMENT = 0.0
 """Screen: cosine with the mean of the others; honest updates on even shards share a direction."""
 MIN_ACCURACY = 0.8
@@ -43,8 +41,8 @@ def compare(start: Weights, claimed: Weights, replayed: Weights) -> Distance:
 
 
 def agrees(distance: Distance) -> bool:
-    """Whether a claim is what an honest worker could have computed."""
-    return distance.relative <= MAX_RELATIVE and distance.cosine >= MIN_COSINE
+    """Whether a claim is what an honest worker could have computed. (It then points the same way too: cosine > 0.86.)"""
+    return distance.relative <= MAX_RELATIVE
 
 
 def suspects(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> dict[int, str]:
@@ -58,20 +56,24 @@ def suspects(start: Weights, updates: Sequence[Weights], accuracies: Sequence[fl
 
 def _looks(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> list[list[str]]:
     gram = _gram(start, updates)
-    norms = np.sqrt(np.diag(gram))
-    median, best = float(np.median(norms)), max(accuracies, default=0)
+    best = max(accuracies, default=0)
     found: list[list[str]] = []
     for index, accuracy in enumerate(accuracies):
-        odd = [_length(float(norms[index]), median), _direction(gram, index), _twin(gram, index)]
+        odd = [_length(gram, index), _direction(gram, index), _twin(gram, index)]
         if accuracy < MIN_ACCURACY * best:
             odd.append(f"accuracy is {accuracy / best:.0%} of the round's best")
         found.append([text for text in odd if text])
     return found
 
 
-def _length(norm: float, median: float) -> str:
-    within = median / NORM_FACTOR <= norm <= median * NORM_FACTOR
-    return "" if within else f"the change is {norm / median if median else 0:.2g} times the round's median"
+def _length(gram: np.ndarray, index: int) -> str:
+    """Against the median of the others, so that two of four can't hide behind the median that they moved."""
+    norms = np.sqrt(np.diag(gram))
+    others = np.delete(norms, index)
+    median = float(np.median(others)) if len(others) else float(norms[index])
+    if median / NORM_FACTOR <= norms[index] <= median * NORM_FACTOR:
+        return ""
+    return f"the change is {norms[index] / median if median else np.inf:.2g} times the median of the others"
 
 
 def _direction(gram: np.ndarray, index: int) -> str:

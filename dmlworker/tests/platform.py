@@ -40,8 +40,8 @@ class Platform:
 
     def offer(self, spec: bytes, weights: bytes, shard: bytes, hyper: Hyper, round_: int = 1) -> Offer:
         """Puts an offer up; workers that come later hear of it."""
-        blobs = [self.add(data) for data in (spec, weights, shard)]
-        made = Offer(Lease("run-1", round_, 0, 1), *blobs, hyper, int(time.time()) + 600)
+        lease, deadline = Lease("run-1", round_, 0, 1), int(time.time()) + 600
+        made = Offer(lease, self.add(spec), self.add(weights), self.add(shard), hyper, deadline)
         self.offers.append(made)
         return made
 

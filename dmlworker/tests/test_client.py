@@ -56,7 +56,8 @@ def settings(platform: Platform | str, cache: Path, key: str = KEY) -> Settings:
 
 @asynccontextmanager
 async def working(platform: Platform, cache: Path, kind: type[Worker] = Worker) -> AsyncIterator[Lines]:
-    with Lines() as lines:
+    lines = Lines()
+    with lines:
         worker = kind(settings(platform, cache), lines)
         running = asyncio.create_task(worker.run())
         try:
@@ -131,9 +132,6 @@ def test_a_broken_connection_does_not_interrupt_the_training(tmp_path: Path) -> 
 
 
 def test_a_commit_that_was_lost_is_said_again(tmp_path: Path) -> None:
-    class Deaf(Platform):
-        pass
-
     async def scenario() -> None:
         async with serving() as platform, working(platform, tmp_path):
             offer = offered(platform)

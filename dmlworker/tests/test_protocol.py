@@ -33,7 +33,7 @@ LEASE = Lease("7c9e6679", 3, 1, 2)
 L = '"lease":{"run":"7c9e6679","round":3,"shard":1,"attempt":2}'
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
-GOLDEN = {
+GOLDEN: dict[str, protocol.Message] = {
     '{"v":1,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
     '{"v":1,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
     f'{{"v":1,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'

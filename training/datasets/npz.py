@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -50,7 +51,7 @@ def _broken(name: str) -> DatasetError:
     return DatasetError(f"The array {name} in the NPZ file is broken.")
 
 
-def _check_header(stream: zipfile.ZipExtFile, name: str, size: int) -> None:
+def _check_header(stream: IO[bytes], name: str, size: int) -> None:
     """Refuses pickles, and a shape larger than the bytes that follow: NumPy would set the memory aside unseen."""
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0)):

@@ -1,0 +1,149 @@
+"""What the screen notices and what a replay proves, on real training of a small model."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+
+from dmlworker import cheats, models, trainer
+from dmlworker.protocol import Hyper
+from training import aggregation, datasets
+from training.datasets import Dataset
+from training.evidence import MAX_RELATIVE, Distance, agrees, compare, suspects
+
+Weights = list[np.ndarray]
+
+
+def f32(*values: float) -> Weights:
+    return [np.array(values, dtype=np.float32)]
+
+
+# --- Distances, by hand -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("claimed", "relative", "cosine"),
+    [
+        (f32(4, 5), 0.0, 1.0),
+        (f32(7, 9), 1.0, 1.0),  # twice the change
+        (f32(-2, -3), 2.0, -1.0),  # the opposite
+        (f32(1, 1), 1.0, 0.0),  # no change
+        (f32(5, -2), np.sqrt(2), 0.0),  # at right angles
+    ],
+)
+def test_distances_of_a_change_of_3_and_4(claimed: Weights, relative: float, cosine: float) -> None:
+    """Start at (1, 1), replayed to (4, 5): a change of length 5."""
+    found = compare(f32(1, 1), claimed, f32(4, 5))
+    assert found == pytest.approx((relative, cosine))
+
+
+def test_a_replay_that_did_not_move() -> None:
+    assert compare(f32(1, 1), f32(1, 1), f32(1, 1)) == Distance(0.0, 1.0)
+    assert compare(f32(1, 1), f32(1, 2), f32(1, 1)) == Distance(np.inf, 0.0)
+
+
+def test_a_small_change_of_large_weights_is_measured_in_full() -> None:
+    start = [np.full(1000, 1000, np.float32)]
+    moved = [start[0] + np.float32(0.001)]
+    assert compare(start, start, moved).relative == pytest.approx(1.0)
+
+
+def test_the_verdict() -> None:
+    assert agrees(Distance(0.0, 1.0))
+    assert agrees(Distance(MAX_RELATIVE, 0.9))
+    assert not agrees(Distance(MAX_RELATIVE + 0.01, 0.9))
+    assert not agrees(Distance(np.inf, 0.0))
+    assert not agrees(Distance(np.nan, np.nan))
+
+
+# --- Real updates: four shards of breast cancer, in the first round and later -----------------------------------------
+HYPER = Hyper(1, 20, 0.1, 7)
+
+
+class Situation:
+    """A round: its start, and what honest workers make of it."""
+
+    def __init__(self, rounds_before: int) -> None:
+        from sklearn.datasets import load_breast_cancer
+
+        source = load_breast_cancer()
+        data = Dataset(source.data.astype(np.float32), source.target.astype(np.int32), ("m", "b"), (), "csv")
+        train, self.holdout = datasets.split(data, seed=1)
+        self.shards = datasets.shards(train, 4, seed=1)
+        self.spec = models.spec(models.build_for(train, 2))
+        self.start = trainer.initial_weights(self.spec, 1)
+        for _ in range(rounds_before):
+            self.start = aggregation.fedavg(self.start, [(self.train(index), 1) for index in range(4)])
+        self.honest = [self.train(index) for index in range(4)]
+
+    def train(self, shard: int, hyper: Hyper = HYPER) -> Weights:
+        return trainer.train(self.spec, self.start, self.shards[shard].x, self.shards[shard].y, hyper)
+
+    def suspects(self, updates: list[Weights]) -> dict[int, str]:
+        x, y = self.holdout.x, self.holdout.y
+        right = [trainer.evaluate(self.spec, update, x, y).correct for update in updates]
+        return suspects(self.start, updates, right)
+
+
+situation = cache(Situation)
+ROUNDS = [0, 5]
+
+
+def free_ride(start: Weights, trained: Weights, hyper: Hyper) -> Weights:
+    return start
+
+
+def doubled(start: Weights, trained: Weights, hyper: Hyper) -> Weights:
+    return [begin + 2 * (end - begin) for begin, end in zip(start, trained, strict=True)]
+
+
+ATTACKS: dict[str, Callable[[Weights, Weights, Hyper], Weights]] = cheats.MODES | {
+    "free ride": free_ride,
+    "x2": doubled,
+}
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_the_screen_leaves_an_honest_round_alone(rounds: int) -> None:
+    assert situation(rounds).suspects(situation(rounds).honest) == {}
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("attack", LOUD)
+def test_the_screen_names_every_loud_cheat(rounds: int, count: int, attack: str) -> None:
+    found = situation(rounds)
+    altered = [LOUD[attack](found.start, update, HYPER) for update in found.honest[:count]]
+    assert set(range(count)) <= found.suspects(altered + found.honest[count:]).keys()
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_replay_tells_altered_work_from_honest_work(rounds: int, attack: str) -> None:
+    found = situation(rounds)
+    for index, update in enumerate(found.honest):
+        replayed = found.train(index)
+        assert agrees(compare(found.start, update, replayed))
+        assert not agrees(compare(found.start, ATTACKS[attack](found.start, update, HYPER), replayed))
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_rounding_is_no_offence(rounds: int) -> None:
+    """Start weights off by their last bit stand for another processor's arithmetic."""
+    found = situation(rounds)
+    nudged = [np.nextafter(array, np.float32(np.inf)) for array in found.start]
+    shard = found.shards[0]
+    elsewhere = trainer.train(found.spec, nudged, shard.x, shard.y, HYPER)
+    assert agrees(compare(found.start, elsewhere, found.honest[0]))
+
+
+def test_copies_are_named() -> None:
+    found = situation(0)
+    named = found.suspects([found.honest[0], found.honest[0], found.honest[2], found.honest[3]])
+    assert "nearly the same as update 1" in named[0]
+    assert "nearly the same as update 0" in named[1]
+
+
+def test_rounds_with_nobody_or_one_are_no_trouble() -> None:
+    found = situation(0)
+    assert found.suspects([]) == {}
+    assert found.suspects(found.honest[:1]) == {}
