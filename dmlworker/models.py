@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dmlworker.protocol import nesting
+
 if TYPE_CHECKING:
     import keras
 
@@ -25,6 +27,8 @@ MAX_PARAMETERS = 50_000_000
 MAX_ACTIVATIONS = 20_000_000
 """Values that the layers of a model may pass on for one sample, together."""
 MAX_LAYERS = 100
+MAX_NESTING = 50
+"""Objects within objects in a configuration; ours have 6."""
 
 LAYERS = frozenset(
     {
@@ -158,8 +162,9 @@ def spec_bytes(spec: dict[str, Any]) -> bytes:
 def spec_from_bytes(data: bytes) -> dict[str, Any]:
     """The inverse of `spec_bytes`. Raises ModelRefused for what is no JSON object."""
     try:
-        spec = json.loads(data)
-    except (ValueError, RecursionError):
+        text = data.decode()
+        spec = json.loads(text) if nesting(text) <= MAX_NESTING else None
+    except ValueError:
         spec = None
     if not isinstance(spec, dict):
         raise ModelRefused("The model's configuration is not a JSON object.")

@@ -228,6 +228,19 @@ def decode(text: str) -> Message:
     return message
 
 
+def nesting(text: str) -> int:
+    """How deep the brackets of a JSON text go at most, those inside strings counted too.
+
+    To be asked before `json.loads`: Python's parser recurses in C, and a text that is deep enough ends the process
+    wherever a library has raised the recursion limit.
+    """
+    deepest = depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
 def _require(condition: bool, otherwise: str) -> None:
     if not condition:
         raise ProtocolError(otherwise)
@@ -239,6 +252,8 @@ def _parse(text: str) -> dict[str, Any]:
     # A character is at least a byte: this spares encoding what is too long in any case.
     if len(text) > MAX_FRAME or len(text.encode("utf-8", "surrogatepass")) > MAX_FRAME:
         raise ProtocolError(f"frame over {MAX_FRAME} bytes")
+    # Lease in message in text: three; and a text field may be full of brackets.
+    _require(nesting(text) <= 3 + MAX_TEXT, "nested too deep")
     try:
         body = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except ProtocolError:

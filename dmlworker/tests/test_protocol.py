@@ -68,6 +68,18 @@ def test_any_text_survives(software: str, threads: int) -> None:
     assert decode(encode(Hello(software, threads))) == Hello(software, threads)
 
 
+def test_brackets_in_a_text_are_no_nesting() -> None:
+    assert decode(encode(Cancel(LEASE, "[" * 500))) == Cancel(LEASE, "[" * 500)
+
+
+def test_a_deep_frame_ends_no_process_whose_recursion_limit_was_raised() -> None:
+    code = (
+        "import sys; from dmlworker.protocol import *; sys.setrecursionlimit(10**9)\n"
+        "try: decode('[' * MAX_FRAME)\nexcept ProtocolError: sys.exit(7)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
+
+
 def test_another_version_is_told_apart_whatever_its_fields() -> None:
     with pytest.raises(VersionMismatch) as caught:
         decode('{"v":2,"type":"hello","capabilities":[]}')
@@ -107,6 +119,7 @@ MALFORMED = {
     "long text": f'{{"v":1,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
     "half a character": f'{{"v":1,"type":"cancel",{L},"reason":"\\ud800"}}',
     "deep": "[" * 10_000,
+    "deep in an object": '{"v":1,"type":' + '{"a":' * 3000,
     "long": f'{{"v":1,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
 }
 
