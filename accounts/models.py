@@ -74,5 +74,7 @@ class ApiKey(models.Model):
     @classmethod
     def owner(cls, key: str) -> User | None:
         """The active user whose unrevoked key this is."""
-        found = cls.objects.select_related("user").filter(digest=digest(key), revoked=None, user__is_active=True).first()
+        found = (
+            cls.objects.select_related("user").filter(digest=digest(key), revoked=None, user__is_active=True).first()
+        )
         return found.user if found else None

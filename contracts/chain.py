@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ from web3.exceptions import (
     Web3RPCError,
 )
 from web3.middleware import ExtraDataToPOAMiddleware
+
+# A library of web3's (py_ecc) raises the limit to 100,000, at which deeply nested JSON ends the process instead of raising.
+sys.setrecursionlimit(1_000)
 
 Key = LocalAccount
 

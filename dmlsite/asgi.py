@@ -15,7 +15,9 @@ from django.urls import path  # noqa: E402
 
 from training.consumers import TicketConsumer, WorkerConsumer  # noqa: E402
 
-browsers = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter([path("ws/tickets/<uuid:pk>/", TicketConsumer.as_asgi())])))
+browsers = AllowedHostsOriginValidator(
+    AuthMiddlewareStack(URLRouter([path("ws/tickets/<uuid:pk>/", TicketConsumer.as_asgi())]))
+)
 
 
 async def sockets(scope, receive, send):  # type: ignore[no-untyped-def]

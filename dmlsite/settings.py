@@ -153,7 +153,9 @@ LOGIN_RATE = env.text("LOGIN_RATE", "10/5m")
 EMAIL_FILE_PATH = VAR_DIR / "mail"
 EMAIL_BACKEND = env.text(
     "EMAIL_BACKEND",
-    "django.core.mail.backends.filebased.EmailBackend" if DEVELOPMENT else "django.core.mail.backends.smtp.EmailBackend",
+    "django.core.mail.backends.filebased.EmailBackend"
+    if DEVELOPMENT
+    else "django.core.mail.backends.smtp.EmailBackend",
 )
 EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
 EMAIL_PORT = env.integer("EMAIL_PORT", 25)
@@ -161,7 +163,9 @@ EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
 EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
 EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", False)
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("DEFAULT_FROM_EMAIL", "DML <noreply@dml.example>")
-ADMINS = [("DML admins", address) for address in env.listed("ADMIN_EMAILS", ["admin@dml.example"] if DEVELOPMENT else [])]
+ADMINS = [
+    ("DML admins", address) for address in env.listed("ADMIN_EMAILS", ["admin@dml.example"] if DEVELOPMENT else [])
+]
 
 # --- The chain --------------------------------------------------------------------------------------------------------
 CHAIN_RPC_URL = env.text("CHAIN_RPC_URL", EMBEDDED.chain_url)

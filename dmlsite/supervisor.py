@@ -1,8 +1,8 @@
 """Start, watch and end the processes of one installation on the embedded default. No Django in here.
 
-    database, Redis        PostgreSQL and Redis out of wheels (embedded.py)
-    chain                  anvil (contracts/devchain.py)
-    web, jobs, scanner     ours, as separate processes, started again when they die
+database, Redis        PostgreSQL and Redis out of wheels (embedded.py)
+chain                  anvil (contracts/devchain.py)
+web, jobs, scanner     ours, as separate processes, started again when they die
 """
 
 import os
@@ -41,7 +41,13 @@ class Child:
         self.started = [moment for moment in self.started if moment > time.monotonic() - 60] + [time.monotonic()]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT, env=self.env, preexec_fn=dies_with_parent
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=ROOT,
+                env=self.env,
+                preexec_fn=dies_with_parent,
             )
 
     def alive(self) -> bool:
@@ -138,7 +144,9 @@ class Platform:
 
     def manage(self, *arguments: str) -> None:
         """Run a manage.py command to its end. Raises ServerError with what it said."""
-        done = subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True
+        )
         if done.returncode:
             raise ServerError(f"manage.py {arguments[0]} failed:\n{done.stderr[-3000:]}")
 
@@ -200,4 +208,6 @@ def refuse_taken(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            raise ServerError(f"Port {port} is taken by another program. Free it, or choose another: PORT=8001") from None
+            raise ServerError(
+                f"Port {port} is taken by another program. Free it, or choose another: PORT=8001"
+            ) from None

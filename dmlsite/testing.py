@@ -59,6 +59,17 @@ def chain(devchain: Any, settings: Any, tmp_path: Path) -> Iterator[Any]:
     gateway.key.cache_clear()
 
 
+def finalize(chain: Any) -> None:
+    """Have everything that was sent mined and final. anvil mines a moment after it took a transaction: wait for it."""
+    from contracts.devchain import mine_if_pending_finality
+    from ledger.models import Attempt
+
+    for sent in Attempt.objects.filter(tx__state="sent"):
+        chain.wait(sent.hash)
+    while mine_if_pending_finality(chain.w3):
+        pass
+
+
 @pytest.fixture
 def inline_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Jobs run at once, in the process of the test, after commit; the list names them in order."""

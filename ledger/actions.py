@@ -125,9 +125,13 @@ def _post(event: ChainEvent, part: str, currency: str, debit: str, credit: str, 
     """Post a transfer that the chain made; if it was planned, as the outcome of its pending row."""
     if not amount:
         return
-    pending = Transfer.objects.filter(key=planned, kind=Transfer.Kind.PENDING, outcome=None).first() if planned else None
+    pending = (
+        Transfer.objects.filter(key=planned, kind=Transfer.Kind.PENDING, outcome=None).first() if planned else None
+    )
     if planned and (pending is None or pending.amount != amount):
-        alarm("unplanned transfer", f"{event.name} moved {amount} {currency} {debit} → {credit} in {event.tx}", event.case)
+        alarm(
+            "unplanned transfer", f"{event.name} moved {amount} {currency} {debit} → {credit} in {event.tx}", event.case
+        )
         pending = None
     Transfer.objects.create(
         key=f"event:{event.chain_id}:{event.block_hash}:{event.log_index}:{part}",
@@ -159,7 +163,9 @@ def _settled(event: ChainEvent) -> None:
 
 def _refunded(event: ChainEvent) -> None:
     """A refund may come without our asking, after `settleBy`: what was planned for the providers is then void."""
-    for pending in Transfer.objects.filter(case=event.case, kind=Transfer.Kind.PENDING, outcome=None, key__startswith="settle:"):
+    for pending in Transfer.objects.filter(
+        case=event.case, kind=Transfer.Kind.PENDING, outcome=None, key__startswith="settle:"
+    ):
         _void(pending)
         alarm("settlement overtaken by a refund", f"{event.tx} refunded ticket {event.case}", event.case)
     accounts = f"escrow:{event.case}", f"outside:{event.args['payer']}"

@@ -104,7 +104,9 @@ class ChainTx(models.Model):
         verbose_name = "chain transaction"
         ordering = ["-created"]
         constraints = [
-            models.UniqueConstraint(fields=["sender", "nonce"], name="one_intent_per_nonce", condition=Q(nonce__isnull=False))
+            models.UniqueConstraint(
+                fields=["sender", "nonce"], name="one_intent_per_nonce", condition=Q(nonce__isnull=False)
+            )
         ]
 
     def __str__(self) -> str:

@@ -53,7 +53,11 @@ def _sign(tx: ChainTx, on: Chain) -> None:
     private = key(tx.role)
     sender = private.address
     call = Call(to=tx.to, data=tx.data, value_gwei=tx.value_gwei)
-    gas, fees, confirmed = int(on.estimate(call, sender) * GAS_MARGIN), on.suggest_fees(settings.CHAIN_TIP_GWEI), on.confirmed_nonce(sender)
+    gas, fees, confirmed = (
+        int(on.estimate(call, sender) * GAS_MARGIN),
+        on.suggest_fees(settings.CHAIN_TIP_GWEI),
+        on.confirmed_nonce(sender),
+    )
     with transaction.atomic():
         _lock(sender)
         fresh = ChainTx.objects.select_for_update().get(pk=tx.pk)

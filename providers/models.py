@@ -25,7 +25,9 @@ class Provider(models.Model):
     user = models.OneToOneField(settings.AUTH_USER_MODEL, models.PROTECT, related_name="provider")
     user_name = models.CharField(max_length=30)
     wallet = models.CharField(max_length=42, null=True, blank=True, unique=True, help_text="Set by the deposit's event")
-    deposit_from = models.CharField(max_length=42, blank=True, help_text="The wallet that said it would pay the deposit")
+    deposit_from = models.CharField(
+        max_length=42, blank=True, help_text="The wallet that said it would pay the deposit"
+    )
     standing = models.CharField(max_length=8, choices=Standing.choices, default=Standing.PENDING)
     deposit_gwei = models.BigIntegerField(default=0)
     deposit_tx = models.CharField(max_length=66, blank=True)

@@ -1,6 +1,5 @@
 """Jobs about providers."""
 
-
 from dmlsite import jobs
 from ledger.actions import following
 from providers import actions

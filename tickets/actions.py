@@ -111,7 +111,9 @@ def upload(ticket: Ticket, file: UploadedFile, actor: str) -> Dataset:
     if size == 0:
         raise Invalid("The file is empty. Please choose another one.")
     if size > ticket.file_size:
-        raise Invalid(f"The file has {size:,} bytes, but {ticket.file_size:,} were quoted and paid. Please choose another one.")
+        raise Invalid(
+            f"The file has {size:,} bytes, but {ticket.file_size:,} were quoted and paid. Please choose another one."
+        )
     digest = hashlib.sha256()
     for chunk in file.chunks():
         digest.update(chunk)

@@ -26,5 +26,7 @@ def send_mail(pk: int) -> None:
 def sweep() -> None:
     """Repeat what a lost message or a crash left undone."""
     actions.overdue()
-    for pk in Mail.objects.filter(sent=None, created__lt=timezone.now() - actions.MAIL_PATIENCE).values_list("pk", flat=True):
+    for pk in Mail.objects.filter(sent=None, created__lt=timezone.now() - actions.MAIL_PATIENCE).values_list(
+        "pk", flat=True
+    ):
         send_mail.send(pk)

@@ -50,7 +50,9 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     fixed = {name: getattr(ticket, name) for name in names}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     with transaction.atomic():
-        run = Run.objects.create(ticket=ticket, classes=prepared.classes, facts=prepared.facts, seed=seed, **blobs, **fixed)
+        run = Run.objects.create(
+            ticket=ticket, classes=prepared.classes, facts=prepared.facts, seed=seed, **blobs, **fixed
+        )
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
         jobs.enqueue("training.tasks.start_waiting")
@@ -318,7 +320,10 @@ def _open_work(provider: Provider) -> QuerySet[Assignment]:
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         raise Forbidden(f"This provider is {provider.get_standing_display()}.")
     return Assignment.objects.filter(
-        provider=provider, state__in=Assignment.LIVE, round__state=Round.State.OPEN, round__run__state=Run.State.TRAINING
+        provider=provider,
+        state__in=Assignment.LIVE,
+        round__state=Round.State.OPEN,
+        round__run__state=Run.State.TRAINING,
     )
 
 

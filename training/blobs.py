@@ -59,7 +59,12 @@ def _send(blob: Blob, wanted: str) -> HttpResponseBase:
         first, last = int(found[1]), min(int(found[2] or last), last)
         if first > last:
             return HttpResponse(status=416, headers={"Content-Range": f"bytes */{blob.size}"})
-    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(last - first + 1), "Accept-Ranges": "bytes", "ETag": f'"{blob.sha256}"'}
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(last - first + 1),
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{blob.sha256}"',
+    }
     if found:
         headers["Content-Range"] = f"bytes {first}-{last}/{blob.size}"
     body = _chunks(blob.sha256, first, last - first + 1)

@@ -146,7 +146,9 @@ def sweep() -> None:
     late = timezone.now() - PATIENCE
     actions.stop_ended()
     actions.reassign_overdue()
-    for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list("pk", flat=True):
+    for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list(
+        "pk", flat=True
+    ):
         prepare.send(str(pk))
     if Run.objects.filter(state=Run.State.WAITING).exists():
         start_waiting.send()

@@ -1,6 +1,6 @@
 """Gas, measured on a real chain and compared with contracts/gas.json.
 
-    python -m contracts.tests.test_gas          measures again and writes the report
+python -m contracts.tests.test_gas          measures again and writes the report
 """
 
 from __future__ import annotations

@@ -16,14 +16,17 @@ def test_migrations_are_complete():
 @pytest.mark.parametrize("program", ["import dmlsite.asgi", "import django; django.setup(); import training.tasks"])
 def test_the_web_process_never_imports_tensorflow(program):
     """Not at start, and not when it enqueues a job."""
-    check = f"{program}; import sys; bad = {{'tensorflow', 'keras'}} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    check = (
+        f"{program}; import sys; bad = {{'tensorflow', 'keras'}} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    )
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "dmlsite.settings"}
     done = subprocess.run([sys.executable, "-c", check], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("DATABASE_URL", "sqlite:///x.db"), ("CHAIN_ID", "polygon"), ("DML_ENV", "staging"), ("DEBUG", "maybe")]
+    ("name", "value"),
+    [("DATABASE_URL", "sqlite:///x.db"), ("CHAIN_ID", "polygon"), ("DML_ENV", "staging"), ("DEBUG", "maybe")],
 )
 def test_a_bad_setting_stops_the_program_and_is_named(name, value):
     env = os.environ | {name: value}

@@ -7,8 +7,8 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from contracts.chain import Quote, Unavailable
-from contracts.devchain import mine_if_pending_finality
 from contracts.devchain import test_key as rich
+from dmlsite.testing import finalize
 from ledger import actions, outbox
 from ledger.gateway import key
 from ledger.models import Alarm, ChainEvent, ChainTx, Currency, Transfer, balance
@@ -17,11 +17,6 @@ from ledger.scanner import Scanner
 pytestmark = pytest.mark.django_db(transaction=True)
 PRICE = 130_000
 ROOT = "0x" + "11" * 32
-
-
-def finalize(chain):
-    while mine_if_pending_finality(chain.w3):
-        pass
 
 
 def pay(chain, ticket, payer, amount=PRICE):

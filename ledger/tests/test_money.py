@@ -18,7 +18,8 @@ def test_the_source_example():
 
 
 @pytest.mark.parametrize(
-    ("size", "price"), [(1, 10_000), (100_000, 10_000), (100_001, 20_000), (10_000_000, 1_000_000), (1_290_000, 130_000)]
+    ("size", "price"),
+    [(1, 10_000), (100_000, 10_000), (100_001, 20_000), (10_000_000, 1_000_000), (1_290_000, 130_000)],
 )
 def test_price_is_1_dml_per_10_mb_rounded_up_to_a_cent(size, price):
     assert money.price(size) == price
@@ -60,7 +61,9 @@ def test_no_weights_cannot_be_split_by():
             money.split(10, bad)
 
 
-@pytest.mark.parametrize(("micro", "text"), [(0, "0.00"), (130_000, "0.13"), (1, "0.000001"), (2_500_000, "2.50"), (10**7, "10.00")])
+@pytest.mark.parametrize(
+    ("micro", "text"), [(0, "0.00"), (130_000, "0.13"), (1, "0.000001"), (2_500_000, "2.50"), (10**7, "10.00")]
+)
 def test_amounts_read_in_token_units(micro, text):
     assert money.dml(micro) == text
 

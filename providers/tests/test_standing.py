@@ -4,9 +4,9 @@ import pytest
 
 from accounts.models import ApiKey, User
 from contracts.chain import Reverted
-from contracts.devchain import mine_if_pending_finality
 from contracts.devchain import test_key as rich
 from dmlsite.errors import Conflict, Forbidden, Invalid
+from dmlsite.testing import finalize
 from ledger import outbox
 from ledger.models import Alarm, ChainEvent, ChainTx
 from ledger.scanner import Scanner
@@ -30,8 +30,7 @@ def read(chain):
     """Send what is due, let it become final, and follow every event."""
     for pk in outbox.due():
         outbox.send(ChainTx.objects.get(pk=pk))
-    while mine_if_pending_finality(chain.w3):
-        pass
+    finalize(chain)
     Scanner(chain).scan()
     outbox.confirm(chain)
     for event in ChainEvent.objects.filter(followed=None):

@@ -8,9 +8,9 @@ from django.utils import timezone
 
 from accounts.models import User
 from contracts.chain import Reverted
-from contracts.devchain import mine_if_pending_finality
 from contracts.devchain import test_key as rich
 from dmlsite.errors import Conflict, Forbidden, Invalid
+from dmlsite.testing import finalize
 from ledger import outbox
 from ledger.gateway import key
 from ledger.models import Alarm, ChainEvent, ChainTx, balance
@@ -40,8 +40,7 @@ def ticket(chain, customer):
 
 
 def read(chain):
-    while mine_if_pending_finality(chain.w3):
-        pass
+    finalize(chain)
     Scanner(chain).scan()
 
 

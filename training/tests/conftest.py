@@ -41,5 +41,7 @@ def run(transactional_db, files, settings) -> Run:
     ticket = make_ticket(rounds=2)
     blobs = {name: store.put(name.encode()) for name in ("spec", "start", "holdout", "shard 0", "shard 1")}
     shards = [(blobs["shard 0"], 6), (blobs["shard 1"], 5)]
-    prepared = actions.Prepared(blobs["spec"], blobs["start"], blobs["holdout"], shards, ["a", "b"], {"holdout_samples": 10})
+    prepared = actions.Prepared(
+        blobs["spec"], blobs["start"], blobs["holdout"], shards, ["a", "b"], {"holdout_samples": 10}
+    )
     return actions.open_run(ticket, prepared, seed=7)

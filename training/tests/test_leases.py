@@ -27,7 +27,11 @@ def started(run):
 
 
 def leases(run, number=1):
-    return list(Assignment.objects.filter(round__run=run, round__number=number).select_related("round__run", "shard", "provider"))
+    return list(
+        Assignment.objects.filter(round__run=run, round__number=number).select_related(
+            "round__run", "shard", "provider"
+        )
+    )
 
 
 def commit(assignment, data=b"update", correct=5):

@@ -159,7 +159,11 @@ class Command(BaseCommand):
         for heading in ("who", "e-mail", "password"):
             table.add_column(heading)
         provider = f"{PROVIDERS[0]}@dml.example"
-        for who, email in (("customer", CUSTOMER), ("provider", provider), (f"admin ({self.platform.url}/admin/)", ADMIN)):
+        for who, email in (
+            ("customer", CUSTOMER),
+            ("provider", provider),
+            (f"admin ({self.platform.url}/admin/)", ADMIN),
+        ):
             table.add_row(who, email, PASSWORD)
         self.console.print(table)
         threading.Event().wait()

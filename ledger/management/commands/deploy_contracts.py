@@ -27,7 +27,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.CHAIN_DEPLOYMENT.exists() and not options["force"]:
-            raise CommandError(f"{settings.CHAIN_DEPLOYMENT} exists; --force deploys anew and leaves the old escrow behind")
+            raise CommandError(
+                f"{settings.CHAIN_DEPLOYMENT} exists; --force deploys anew and leaves the old escrow behind"
+            )
         try:
             self._deploy(options["treasury"])
         except ChainError as error:
@@ -41,7 +43,9 @@ class Command(BaseCommand):
         wallets = {role: key(role).address for role in ROLES}
         admin = key("admin")
         terms = Terms.development() if settings.DEV_WALLET else Terms()
-        done = deploy(w3, admin, **wallets, treasury=treasury or admin.address, terms=terms, explorer=settings.CHAIN_EXPLORER)
+        done = deploy(
+            w3, admin, **wallets, treasury=treasury or admin.address, terms=terms, explorer=settings.CHAIN_EXPLORER
+        )
         if done.chain_id != settings.CHAIN_ID:
             raise CommandError(f"Deployed on chain {done.chain_id}, but CHAIN_ID is {settings.CHAIN_ID}")
         done.save(settings.CHAIN_DEPLOYMENT)
