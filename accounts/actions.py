@@ -4,6 +4,7 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
+from rest_framework.authtoken.models import Token
 
 from accounts.models import User
 from dmlsite.errors import Invalid
@@ -51,3 +52,8 @@ def become(user: User, kind: str) -> None:
     if not getattr(user, field):
         User.objects.filter(pk=user.pk).update(**{field: True})
         setattr(user, field, True)
+
+
+def end_tokens(user: User) -> None:
+    """Log out every program that uses the API in this person's name."""
+    Token.objects.filter(user=user).delete()

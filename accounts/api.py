@@ -97,7 +97,7 @@ class Logout(APIView):
     @extend_schema(operation_id="logout", request=None, responses=answers({204: None}, 401))
     def post(self, request: Request) -> Response:
         """The token no longer works, wherever it is in use."""
-        Token.objects.filter(user=request.user).delete()
+        actions.end_tokens(request.user)
         return Response(status=HTTPStatus.NO_CONTENT)
 
 

@@ -85,12 +85,21 @@ class PasswordReset(views.PasswordResetView):
         return super().post(request, *args, **kwargs)
 
 
-class PasswordResetConfirm(views.PasswordResetConfirmView):
+class NewPassword:
+    """A new password ends the API's tokens too: whoever had the old one may have made them."""
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        answer: HttpResponse = super().form_valid(form)  # type: ignore[misc]
+        actions.end_tokens(form.user)
+        return answer
+
+
+class PasswordResetConfirm(NewPassword, views.PasswordResetConfirmView):
     template_name = "accounts/reset_confirm.html"
     success_url = reverse_lazy("accounts:reset_complete")
 
 
-class PasswordChange(views.PasswordChangeView):
+class PasswordChange(NewPassword, views.PasswordChangeView):
     template_name = "accounts/password.html"
     success_url = reverse_lazy("accounts:account")
 

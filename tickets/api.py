@@ -41,6 +41,7 @@ class Order(serializers.Serializer[Any]):
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
+    seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
 
 
 class Event(serializers.ModelSerializer[TicketEvent]):
@@ -58,7 +59,17 @@ class Row(serializers.ModelSerializer[Ticket]):
     class Meta:
         model = Ticket
         fields = ["id", "status", "file_name", "file_size", "target", "model_kind", "rounds", "epochs", "batch_size"]
-        fields += ["learning_rate", "price", "price_micro", "payer", "pay_by", "upload_by", "settle_by", "paid_tx"]
+        fields += [
+            "learning_rate",
+            "seed",
+            "price",
+            "price_micro",
+            "payer",
+            "pay_by",
+            "upload_by",
+            "settle_by",
+            "paid_tx",
+        ]
         fields += ["outcome", "accuracy", "created"]
         read_only_fields = fields
 

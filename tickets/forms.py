@@ -53,6 +53,13 @@ class OrderForm(forms.Form):
     learning_rate = forms.FloatField(
         label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
     )
+    seed = forms.IntegerField(
+        label="Seed",
+        required=False,
+        min_value=0,
+        max_value=2**31 - 1,
+        help_text="The same file, settings and seed give the same split and order. Empty: drawn at random.",
+    )
     payer = forms.CharField(
         label="Wallet that pays",
         max_length=42,
@@ -61,7 +68,7 @@ class OrderForm(forms.Form):
         error_messages={"required": "Connect the wallet that will pay."},
     )
 
-    ADVANCED = ("model_kind", "rounds", "epochs", "batch_size", "learning_rate")
+    ADVANCED = ("model_kind", "rounds", "epochs", "batch_size", "learning_rate", "seed")
 
     def clean_payer(self) -> str:
         try:

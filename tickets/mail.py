@@ -7,7 +7,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
-from dmlsite import jobs
+from dmlsite import jobs, live
 from ledger import actions as ledger
 from tickets.models import Artifact, Mail, Ticket, TicketEvent
 
@@ -54,3 +54,4 @@ def send(mail: Mail) -> None:
     mail.sent, mail.error = timezone.now(), ""
     mail.save()
     TicketEvent.objects.create(ticket=mail.ticket, kind="mailed", text=f"{mail.subject} (to {mail.to})")
+    live.changed(live.ticket_group(mail.ticket_id))

@@ -39,6 +39,9 @@ class Ticket(models.Model):
     epochs = models.PositiveIntegerField("local epochs", default=1)
     batch_size = models.PositiveIntegerField(default=20)
     learning_rate = models.FloatField(default=0.1)
+    seed = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
+    )
     price = models.BigIntegerField(help_text="micro-DML")
     payer = models.CharField(max_length=42)
     pay_by = models.DateTimeField()

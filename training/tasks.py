@@ -36,7 +36,7 @@ def prepare(ticket: str) -> None:
 
 
 def _prepare(ticket: Ticket) -> None:
-    seed = secrets.randbelow(2**31)
+    seed = secrets.randbelow(2**31) if ticket.seed is None else ticket.seed
     with store.local_copy(ticket.dataset.file, Path(ticket.dataset.name).suffix) as path:
         try:
             prepared = compute.prepare(ticket, path, settings.PROVIDERS_PER_TICKET, seed)

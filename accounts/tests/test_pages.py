@@ -6,6 +6,7 @@ import pytest
 from django.core import mail
 from django.core.cache import cache
 from django.urls import reverse
+from rest_framework.authtoken.models import Token
 
 from accounts import actions
 from accounts.models import User
@@ -111,6 +112,7 @@ def test_logout_is_a_post(client, ada):
 
 
 def test_a_password_is_reset_by_mail_once(client, ada):
+    Token.objects.create(user=ada)
     client.post(reverse("accounts:reset"), {"email": "ada@example.org"})
     [sent] = mail.outbox
     link = re.search(r"http://testserver(\S+)", sent.body)[1]
@@ -120,6 +122,7 @@ def test_a_password_is_reset_by_mail_once(client, ada):
     assert done.url == reverse("accounts:reset_complete")
     assert client.login(username="ada@example.org", password=new)
     assert "used already" in client.get(link, follow=True).content.decode()
+    assert not Token.objects.exists()
 
 
 def test_a_reset_tells_nobody_who_has_an_account(client, ada):
@@ -140,10 +143,12 @@ def test_the_account_page_offers_the_other_role(client, ada):
 
 def test_a_password_is_changed_and_the_session_goes_on(client, ada):
     client.force_login(ada)
+    Token.objects.create(user=ada)
     new = "another-good-one-7"
     fields = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
     assert client.post(reverse("accounts:password"), fields).url == reverse("accounts:account")
     assert client.get(reverse("accounts:account")).status_code == 200
+    assert not Token.objects.exists()
 
 
 def test_a_fragment_after_the_session_ended_sends_the_whole_page_to_the_login(client):

@@ -28,6 +28,7 @@ class Migration(migrations.Migration):
                 ('epochs', models.PositiveIntegerField(default=1, verbose_name='local epochs')),
                 ('batch_size', models.PositiveIntegerField(default=20)),
                 ('learning_rate', models.FloatField(default=0.1)),
+                ('seed', models.PositiveIntegerField(blank=True, help_text='Of the hold-out, shards and order; empty: drawn', null=True)),
                 ('price', models.BigIntegerField(help_text='micro-DML')),
                 ('payer', models.CharField(max_length=42)),
                 ('pay_by', models.DateTimeField()),
