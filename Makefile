@@ -7,15 +7,16 @@ ARGS ?=
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
-	@echo "Installing the Python packages (a few minutes the first time) …"
+	@echo "Installing the Python packages …"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "On Debian: apt-get install python3-venv"; exit 1; }
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+	@VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet -r requirements.txt
 	@touch $@
 
 node_modules/.done: package.json package-lock.json
 	@echo "Installing the npm packages …"
-	@npm ci --silent --ignore-scripts
+	@npm install --no-save --silent --ignore-scripts  # not ci: it refuses a lock without other systems' binaries
 	@touch $@
 
 demo: setup
@@ -28,7 +29,7 @@ lint: setup
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && .venv/bin/lint-imports --no-cache
 
 lock:
-	$(PY) -m pip install --quiet uv && $(PY) -m uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-emit-index-url --no-header -q -o requirements.txt
+	.venv/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --no-emit-index-url --no-header -q -o requirements.txt
 
 contracts: node_modules/.done
 	node contracts/build.mjs
