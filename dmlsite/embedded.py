@@ -88,14 +88,15 @@ def dies_with_parent() -> None:
 def _postgres_prefix() -> list[str]:
     """PostgreSQL refuses to run as root: drop to a user of its own.
 
-    The capability lets that user pass through folders that are closed to it, such as a checkout below a 0700 home.
+    The capability lets that user pass through folders that are closed to it, such as a checkout below a 0700 home; the
+    securebit has access(2) honour it too, by which initdb looks for its companions.
     """
     if os.getuid() != 0:
         return []
     if subprocess.run(["id", "-u", POSTGRES_USER], capture_output=True).returncode:
         subprocess.run(["useradd", "--system", "--no-create-home", POSTGRES_USER], check=True, capture_output=True)
     user = [f"--reuid={POSTGRES_USER}", f"--regid={POSTGRES_USER}", "--clear-groups"]
-    capability = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    capability = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
     return ["setpriv", *user, *capability, "--pdeathsig=INT", "--"]  # a change of user clears the parent's own request
 
 

@@ -17,6 +17,14 @@ os.environ.setdefault("EMAIL_BACKEND", "django.core.mail.backends.locmem.EmailBa
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """In CI nothing is skipped: what could not run has failed."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped and os.environ.get("CI"):
+        terminalreporter.write_line(f"{len(skipped)} tests were skipped, which CI does not allow", red=True)
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session", autouse=True)
 def servers() -> Iterator[None]:
     """PostgreSQL and Redis, unless the environment names others."""

@@ -49,6 +49,7 @@ def send(mail: Mail) -> None:
     except OSError as error:  # SMTP's errors are OSErrors
         mail.error = str(error)
         mail.save()
+        TicketEvent.objects.create(ticket=mail.ticket, kind="mail failed", text=f"{mail.subject}: {error}")
         ledger.alarm("mail failed", f"{mail.kind} to {mail.to}: {error}", case=mail.ticket_id)
         return
     mail.sent, mail.error = timezone.now(), ""

@@ -44,7 +44,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):  # also where the shell had us ignore Ctrl-C
+            signal.signal(number, signal.default_int_handler)
         port = env.integer("PORT", 8000, minimum=1)
         self.platform = Platform(settings.VAR_DIR, port, settings.EMBEDDED.chain_port, say=self._say)
         try:
