@@ -4,6 +4,7 @@ Nothing here computes: averaging, measuring and replaying are in compute.py and 
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -201,7 +202,16 @@ def reject(assignment: Assignment, reason: str) -> None:
         live_ = Assignment.objects.filter(pk=assignment.pk, state__in=Assignment.LIVE)
         if round_.state == Round.State.OPEN and live_.update(state=State.REJECTED, note=reason[:1000]):
             tickets.note(round_.run.ticket, "rejected", f"{assignment.provider}: {reason}")
-            fill(round_)
+            if round_.assignments.filter(shard=assignment.shard, state=State.REJECTED).count() < TRIES:
+                fill(round_)
+            else:
+                _give_up(round_.run, reason)
+
+
+def _give_up(run: Run, reason: str) -> None:
+    """Nobody can train a shard: it is the job, not the workers. A learning rate at which training diverges does this."""
+    stop(run)
+    tickets.refund(run.ticket, f"No provider could train on your data with these settings ({reason}).")
 
 
 def measured(assignment: Assignment, correct: int) -> None:
@@ -269,7 +279,7 @@ def evidence_of(audit: Audit) -> dict[str, object]:
         "claimed": work.update_id,
         "seed": seed_of(work),
         "replay": audit.number,
-        "relative_distance": audit.relative,
+        "relative_distance": audit.relative if math.isfinite(audit.relative) else None,
         "cosine": audit.cosine,
         "ordered_because": audit.why,
     }
@@ -295,9 +305,10 @@ def merit(run: Run) -> dict[str, int]:
     """Each provider's weight in the pay: hold-out samples that its updates alone got right, summed over the rounds.
 
     That is accuracy times a constant, as an integer, so that the split is exact; who worked in half of the rounds has
-    half of the weight.
+    half of the weight. Who was banned over another ticket meanwhile, or left, is not paid: the escrow would refuse.
     """
     done = Assignment.objects.filter(round__run=run, round__state=Round.State.CLOSED, state=State.COMMITTED)
+    done = done.exclude(provider__standing__in=[Standing.BANNED, Standing.LEFT])
     rows = done.values("provider__wallet").annotate(total=Sum("correct")).order_by("provider__wallet")
     return {row["provider__wallet"]: row["total"] for row in rows}
 
@@ -309,10 +320,13 @@ def finish(run: Run, accuracy: float, receipt_root: str) -> None:
             state=Run.State.DONE, finished=timezone.now()
         ):
             return
+        weights = merit(run)
         if run.ticket.settle_by <= timezone.now() + tickets.GRACE:
             tickets.refund(run.ticket, "Training took longer than the time that was promised.")
+        elif not weights:
+            tickets.refund(run.ticket, "No provider of this training is in good standing any more.")
         else:
-            tickets.settle(run.ticket, merit(run), accuracy, receipt_root)
+            tickets.settle(run.ticket, weights, accuracy, receipt_root)
 
 
 # --- Blobs ------------------------------------------------------------------------------------------------------------

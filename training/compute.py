@@ -6,6 +6,7 @@ TensorFlow uses all cores by itself, and memory stays at one model.
 
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -24,6 +25,8 @@ from training.models import Assignment, Round, Run
 
 Weights = list[np.ndarray]
 _one_at_a_time = threading.Lock()
+OTHER_KERNELS = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
+"""Other arithmetic for the second replay: what rounding alone can do shows between the two."""
 
 
 def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
@@ -109,8 +112,8 @@ def average(round_: Round, updates: list[Assignment]) -> bytes:
     return pack(aggregation.fedavg(weights_of(round_.start_id), stream()))
 
 
-def replay(assignment: Assignment, number: int) -> evidence.Distance:
-    """Do a worker's work again and say how far its claim is from it. The second replay is a process of its own."""
+def replay(assignment: Assignment, elsewhere: bool) -> Weights:
+    """Do a worker's work again; `elsewhere` in a process of its own, with other kernels, hence other rounding."""
     run, round_ = assignment.round.run, assignment.round
     hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment))
     files = {
@@ -118,8 +121,13 @@ def replay(assignment: Assignment, number: int) -> evidence.Distance:
         "start": store.get(round_.start_id),
         "shard": store.get(assignment.shard.blob_id),
     }
-    done = _replay_here(files, hyper) if number == 1 else _replay_elsewhere(files, hyper)
-    return evidence.compare(weights_of(round_.start_id), weights_of(assignment.update_id), done)
+    return _replay_elsewhere(files, hyper) if elsewhere else _replay_here(files, hyper)
+
+
+def distance(assignment: Assignment, replayed: Weights, claimed: Weights | None = None) -> evidence.Distance:
+    """How far a claim, the worker's own unless given, is from a replay."""
+    claimed = weights_of(assignment.update_id) if claimed is None else claimed
+    return evidence.compare(weights_of(assignment.round.start_id), claimed, replayed)
 
 
 def _replay_here(files: dict[str, bytes], hyper: Hyper) -> Weights:
@@ -131,12 +139,14 @@ def _replay_here(files: dict[str, bytes], hyper: Hyper) -> Weights:
 
 
 def _replay_elsewhere(files: dict[str, bytes], hyper: Hyper) -> Weights:
-    """In a fresh process with one thread, so that no state of this one can explain a difference."""
+    """In a fresh process, so that no state of this one can explain a difference."""
     with TemporaryDirectory() as folder:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
         settings = [str(value) for value in (hyper.epochs, hyper.batch_size, hyper.learning_rate, hyper.seed)]
-        subprocess.run([sys.executable, "-m", "training.replay", folder, *settings], check=True, timeout=3600)
+        subprocess.run(
+            [sys.executable, "-m", "training.replay", folder, *settings], check=True, timeout=3600, env=OTHER_KERNELS
+        )
         return unpack((Path(folder) / "end").read_bytes())
 
 

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from dmlsite.errors import Conflict, Forbidden, Missing
 from providers import actions as providers
-from providers.models import Connection, Standing
+from providers.models import Connection, Provider, Standing
 from tickets.models import Status
 from training import actions, store
 from training.consumers import lease_of
@@ -120,6 +120,19 @@ def test_a_malformed_update_goes_to_somebody_else_without_blame(started):
     assert Assignment.objects.get(round=lease.round, shard=lease.shard, state=State.OFFERED).provider != lease.provider
 
 
+def test_what_nobody_can_train_on_is_refunded_and_not_tried_for_ever(started, monkeypatch):
+    refunds = []
+    monkeypatch.setattr("ledger.actions.refund", lambda *args: refunds.append(args))
+    shard = leases(started)[0].shard
+    for _ in range(actions.TRIES):
+        lease = Assignment.objects.get(round__run=started, shard=shard, state__in=Assignment.LIVE)
+        actions.reject(lease, "not finite")
+    started.refresh_from_db()
+    assert (started.state, len(refunds)) == (Run.State.STOPPED, 1)
+    assert "not finite" in started.ticket.outcome
+    assert set(Provider.objects.values_list("standing", flat=True)) == {Standing.ACTIVE}
+
+
 def test_progress_keeps_a_lease_alive(started):
     lease = leases(started)[0]
     assert actions.accept(lease.provider, lease_of(lease), f"channel-{lease.provider}")
@@ -174,6 +187,22 @@ def test_merit_is_what_the_updates_got_right_summed_over_the_rounds(started):
             commit(lease, correct=8 if lease.provider.user_name == "ada" else 3)
         actions.finish_round(Round.objects.get(run=started, number=number), store.put(b"average"), 0.5, 1.0)
     assert sorted(actions.merit(started).values()) == [6, 16]
+
+
+def test_who_was_banned_meanwhile_is_not_paid_and_nobody_left_means_a_refund(started, monkeypatch):
+    settled, refunded = [], []
+    monkeypatch.setattr("ledger.actions.release", lambda ticket, shares, *rest: settled.append(shares))
+    monkeypatch.setattr("ledger.actions.refund", lambda *args: refunded.append(args))
+    for lease in leases(started):
+        commit(lease)
+    actions.finish_round(Round.objects.get(run=started, number=1), store.put(b"average"), 0.5, 1.0)
+    ada, bob = (Provider.objects.get(user_name=name) for name in ("ada", "bob"))
+    providers.change_standing(ada, Standing.BANNED, "another ticket")
+    assert list(actions.merit(started)) == [bob.wallet]
+    providers.change_standing(bob, Standing.BANNED, "another ticket")
+    actions.finish(started, 0.5, "0x" + "0" * 64)
+    started.ticket.refresh_from_db()
+    assert (started.ticket.status, len(settled), len(refunded)) == (Status.REFUNDED, 0, 1)
 
 
 def test_a_worker_reads_only_what_its_open_leases_name(started):
