@@ -178,6 +178,8 @@ SETTLER_KEYSTORE = env.path("SETTLER_KEYSTORE", VAR_DIR / "keys" / "settler.json
 GUARDIAN_KEYSTORE = env.path("GUARDIAN_KEYSTORE", VAR_DIR / "keys" / "guardian.json")
 ADMIN_KEYSTORE = env.path("ADMIN_KEYSTORE", VAR_DIR / "keys" / "admin.json")
 KEY_PASSPHRASE_FILE = env.path("KEY_PASSPHRASE_FILE", VAR_DIR / "keys" / "passphrase")
+CHAIN_BUMP_SECONDS = env.integer("CHAIN_BUMP_SECONDS", 120, minimum=1)
+CHAIN_MAX_FEE_GWEI = env.integer("CHAIN_MAX_FEE_GWEI", 1000, minimum=1)
 # A built-in wallet backed by the development chain's test accounts. Never in production, never on a real chain.
 DEV_WALLET = DEVELOPMENT and CHAIN_ID == 31337 and env.flag("DEV_WALLET", True)
 SCAN_SECONDS = env.integer("SCAN_MILLISECONDS", 500 if DEVELOPMENT else 3000, minimum=50) / 1000

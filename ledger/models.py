@@ -6,7 +6,7 @@ Amounts are integers: micro-DML (10^-6 DML) for the token, gwei for the native c
 import uuid
 
 from django.db import models
-from django.db.models import Q, Sum
+from django.db.models import F, Q, Sum
 
 from ledger import money
 
@@ -115,7 +115,7 @@ class ChainTx(models.Model):
     @property
     def hash(self) -> str:
         """The hash that counts: the final attempt's, else the latest one's."""
-        attempt = self.attempts.order_by("-block", "-id").first() if self.pk else None
+        attempt = self.attempts.order_by(F("block").desc(nulls_last=True), "-id").first()
         return attempt.hash if attempt else ""
 
 
@@ -125,6 +125,7 @@ class Attempt(models.Model):
     tx = models.ForeignKey(ChainTx, models.PROTECT, related_name="attempts")
     raw = models.BinaryField()
     hash = models.CharField(max_length=66, unique=True)
+    gas = models.BigIntegerField()
     max_fee_gwei = models.BigIntegerField()
     tip_gwei = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.db.models import F, Max, Q
 from django.utils import timezone
 
-from contracts.chain import GAS_MARGIN, Block, Call, Chain, ChainError, Reverted
+from contracts.chain import GAS_MARGIN, Block, Call, Chain, ChainError, Fees, Key, Reverted, Signed
 from ledger import actions
 from ledger.gateway import chain, key
 from ledger.models import Attempt, ChainTx
@@ -36,6 +36,8 @@ def send(tx: ChainTx) -> None:
         except Reverted as error:
             _refused(tx, error)
             return
+    elif tx.state == State.SENT and (last := tx.attempts.last()) and is_stuck(last):
+        bump(last, key(tx.role), chain())
     attempt = tx.attempts.last()
     if attempt and tx.state in (State.READY, State.SENT):
         broadcast(attempt)
@@ -66,10 +68,45 @@ def _sign(tx: ChainTx, on: Chain) -> None:
         last = ChainTx.objects.filter(sender=sender).aggregate(top=Max("nonce"))["top"]
         nonce = max(confirmed, -1 if last is None else last + 1)
         signed = on.sign(call, private, nonce, fees=fees, gas=gas)
-        Attempt.objects.create(
-            tx=fresh, raw=signed.raw, hash=signed.hash, max_fee_gwei=signed.max_fee_gwei, tip_gwei=signed.tip_gwei
-        )
+        _store(fresh, signed)
         ChainTx.objects.filter(pk=tx.pk).update(state=State.SENT, sender=sender, nonce=nonce, error="")
+
+
+def _store(tx: ChainTx, signed: Signed) -> None:
+    Attempt.objects.create(
+        tx=tx,
+        raw=signed.raw,
+        hash=signed.hash,
+        gas=signed.gas,
+        max_fee_gwei=signed.max_fee_gwei,
+        tip_gwei=signed.tip_gwei,
+    )
+
+
+def is_stuck(attempt: Attempt) -> bool:
+    """Whether a transaction waits so long that a higher fee is due."""
+    return (timezone.now() - attempt.created).total_seconds() > settings.CHAIN_BUMP_SECONDS
+
+
+def raised(fees: Fees, cap_gwei: int) -> Fees | None:
+    """Both fees times 1.125, rounded up: the least that pools take as a replacement. None if that is above the cap."""
+    more = Fees(-(-fees.max_fee_gwei * 9 // 8), -(-fees.tip_gwei * 9 // 8))
+    return more if more.max_fee_gwei <= cap_gwei else None
+
+
+def bump(attempt: Attempt, private: Key, on: Chain) -> None:
+    """Sign the same call with the same nonce and gas for higher fees: whichever attempt is mined, it happens once."""
+    tx = attempt.tx
+    fees = raised(Fees(attempt.max_fee_gwei, attempt.tip_gwei), settings.CHAIN_MAX_FEE_GWEI)
+    if fees is None:
+        actions.alarm("fee cap reached", f"{tx} is not taken at {attempt.max_fee_gwei} gwei", tx.case)
+        return
+    call = Call(to=tx.to, data=tx.data, value_gwei=tx.value_gwei)
+    signed = on.sign(call, private, tx.nonce, fees=fees, gas=attempt.gas)
+    with transaction.atomic():
+        _lock(private.address)
+        if tx.attempts.last() == attempt and ChainTx.objects.filter(pk=tx.pk, state=State.SENT).exists():
+            _store(tx, signed)
 
 
 def _lock(sender: str) -> None:

@@ -79,7 +79,7 @@ def _money(ticket: Ticket, provider: Provider) -> None:
     fields = {"sender": PAYER, "nonce": 3, "state": "reverted", "to": PAYER, "data": "0x00"}
     tx = ChainTx.objects.create(key=f"settle:{ticket.pk}", verb="settle", case=ticket.pk, error="Paused()", **fields)
     fees = {"max_fee_gwei": 2, "tip_gwei": 1, "fee_gwei": 123_000, "block": 8, "gas_used": 100}
-    Attempt.objects.create(tx=tx, raw=b"raw", hash=SETTLED, broadcasts=2, **fees)
+    Attempt.objects.create(tx=tx, raw=b"raw", hash=SETTLED, broadcasts=2, gas=50_000, **fees)
     Cursor.objects.create(chain_id=1, escrow=PAYER, block=7)
     Alarm.objects.create(kind="transaction reverted", case=ticket.pk, text="settle")
 

@@ -81,6 +81,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('raw', models.BinaryField()),
                 ('hash', models.CharField(max_length=66, unique=True)),
+                ('gas', models.BigIntegerField()),
                 ('max_fee_gwei', models.BigIntegerField()),
                 ('tip_gwei', models.BigIntegerField()),
                 ('created', models.DateTimeField(auto_now_add=True)),

@@ -32,7 +32,9 @@ def listed(model, **query):
 
 def tx(state="reverted") -> ChainTx:
     found = ChainTx.objects.create(key=f"refund:{CASE}", verb="refund", case=CASE, to=WALLET, data="0x", state=state)
-    Attempt.objects.create(tx=found, raw=b"", hash=HASH, max_fee_gwei=2, tip_gwei=1, fee_gwei=123_000, block=8)
+    Attempt.objects.create(
+        tx=found, raw=b"", hash=HASH, gas=50_000, max_fee_gwei=2, tip_gwei=1, fee_gwei=123_000, block=8
+    )
     return found
 
 

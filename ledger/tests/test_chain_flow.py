@@ -1,17 +1,20 @@
 """The ledger against a real chain: what was decided is sent once, and the chain's events post it."""
 
 import time
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
-from contracts.chain import Quote, Unavailable
+from contracts.chain import Fees, Quote, Unavailable
+from contracts.devchain import mine_if_pending_finality
 from contracts.devchain import test_key as rich
 from dmlsite.testing import finalize
 from ledger import actions, outbox
 from ledger.gateway import key
-from ledger.models import Alarm, ChainEvent, ChainTx, Currency, Transfer, balance
+from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer, balance
 from ledger.scanner import Scanner
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -167,3 +170,47 @@ def test_a_banned_deposit_is_shared_to_the_unit(chain):
     assert chain.provider_standing(cheat).name == "Banned"
     assert balance(f"deposit:{cheat}", Currency.COIN) == 0 == balance(f"case:{case}", Currency.COIN)
     assert balance(f"credit:{honest}", Currency.COIN) == chain.coin_credit(honest)
+
+
+@pytest.mark.parametrize(
+    ("fees", "cap", "wanted"),
+    [
+        (Fees(80, 8), 1000, Fees(90, 9)),
+        (Fees(1, 1), 1000, Fees(2, 2)),
+        (Fees(100, 30), 113, Fees(113, 34)),
+        (Fees(100, 30), 112, None),
+    ],
+)
+def test_a_bump_raises_both_fees_by_an_eighth_up_to_the_cap(fees, cap, wanted):
+    assert outbox.raised(fees, cap) == wanted
+
+
+def test_a_stuck_transaction_is_bumped_with_its_nonce_and_happens_once(chain, settings):
+    ticket, payer = uuid4(), rich(1)
+    pay(chain, ticket, payer)
+    finalize(chain)
+    Scanner(chain).scan()
+    before = chain.token_balance(payer.address)
+    actions.refund(ticket, payer.address, PRICE)
+    chain.w3.provider.make_request("evm_setAutomine", [False])
+    try:
+        outbox.send(ChainTx.objects.get())
+        Attempt.objects.update(created=timezone.now() - timedelta(seconds=settings.CHAIN_BUMP_SECONDS + 1))
+        outbox.send(ChainTx.objects.get())
+        first, second = Attempt.objects.all()
+        assert second.max_fee_gwei > first.max_fee_gwei
+        assert second.tip_gwei > first.tip_gwei
+        nonces = {chain.w3.eth.get_transaction(sent.hash)["nonce"] for sent in (second,)}
+        assert nonces == {ChainTx.objects.get().nonce}
+        outbox.broadcast(first)  # the old bytes again, refused by the pool or not
+    finally:
+        chain.w3.provider.make_request("evm_setAutomine", [True])
+        chain.w3.provider.make_request("evm_mine", [])
+    while mine_if_pending_finality(chain.w3):
+        pass
+    outbox.confirm(chain)
+    Scanner(chain).scan()
+    tx = ChainTx.objects.get()
+    assert (tx.state, tx.hash) == ("final", second.hash)
+    assert chain.token_balance(payer.address) - before == PRICE
+    assert balance(f"escrow:{ticket}") == 0

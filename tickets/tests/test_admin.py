@@ -49,7 +49,7 @@ def test_the_timeline_tells_everything_in_order(ticket):
     )
     tx = ChainTx.objects.create(key="k", verb="refund", case=ticket.pk, to=PAYER, data="0x", error="Paused()")
     Attempt.objects.create(
-        tx=tx, raw=b"", hash=HASH, max_fee_gwei=2, tip_gwei=1, fee_gwei=123_000, block=8, error="timed out"
+        tx=tx, raw=b"", hash=HASH, gas=50_000, max_fee_gwei=2, tip_gwei=1, fee_gwei=123_000, block=8, error="timed out"
     )
     accounts = {"debit": f"escrow:{ticket.pk}", "credit": f"outside:{PAYER}", "currency": "DML"}
     Transfer.objects.create(key="t", kind="pending", amount=130_000, case=ticket.pk, **accounts)
@@ -68,7 +68,7 @@ def test_the_timeline_tells_everything_in_order(ticket):
 @pytest.mark.parametrize("term", ["customer@example", PAYER, PAID, HASH, "id"])
 def test_a_ticket_is_found_by_id_address_payer_and_hash(ticket, term):
     tx = ChainTx.objects.create(key="k", verb="refund", case=ticket.pk, to=PAYER, data="0x")
-    Attempt.objects.create(tx=tx, raw=b"", hash=HASH, max_fee_gwei=2, tip_gwei=1)
+    Attempt.objects.create(tx=tx, raw=b"", hash=HASH, gas=50_000, max_fee_gwei=2, tip_gwei=1)
     found = admin_client().get(LIST, {"q": str(ticket.pk) if term == "id" else term})
     assert found.context["cl"].result_count == 1
 
