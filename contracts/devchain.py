@@ -292,11 +292,16 @@ def _copy_of(path: Path) -> Path:
     return path.with_name(path.name + ".copy")
 
 
-def _until_told(chain: DevChain) -> int:
-    """Wait for SIGTERM or SIGINT (0), or for the child to end by itself (1)."""
+def _heeding_signals() -> threading.Event:
+    """Is set by SIGTERM or SIGINT from now on, also where a shell had us ignore Ctrl-C."""
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
+    return told
+
+
+def _until(told: threading.Event, chain: DevChain) -> int:
+    """Wait to be told to end (0), or for the child to end by itself (1)."""
     while not told.wait(0.2):
         if not chain.alive():
             print("anvil ended unexpectedly", file=sys.stderr)
@@ -311,6 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--chain-id", type=int, default=31337)
     options = parser.parse_args(arguments)
     chain = DevChain(options.state, options.port, options.chain_id)
+    told = _heeding_signals()  # before we say that we run: who hears it may end us at once
     try:
         chain.start()
     except ChainError as error:
@@ -318,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(f"development chain {chain.chain_id} on {chain.url}", flush=True)
     try:
-        return _until_told(chain)
+        return _until(told, chain)
     finally:
         chain.stop()
 
