@@ -49,8 +49,14 @@ def deposit_call(provider: Provider, wallet: str) -> Call:
     """
     if provider.standing not in (Standing.PENDING, Standing.LEFT):
         raise Conflict(f"No deposit is due: you are {provider.get_standing_display()}.")
+    if _is_anothers(wallet, provider):
+        raise Conflict("This wallet belongs to another provider. Please choose another account in your wallet.")
     Provider.objects.filter(pk=provider.pk).update(deposit_from=wallet)
     return chain().register_call(provider.pk.bytes)
+
+
+def _is_anothers(wallet: str, provider: Provider) -> bool:
+    return Provider.objects.filter(wallet=wallet).exclude(pk=provider.pk).exists()
 
 
 def exit_call(provider: Provider) -> Call:
@@ -102,7 +108,7 @@ def _registered(event: ChainEvent) -> None:
     if provider is None or provider.standing not in (Standing.PENDING, Standing.LEFT):
         return
     wallet, stake = event.args["provider"], event.args["stake"]
-    if wallet != provider.deposit_from or Provider.objects.filter(wallet=wallet).exclude(pk=provider.pk).exists():
+    if wallet != provider.deposit_from or _is_anothers(wallet, provider):
         ledger.alarm("stray deposit", f"{wallet} deposited for {provider}, whose wallet it is not", case=provider.pk)
         return
     fields = {"wallet": wallet, "deposit_gwei": stake, "deposit_tx": event.tx}

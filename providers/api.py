@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from dmlsite.errors import Conflict, Missing
+from dmlsite.errors import Missing
 from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, PreparedTransaction, answers, prepared
 from ledger import money
@@ -78,8 +78,6 @@ class DepositView(APIView):
         form = Deposit(data=request.data)
         form.is_valid(raise_exception=True)
         wallet = form.validated_data["wallet"]
-        if Provider.objects.filter(wallet=wallet).exclude(pk=found.pk).exists():
-            raise Conflict("This wallet belongs to another provider.")
         return Response(prepared(actions.deposit_call(found, wallet), wallet))
 
 
