@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ from web3.exceptions import (
     Web3RPCError,
 )
 from web3.middleware import ExtraDataToPOAMiddleware
+from web3.providers.rpc.utils import ExceptionRetryConfiguration
 
 # A library of web3's (py_ecc) raises the limit to 100,000, at which deeply nested JSON ends the process instead of raising.
 sys.setrecursionlimit(1_000)
@@ -254,10 +256,29 @@ class Totals:
 
 # ------------------------------------------------------------------------------------------------- connect and deploy
 
+_ONLY_ASKING = [
+    "eth_blockNumber",
+    "eth_call",
+    "eth_chainId",
+    "eth_estimateGas",
+    "eth_getBalance",
+    "eth_getBlockByNumber",
+    "eth_getCode",
+    "eth_getLogs",
+    "eth_getTransactionCount",
+    "eth_getTransactionReceipt",
+    "eth_maxPriorityFeePerGas",
+]
+
 
 def connect(rpc_url: str, timeout: float = 10) -> Web3:
-    """A client for a node; opens no connection yet. No retries of its own: the caller knows what may be repeated."""
-    provider = HTTPProvider(rpc_url, {"timeout": timeout}, exception_retry_configuration=None)
+    """A client for a node; opens no connection yet. What only asks is asked again, five times within two seconds, when
+    the connection broke or the node was overloaded; an answer that does not come within `timeout` is not waited for
+    twice. What sends is sent once: the caller knows what may be repeated."""
+    again = ExceptionRetryConfiguration(
+        errors=[requests.ConnectionError, requests.HTTPError], backoff_factor=0.1, method_allowlist=_ONLY_ASKING
+    )
+    provider = HTTPProvider(rpc_url, {"timeout": timeout}, exception_retry_configuration=again)
     w3 = Web3(provider)
     # Polygon's headers carry more extra data than Ethereum's; harmless elsewhere.
     w3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
@@ -448,6 +469,11 @@ class Chain:
     def _call(self, contract: Any, function: str, *arguments: Any, value_gwei: int = 0) -> Call:
         return Call(str(contract.address), contract.encode_abi(function, args=list(arguments)), value_gwei)
 
+    def arguments(self, call: Call) -> dict[str, Any]:
+        """What a call of ours to the escrow says, by name; in the units of events."""
+        function, values = self._escrow.decode_function_input(cast(Any, call.data))
+        return dict(_outside(function.fn_name, name, value) for name, value in values.items())
+
     # --- sending
 
     def suggest_fees(self, tip_floor_gwei: int = 1) -> Fees:
@@ -517,6 +543,11 @@ class Chain:
         with _answers():
             return self.w3.eth.get_transaction_count(to_checksum(address), "latest")
 
+    def final_nonce(self, address: str) -> int:
+        """Counts what is mined at or below the finalized block."""
+        with _answers():
+            return self.w3.eth.get_transaction_count(to_checksum(address), "finalized")
+
     def receipt(self, tx_hash: str) -> Receipt | None:
         """None: not mined, as far as this node knows. Not final before `finalized()` has passed its block."""
         try:
@@ -561,15 +592,37 @@ class Chain:
         return Block(found["number"], _hex(found["hash"]), found["timestamp"])
 
     def events(self, from_block: int, to_block: int) -> list[Event]:
-        """The escrow's events of both blocks and all between, in the chain's order.
+        """The escrow's events of both blocks and all between, in the chain's order; and what reached it for nothing, as
+        events named "Stray" (sender, amount).
 
         Filtered by the escrow's address: another contract that emits the same events is not heard. Raises Rejected or
         Unavailable when the range is too wide for the node: ask again with a smaller one.
         """
         query = {"address": self._escrow.address, "fromBlock": from_block, "toBlock": to_block}
+        arrivals = query | {
+            "address": self._token.address,
+            "topics": [_TRANSFER, None, _topic_of(self._escrow.address)],
+        }
         with _answers():
             logs = self.w3.eth.get_logs(cast(Any, query))
-        return [self._decode(log) for log in logs if _hex(log["topics"][0]) in self._events]
+            arrived = self.w3.eth.get_logs(cast(Any, arrivals))
+        events = [self._decode(log) for log in logs if _hex(log["topics"][0]) in self._events]
+        return sorted([*events, *self._strays(events, arrived)], key=lambda event: (event.block, event.log_index))
+
+    def _strays(self, events: list[Event], arrived: Sequence[Any]) -> Iterator[Event]:
+        """Tokens that reached the escrow without paying for anything.
+
+        A payment has one transfer of its payer and amount in its own transaction; what no payment accounts for is stray.
+        """
+        paid = Counter((e.tx, e.args["payer"], e.args["amount"]) for e in events if e.name == "Paid")
+        for log in arrived:
+            values = self._token.events.Transfer().process_log(log)["args"]
+            sender, amount, tx = values["from"], values["value"], _hex(log["transactionHash"])
+            if paid[tx, sender, amount]:
+                paid[tx, sender, amount] -= 1
+            elif amount:
+                args = {"sender": sender, "amount": amount}
+                yield Event("Stray", args, log["blockNumber"], _hex(log["blockHash"]), tx, log["logIndex"])
 
     def receipt_events(self, tx_hash: str) -> list[Event]:
         """The escrow's events of one mined transaction; none if it is not mined."""
@@ -688,6 +741,7 @@ class Chain:
             return function.call(block_identifier=_at(at))
 
 
+_TRANSFER = "0x" + bytes(Web3.keccak(text="Transfer(address,address,uint256)")).hex()
 _QUOTE_FIELDS = (
     ("ticketId", "uint256"),
     ("payer", "address"),
@@ -836,6 +890,10 @@ def _snake(name: str) -> str:
 
 def _hex(value: bytes | bytearray) -> str:
     return "0x" + bytes(value).hex()
+
+
+def _topic_of(address: str) -> str:
+    return "0x" + address.removeprefix("0x").lower().rjust(64, "0")
 
 
 def _unhex(text: str) -> bytes:

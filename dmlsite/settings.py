@@ -180,6 +180,12 @@ ADMIN_KEYSTORE = env.path("ADMIN_KEYSTORE", VAR_DIR / "keys" / "admin.json")
 KEY_PASSPHRASE_FILE = env.path("KEY_PASSPHRASE_FILE", VAR_DIR / "keys" / "passphrase")
 CHAIN_BUMP_SECONDS = env.integer("CHAIN_BUMP_SECONDS", 120, minimum=1)
 CHAIN_MAX_FEE_GWEI = env.integer("CHAIN_MAX_FEE_GWEI", 1000, minimum=1)
+# Admins are told when the chain is silent, or its finality stands still, for so long; when a transaction is not final
+# so long after it was due; when a hot key's coins reach for fewer transactions.
+CHAIN_LAG_SECONDS = env.integer("CHAIN_LAG_SECONDS", 900, minimum=1)
+CHAIN_OVERDUE_SECONDS = env.integer("CHAIN_OVERDUE_SECONDS", 3600, minimum=1)
+GAS_RUNWAY = env.integer("GAS_RUNWAY", 50)
+RECONCILE_SECONDS = env.integer("RECONCILE_SECONDS", 60 if DEVELOPMENT else 600, minimum=1)
 # A built-in wallet backed by the development chain's test accounts. Never in production, never on a real chain.
 DEV_WALLET = DEVELOPMENT and CHAIN_ID == 31337 and env.flag("DEV_WALLET", True)
 SCAN_SECONDS = env.integer("SCAN_MILLISECONDS", 500 if DEVELOPMENT else 3000, minimum=50) / 1000

@@ -1,53 +1,152 @@
-"""Every movement of money is a verb here. Deciding writes pending transfers and an intent; the chain's events post them.
+"""Deciding about money: each verb writes pending transfers and an intent; the chain's events post them (`books.py`).
 
-Accounts are named by what they hold: `escrow:<ticket>`, `provider:<wallet>`, `outside:<wallet>`, `fee`, `treasury` in
-micro-DML; `deposit:<wallet>`, `credit:<wallet>`, `outside:<wallet>`, `treasury` in gwei.
+A ticket's payment is decided once. Only when the escrow has refused a decision for good, so that it moved nothing and
+never will, is there another (`reconsider`).
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
-from django.utils import timezone
+from django.db import transaction
+from django.db.models import QuerySet
 
-from contracts.chain import Call
+from contracts.chain import Call, Reverted
 from dmlsite import jobs
 from dmlsite.errors import Conflict
+from ledger import money
+from ledger.alarms import Kind, alarm
+from ledger.books import ENDINGS, lock_case, void
 from ledger.gateway import chain
-from ledger.models import Alarm, ChainEvent, ChainTx, Currency, Transfer
+from ledger.models import ChainEvent, ChainTx, Currency, Transfer
 
 log = logging.getLogger(__name__)
-DML, COIN = Currency.DML, Currency.COIN
+State = ChainTx.State
+
+ENDING_VERBS = ("settle", "refund", "failTicket")
+"""Each takes a ticket's whole payment out of the escrow."""
 
 
-# --- Deciding ---------------------------------------------------------------------------------------------------------
+# --- Tickets ----------------------------------------------------------------------------------------------------------
 def release(ticket: UUID, shares: Mapping[str, int], fee: int, receipt_root: str) -> None:
     """Decide that a ticket's price goes to the providers (wallet -> micro-DML) and the fee to the platform."""
     with transaction.atomic():
-        for wallet, amount in shares.items():
-            _pend(f"settle:{ticket}:{wallet}", DML, f"escrow:{ticket}", f"provider:{wallet}", amount, ticket)
-        _pend(f"settle:{ticket}:fee", DML, f"escrow:{ticket}", "fee", fee, ticket)
-        paid = {wallet: amount for wallet, amount in shares.items() if amount}
-        _intend("settle", ticket, chain().settle_call(ticket, paid, receipt_root))
+        if _may_end(ticket):
+            _settle(ticket, shares, fee, receipt_root)
 
 
 def refund(ticket: UUID, payer: str, amount: int) -> None:
     """Decide that a ticket's whole price goes back to the wallet that paid it."""
     with transaction.atomic():
-        _pend(f"refund:{ticket}", DML, f"escrow:{ticket}", f"outside:{payer}", amount, ticket)
-        _intend("refund", ticket, chain().refund_call(ticket))
+        if _may_end(ticket):
+            _refund(ticket, payer, amount)
 
 
 def fail_ticket(ticket: UUID, payer: str, amount: int, cheats: Iterable[str], honest: Iterable[str]) -> None:
     """As `refund`, and accuse the cheats in the same chain transaction."""
     with transaction.atomic():
-        _pend(f"refund:{ticket}", DML, f"escrow:{ticket}", f"outside:{payer}", amount, ticket)
-        _intend("failTicket", ticket, chain().fail_ticket_call(ticket, sorted(cheats), sorted(honest)))
+        if _may_end(ticket):
+            _pend("refund", ticket, {f"outside:{payer}": amount})
+            _end("failTicket", ticket, chain().fail_ticket_call(ticket, sorted(cheats), sorted(honest)))
+        else:
+            accuse(ticket, cheats, honest)
 
 
+def _may_end(ticket: UUID) -> bool:
+    """Whether a decision about the payment is still due; False if the chain has made the end already.
+
+    Holds the case's lock until commit, so that neither another decision nor the end's own event comes between. Raises
+    Conflict if another decision is under way.
+    """
+    lock_case(ticket)
+    if ChainEvent.objects.filter(case=ticket, name__in=ENDINGS).exists():
+        return False
+    alive = [State.READY, State.SENT, State.FINAL]
+    if other := ChainTx.objects.filter(case=ticket, verb__in=ENDING_VERBS, state__in=alive).first():
+        raise Conflict(f"The payment is decided on already: {other}")
+    return True
+
+
+def _settle(ticket: UUID, shares: Mapping[str, int], fee: int, receipt_root: str) -> None:
+    parts = {f"provider:{wallet}": amount for wallet, amount in shares.items()}
+    _pend("settle", ticket, parts | {"fee": fee})
+    paid = {wallet: amount for wallet, amount in shares.items() if amount}
+    _end("settle", ticket, chain().settle_call(ticket, paid, receipt_root))
+
+
+def _refund(ticket: UUID, payer: str, amount: int) -> None:
+    _pend("refund", ticket, {f"outside:{payer}": amount})
+    _end("refund", ticket, chain().refund_call(ticket))
+
+
+def planned(ticket: UUID) -> QuerySet[Transfer]:
+    """What is decided of a ticket's payment and neither posted nor void."""
+    rows = Transfer.objects.filter(case=ticket, kind=Transfer.Kind.PENDING, outcome=None)
+    return rows.filter(debit=f"escrow:{ticket}").order_by("id")
+
+
+# --- Deciding anew ----------------------------------------------------------------------------------------------------
+def reconsider(tx: ChainTx, why: Reverted) -> bool:
+    """The escrow refuses a decision: take the only other one that is right, if there is one. Says whether it did.
+
+    settle, because a provider was banned or left meanwhile: its share goes to the others. settle, because it is too
+    late or nobody is left: refund. failTicket, because the case is refused: refund now, and accuse apart.
+    """
+    if tx.verb == "settle" and why.name in ("NotInStanding", "TooLate"):
+        return _settle_anew(tx, why)
+    if tx.verb == "failTicket" and why.name not in ("WrongTicketState", ""):
+        return _fail_apart(tx, why)
+    return False
+
+
+def _settle_anew(tx: ChainTx, why: Reverted) -> bool:
+    on, ticket = chain(), tx.case
+    shares = {row.credit.partition(":")[2]: row.amount for row in planned(ticket) if row.credit.startswith("provider:")}
+    paid, root = on.ticket(ticket), str(on.arguments(_call(tx))["receipt_root"])
+    final = on.finalized().number
+    standing = {wallet: on.provider_standing(wallet, at=final).name for wallet in shares}
+    left = {wallet: part for wallet, part in shares.items() if standing[wallet] in ("Active", "Exiting")}
+    if why.name == "NotInStanding" and len(left) == len(shares):
+        return False  # not final yet: it may still come otherwise
+    with transaction.atomic():
+        if not _withdraw(tx, why):
+            return False
+        for row in planned(ticket):
+            void(row)
+        if left and why.name == "NotInStanding":
+            fee = money.fee(paid.amount)
+            _settle(ticket, money.split(paid.amount - fee, left), fee, root)
+        else:
+            _refund(ticket, paid.payer, paid.amount)
+        alarm(Kind.RESPLIT, f"{tx.verb} was refused ({why}); {len(left)} of {len(shares)} in standing", ticket)
+    return True
+
+
+def _fail_apart(tx: ChainTx, why: Reverted) -> bool:
+    on = chain()
+    lists = on.arguments(_call(tx))
+    with transaction.atomic():
+        if not _withdraw(tx, why):
+            return False
+        _end("refund", tx.case, on.refund_call(tx.case))
+        accuse(tx.case, lists["cheats"], lists["honest"])
+    return True
+
+
+def _withdraw(tx: ChainTx, why: Reverted) -> bool:
+    """Take back a decision that cannot happen any more: never signed, or reverted in a final block. Holds the lock."""
+    lock_case(tx.case)
+    ChainTx.objects.filter(pk=tx.pk, state=State.READY).update(state=State.DROPPED, error=str(why))
+    tx.refresh_from_db()
+    return tx.state in (State.DROPPED, State.REVERTED) and _may_end(tx.case)
+
+
+def _call(tx: ChainTx) -> Call:
+    return Call(to=tx.to, data=tx.data, value_gwei=tx.value_gwei)
+
+
+# --- Accusations ------------------------------------------------------------------------------------------------------
 def accuse(case: UUID, cheats: Iterable[str], honest: Iterable[str]) -> None:
     """Accuse providers of their deposit outside a ticket."""
     _intend("accuse", case, chain().accuse_call(case, sorted(cheats), sorted(honest)))
@@ -61,27 +160,54 @@ def execute_ban(case: UUID, cheats: Iterable[str], honest: Iterable[str]) -> Non
 
 def acquit(case: UUID) -> None:
     """Take an accusation back. A planned ban that was not sent yet is dropped."""
-    ChainTx.objects.filter(key=f"executeBan:{case}", state=ChainTx.State.READY).update(
-        state=ChainTx.State.DROPPED, error="the accusation was lifted"
+    ChainTx.objects.filter(key=f"executeBan:{case}", state=State.READY).update(
+        state=State.DROPPED, error="the accusation was lifted"
     )
     _intend("acquit", case, chain().acquit_call(case), role="guardian")
 
 
+# --- Intents ----------------------------------------------------------------------------------------------------------
 def retry(tx: ChainTx, actor: str) -> ChainTx:
     """An admin has a reverted transaction tried again, as a new intent."""
-    if tx.state != ChainTx.State.REVERTED:
+    if tx.state != State.REVERTED:
         raise Conflict("Only a reverted transaction can be tried again.")
-    again = ChainTx.objects.filter(verb=tx.verb, case=tx.case).count() + 1
     log.info("%s has %s tried again", actor, tx)
-    call = Call(to=tx.to, data=tx.data, value_gwei=tx.value_gwei)
-    return _intend(tx.verb, tx.case, call, role=tx.role, key=f"{tx.verb}:{tx.case}#{again}")
+    with transaction.atomic():
+        lock_case(tx.case)
+        if tx.verb in ENDING_VERBS and not planned(tx.case).exists():
+            raise Conflict("The payment was decided anew meanwhile.")
+        if ChainTx.objects.filter(case=tx.case, verb=tx.verb, state__in=[State.READY, State.SENT]).exists():
+            raise Conflict("It is being tried again already.")
+        return _intend(tx.verb, tx.case, _call(tx), role=tx.role, key=_next_key(tx.verb, tx.case))
 
 
-def _pend(key: str, currency: str, debit: str, credit: str, amount: int, case: UUID) -> None:
-    if amount:
-        Transfer.objects.create(
-            key=key, kind=Transfer.Kind.PENDING, currency=currency, debit=debit, credit=credit, amount=amount, case=case
+def _pend(verb: str, ticket: UUID, parts: Mapping[str, int]) -> None:
+    """Write down what is decided: from the ticket's escrow account to each account its part, in micro-DML."""
+    key = _next_key(verb, ticket)
+    Transfer.objects.bulk_create(
+        Transfer(
+            key=f"{key}:{account}",
+            kind=Transfer.Kind.PENDING,
+            currency=Currency.DML,
+            debit=f"escrow:{ticket}",
+            credit=account,
+            amount=amount,
+            case=ticket,
         )
+        for account, amount in parts.items()
+        if amount
+    )
+
+
+def _end(verb: str, ticket: UUID, call: Call) -> None:
+    """Write down the end of a ticket's payment; `_may_end` has seen to it that no other one can happen."""
+    _intend(verb, ticket, call, key=_next_key(verb, ticket))
+
+
+def _next_key(verb: str, case: UUID) -> str:
+    """The idempotency key of the next intent of a kind: it is another one only when those before are dead."""
+    dead = ChainTx.objects.filter(verb=verb, case=case, state__in=[State.DROPPED, State.REVERTED]).count()
+    return f"{verb}:{case}" + (f"#{dead + 1}" if dead else "")
 
 
 def _intend(
@@ -95,148 +221,3 @@ def _intend(
     if new:
         jobs.enqueue("ledger.tasks.send", str(tx.pk))
     return tx
-
-
-# --- What the chain says ----------------------------------------------------------------------------------------------
-NUDGES = {
-    "Paid": "tickets.tasks.event_seen",
-    "Refunded": "tickets.tasks.event_seen",
-    "Settled": "training.tasks.settled",
-    "Registered": "providers.tasks.event_seen",
-    "ExitRequested": "providers.tasks.event_seen",
-    "Withdrawn": "providers.tasks.event_seen",
-    "Accused": "providers.tasks.event_seen",
-    "Acquitted": "providers.tasks.event_seen",
-    "Banned": "providers.tasks.event_seen",
-}
-"""Which job follows an event. An event nobody follows counts as followed."""
-
-
-def record(event: ChainEvent) -> None:
-    """Book a new final event and nudge the app it concerns. The caller's transaction holds the cursor's row."""
-    book = _BOOKS.get(event.name)
-    if book:
-        book(event)
-    if event.name in NUDGES:
-        jobs.enqueue(NUDGES[event.name], event.pk)
-
-
-def _post(event: ChainEvent, part: str, currency: str, debit: str, credit: str, amount: int, planned: str = "") -> None:
-    """Post a transfer that the chain made; if it was planned, as the outcome of its pending row."""
-    if not amount:
-        return
-    pending = (
-        Transfer.objects.filter(key=planned, kind=Transfer.Kind.PENDING, outcome=None).first() if planned else None
-    )
-    if planned and (pending is None or pending.amount != amount):
-        alarm(
-            "unplanned transfer", f"{event.name} moved {amount} {currency} {debit} → {credit} in {event.tx}", event.case
-        )
-        pending = None
-    Transfer.objects.create(
-        key=f"event:{event.chain_id}:{event.block_hash}:{event.log_index}:{part}",
-        kind=Transfer.Kind.POST if pending else Transfer.Kind.POSTED,
-        pending=pending,
-        currency=currency,
-        debit=debit,
-        credit=credit,
-        amount=amount,
-        case=event.case,
-        event=event,
-    )
-
-
-def _paid(event: ChainEvent) -> None:
-    args = event.args
-    _post(event, "paid", DML, f"outside:{args['payer']}", f"escrow:{event.case}", args["amount"])
-
-
-def _provider_paid(event: ChainEvent) -> None:
-    wallet = event.args["provider"]
-    accounts = f"escrow:{event.case}", f"provider:{wallet}"
-    _post(event, "share", DML, *accounts, event.args["amount"], planned=f"settle:{event.case}:{wallet}")
-
-
-def _settled(event: ChainEvent) -> None:
-    _post(event, "fee", DML, f"escrow:{event.case}", "fee", event.args["fee"], planned=f"settle:{event.case}:fee")
-
-
-def _refunded(event: ChainEvent) -> None:
-    """A refund may come without our asking, after `settleBy`: what was planned for the providers is then void."""
-    for pending in Transfer.objects.filter(
-        case=event.case, kind=Transfer.Kind.PENDING, outcome=None, key__startswith="settle:"
-    ):
-        _void(pending)
-        alarm("settlement overtaken by a refund", f"{event.tx} refunded ticket {event.case}", event.case)
-    accounts = f"escrow:{event.case}", f"outside:{event.args['payer']}"
-    planned = f"refund:{event.case}" if Transfer.objects.filter(key=f"refund:{event.case}").exists() else ""
-    _post(event, "refund", DML, *accounts, event.args["amount"], planned=planned)
-
-
-def _void(pending: Transfer) -> None:
-    names = ("currency", "debit", "credit", "amount", "case")
-    same = {name: getattr(pending, name) for name in names}
-    Transfer.objects.create(key=f"void:{pending.key}", kind=Transfer.Kind.VOID, pending=pending, **same)
-
-
-def _registered(event: ChainEvent) -> None:
-    wallet = event.args["provider"]
-    _post(event, "stake", COIN, f"outside:{wallet}", f"deposit:{wallet}", event.args["stake"])
-
-
-def _withdrawn(event: ChainEvent) -> None:
-    wallet = event.args["provider"]
-    _post(event, "stake", COIN, f"deposit:{wallet}", f"outside:{wallet}", event.args["stake"])
-
-
-def _banned(event: ChainEvent) -> None:
-    """The deposit goes into the case's pot; StakeShared events take it out again, to the unit."""
-    _post(event, "stake", COIN, f"deposit:{event.args['provider']}", f"case:{event.case}", event.args["stake"])
-
-
-def _stake_shared(event: ChainEvent) -> None:
-    _post(event, "share", COIN, f"case:{event.case}", f"credit:{event.args['provider']}", event.args["amount"])
-
-
-def _credit_withdrawn(event: ChainEvent) -> None:
-    wallet = event.args["owner"]
-    _post(event, "credit", COIN, f"credit:{wallet}", f"outside:{wallet}", event.args["amount"])
-
-
-_BOOKS = {
-    "Paid": _paid,
-    "ProviderPaid": _provider_paid,
-    "Settled": _settled,
-    "Refunded": _refunded,
-    "Registered": _registered,
-    "Withdrawn": _withdrawn,
-    "Banned": _banned,
-    "StakeShared": _stake_shared,
-    "CreditWithdrawn": _credit_withdrawn,
-}
-
-
-@contextmanager
-def following(pk: int) -> Iterator[ChainEvent | None]:
-    """The event with its row locked, marked as followed when the block ends well; None if that was done before."""
-    with transaction.atomic():
-        event = ChainEvent.objects.select_for_update().filter(pk=pk, followed=None).first()
-        yield event
-        if event:
-            ChainEvent.objects.filter(pk=pk).update(followed=timezone.now())
-
-
-# --- Alarms -----------------------------------------------------------------------------------------------------------
-def alarm(kind: str, text: str, case: UUID | None = None) -> None:
-    """Record something an admin must look at and mail the admins; one open alarm per kind and case."""
-    log.error("alarm: %s: %s", kind, text)
-    try:
-        with transaction.atomic():
-            found = Alarm.objects.create(kind=kind, text=text, case=case)
-            jobs.enqueue("ledger.tasks.mail_alarm", found.pk)
-    except IntegrityError:
-        log.info("that alarm is open already")
-
-
-def clear(found: Alarm, actor: str) -> None:
-    Alarm.objects.filter(pk=found.pk, cleared=None).update(cleared=timezone.now(), cleared_by=actor)

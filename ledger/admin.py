@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from contracts.chain import COIN_EVENTS
 from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, back, page_link, pretty, tx_link
-from ledger import actions, money
+from ledger import actions, alarms, money
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Cursor, Transfer
 
 Column = Callable[[Any], object]
@@ -24,7 +24,7 @@ def amount(units: int | None, currency: str) -> str:
     """An amount with its unit, as people read it: "0.13 DML", "0.001 coin"."""
     if units is None:
         return "–"
-    return f"{money.dml(units)} DML" if currency == Currency.DML else f"{money.coin(units)} coin"
+    return money.text(units, currency)
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
@@ -301,12 +301,12 @@ class CursorAdmin(ReadOnlyAdmin):
 @admin.register(Alarm)
 class AlarmAdmin(ReadOnlyAdmin):
     actions = buttons = ("clear",)
-    list_display = ["created", "kind", "case", "text", "mailed", "cleared", "cleared_by"]
-    list_filter = [("cleared", admin.EmptyFieldListFilter), "kind", "created"]
+    list_display = ["created", "kind", "halts", "case", "text", "mailed", "cleared", "cleared_by"]
+    list_filter = [("cleared", admin.EmptyFieldListFilter), ("halts", admin.EmptyFieldListFilter), "kind", "created"]
     search_fields = ["case", "kind", "text"]
 
     @admin.action(description="Clear", permissions=["act"])
     def clear(self, request: HttpRequest, queryset: QuerySet[Alarm]) -> HttpResponse | None:
         rows = list(queryset.filter(cleared=None))
-        self.carry_out(request, rows, lambda row: actions.clear(row, actor(request)), "cleared")
+        self.carry_out(request, rows, lambda row: alarms.clear(row, actor(request)), "cleared")
         return back(request, rows)

@@ -83,14 +83,15 @@ class ChainTx(models.Model):
         FINAL = "final", "final"
         REVERTED = "reverted", "reverted on the chain"
         DROPPED = "dropped", "no longer wanted"
+        FOREIGN = "foreign", "not ours: somebody else spent this nonce with our key"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     key = models.CharField(max_length=200, unique=True, help_text="Idempotency key, e.g. settle:<ticket>")
     verb = models.CharField(max_length=20)
-    case = models.UUIDField("ticket or case", db_index=True)
+    case = models.UUIDField("ticket or case", null=True, db_index=True)
     role = models.CharField(max_length=10, default="settler", help_text="Whose key signs it")
-    to = models.CharField(max_length=42)
-    data = models.TextField()
+    to = models.CharField(max_length=42, blank=True)
+    data = models.TextField(blank=True)
     value_gwei = models.BigIntegerField(default=0)
     sender = models.CharField(max_length=42, blank=True)
     nonce = models.BigIntegerField(null=True, blank=True)
@@ -178,10 +179,67 @@ class Cursor(models.Model):
         constraints = [models.UniqueConstraint(fields=["chain_id", "escrow"], name="one_cursor_per_escrow")]
 
 
-class Alarm(models.Model):
-    """Something an admin must look at. It stays until an admin clears it."""
+class Sighting(models.Model):
+    """An event of our escrow in a block that is not final yet. It moves nothing: a reorg takes it away again."""
 
-    kind = models.CharField(max_length=40)
+    name = models.CharField(max_length=30)
+    case = models.UUIDField("ticket or case", db_index=True)
+    tx = models.CharField("transaction", max_length=66)
+    block = models.BigIntegerField()
+    block_hash = models.CharField(max_length=66)
+
+    def __str__(self) -> str:
+        return f"{self.name} in block {self.block}, not final"
+
+
+class Reconciliation(models.Model):
+    """One comparison of the books with the chain, at one final block."""
+
+    created = models.DateTimeField(auto_now_add=True)
+    block = models.BigIntegerField()
+    balanced = models.BooleanField()
+    rows = models.JSONField(help_text="Each equality: name, left, right; micro-DML or gwei")
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"block {self.block}: {'all equal' if self.balanced else 'DIFFERENT'}"
+
+
+PAYOUTS = "payouts"
+"""What an alarm halts, if not one sender's address: everything that takes money out of the escrow."""
+
+
+class Alarm(models.Model):
+    """Something an admin must look at. It stays, and what it halts stands still, until an admin clears it.
+
+    docs/money.md has what to do about each kind.
+    """
+
+    class Kind(models.TextChoices):
+        ANOTHER_CHAIN = "another chain"
+        BOOKS_DIFFER = "books differ"
+        CHAIN_SILENT = "chain silent"
+        FEE_CAP = "fee cap reached"
+        FINALITY_STILL = "finality stands still"
+        FOREIGN_NONCE = "foreign nonce"
+        GAS_LOW = "gas low"
+        LAPSED = "accusation lapsed"
+        MAIL_FAILED = "mail failed"
+        OVERDUE = "transaction overdue"
+        OVERTAKEN = "settlement overtaken by a refund"
+        RECONCILIATION_OVERDUE = "reconciliation overdue"
+        REFUSED = "transaction refused"
+        RESPLIT = "settlement decided anew"
+        REVERTED = "transaction reverted"
+        STRAY_DEPOSIT = "stray deposit"
+        STRAY_TOKENS = "stray tokens"
+        TICKET_FAILED = "ticket failed"
+        UNPLANNED = "unplanned transfer"
+
+    kind = models.CharField(max_length=40, choices=Kind.choices)
+    halts = models.CharField(max_length=42, blank=True, help_text="'payouts', or the sender that stands still")
     case = models.UUIDField("ticket or case", null=True, blank=True, db_index=True)
     text = models.TextField()
     created = models.DateTimeField(auto_now_add=True)
@@ -193,7 +251,10 @@ class Alarm(models.Model):
         ordering = ["-created"]
         constraints = [
             models.UniqueConstraint(
-                fields=["kind", "case"], condition=Q(cleared=None), nulls_distinct=False, name="one_open_alarm_per_case"
+                fields=["kind", "case", "halts"],
+                condition=Q(cleared=None),
+                nulls_distinct=False,
+                name="one_open_alarm_per_case",
             )
         ]
 

@@ -69,6 +69,11 @@ def coin(gwei: int) -> str:
     return _decimal(gwei, 9)
 
 
+def text(units: int, currency: str) -> str:
+    """An amount with its unit, as people read it: "0.13 DML", "0.001 coin"."""
+    return f"{dml(units)} DML" if currency == "DML" else f"{coin(units)} coin"
+
+
 def _decimal(units: int, places: int) -> str:
     text = f"{Decimal(units).scaleb(-places):f}"
     whole, _, rest = text.partition(".")

@@ -12,17 +12,22 @@ from django.utils import timezone
 
 from contracts.chain import GAS_MARGIN, Block, Call, Chain, ChainError, Fees, Key, Reverted, Signed
 from ledger import actions
+from ledger.alarms import Kind, alarm, halted
 from ledger.gateway import chain, key
 from ledger.models import Attempt, ChainTx
+from ledger.scanner import require_same_chain
 
 log = logging.getLogger(__name__)
 State = ChainTx.State
+
+PATIENCE = 60
+"""Seconds for which the chain may refuse an intent without an alarm: its predecessor may not be mined yet."""
 
 
 def due() -> list[str]:
     """Intents that are to be sent, or sent again because the chain has not taken them yet."""
     ripe = Q(not_before=None) | Q(not_before__lte=timezone.now())
-    ready = ChainTx.objects.filter(ripe, state__in=[State.READY, State.SENT]).order_by("created")
+    ready = ChainTx.objects.filter(ripe, state__in=[State.READY, State.SENT]).order_by("nonce", "created")
     return [str(pk) for pk in ready.values_list("pk", flat=True)]
 
 
@@ -31,31 +36,41 @@ def send(tx: ChainTx) -> None:
     if tx.not_before and tx.not_before > timezone.now():
         return
     if tx.state == State.READY:
-        try:
-            _sign(tx, chain())
-        except Reverted as error:
-            _refused(tx, error)
-            return
-    elif tx.state == State.SENT and (last := tx.attempts.last()) and is_stuck(last):
-        bump(last, key(tx.role), chain())
+        _sign_checked(tx, chain())
+    elif tx.state == State.SENT:
+        _raise_fees(tx, chain())
     attempt = tx.attempts.last()
-    if attempt and tx.state in (State.READY, State.SENT):
+    if attempt and ChainTx.objects.filter(pk=tx.pk, state=State.SENT).exists():
         broadcast(attempt)
 
 
+# --- Signing ----------------------------------------------------------------------------------------------------------
+def _sign_checked(tx: ChainTx, on: Chain) -> None:
+    if halted(tx, key(tx.role).address):
+        return
+    require_same_chain(on)
+    try:
+        _sign(tx, on)
+    except Reverted as error:
+        _refused(tx, error)
+
+
 def _refused(tx: ChainTx, error: Reverted) -> None:
-    """The chain would refuse it now. It may be early (its predecessor not mined yet), so it stays ready; we say so."""
-    ChainTx.objects.filter(pk=tx.pk).update(error=str(error))
-    if (timezone.now() - tx.created).total_seconds() > 60:
-        actions.alarm("transaction refused", f"{tx}: {error}", tx.case)
+    """The chain would refuse it now. Either there is another decision to take, or it stays ready, and we say so."""
+    if actions.reconsider(tx, error):
+        return
+    ChainTx.objects.filter(pk=tx.pk, state=State.READY).update(error=str(error))
+    waited = timezone.now() - (tx.not_before or tx.created)
+    if waited.total_seconds() > PATIENCE:
+        alarm(Kind.REFUSED, f"{tx}: {error}", tx.case)
 
 
 def _sign(tx: ChainTx, on: Chain) -> None:
     """Take the next nonce and store the signed bytes, in one short transaction that serialises on the sender."""
     private = key(tx.role)
     sender = private.address
-    call = Call(to=tx.to, data=tx.data, value_gwei=tx.value_gwei)
-    gas, fees, confirmed = (
+    call = _call(tx)
+    gas, fees, mined = (
         int(on.estimate(call, sender) * GAS_MARGIN),
         on.suggest_fees(settings.CHAIN_TIP_GWEI),
         on.confirmed_nonce(sender),
@@ -63,13 +78,24 @@ def _sign(tx: ChainTx, on: Chain) -> None:
     with transaction.atomic():
         _lock(sender)
         fresh = ChainTx.objects.select_for_update().get(pk=tx.pk)
-        if fresh.state != State.READY:
+        if fresh.state != State.READY or halted(fresh, sender):
             return
-        last = ChainTx.objects.filter(sender=sender).aggregate(top=Max("nonce"))["top"]
-        nonce = max(confirmed, -1 if last is None else last + 1)
-        signed = on.sign(call, private, nonce, fees=fees, gas=gas)
-        _store(fresh, signed)
+        following = _following_nonce(sender)
+        if following is not None and mined > following:
+            return  # somebody else spends our nonces: `confirm` tells when that is final
+        nonce = mined if following is None else following
+        _store(fresh, on.sign(call, private, nonce, fees=fees, gas=gas))
         ChainTx.objects.filter(pk=tx.pk).update(state=State.SENT, sender=sender, nonce=nonce, error="")
+
+
+def _following_nonce(sender: str) -> int | None:
+    """The one after the highest that we know of; None if we never sent anything with this key."""
+    last = ChainTx.objects.filter(sender=sender).aggregate(top=Max("nonce"))["top"]
+    return None if last is None else int(last) + 1
+
+
+def _call(tx: ChainTx) -> Call:
+    return Call(to=tx.to, data=tx.data, value_gwei=tx.value_gwei)
 
 
 def _store(tx: ChainTx, signed: Signed) -> None:
@@ -81,6 +107,20 @@ def _store(tx: ChainTx, signed: Signed) -> None:
         max_fee_gwei=signed.max_fee_gwei,
         tip_gwei=signed.tip_gwei,
     )
+
+
+def _lock(sender: str) -> None:
+    """One signer at a time per key, whatever the number of job processes."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sender:{sender.lower()}"])
+
+
+# --- Higher fees ------------------------------------------------------------------------------------------------------
+def _raise_fees(tx: ChainTx, on: Chain) -> None:
+    """If it waits too long to be mined. Mined but not final yet is no reason: that takes its time."""
+    last = tx.attempts.last()
+    if last and is_stuck(last) and not any(on.receipt(attempt.hash) for attempt in tx.attempts.all()):
+        bump(last, key(tx.role), on)
 
 
 def is_stuck(attempt: Attempt) -> bool:
@@ -99,22 +139,16 @@ def bump(attempt: Attempt, private: Key, on: Chain) -> None:
     tx = attempt.tx
     fees = raised(Fees(attempt.max_fee_gwei, attempt.tip_gwei), settings.CHAIN_MAX_FEE_GWEI)
     if fees is None:
-        actions.alarm("fee cap reached", f"{tx} is not taken at {attempt.max_fee_gwei} gwei", tx.case)
+        alarm(Kind.FEE_CAP, f"{tx} is not taken at {attempt.max_fee_gwei} gwei", tx.case)
         return
-    call = Call(to=tx.to, data=tx.data, value_gwei=tx.value_gwei)
-    signed = on.sign(call, private, tx.nonce, fees=fees, gas=attempt.gas)
+    signed = on.sign(_call(tx), private, tx.nonce, fees=fees, gas=attempt.gas)
     with transaction.atomic():
         _lock(private.address)
         if tx.attempts.last() == attempt and ChainTx.objects.filter(pk=tx.pk, state=State.SENT).exists():
             _store(tx, signed)
 
 
-def _lock(sender: str) -> None:
-    """One signer at a time per key, whatever the number of job processes."""
-    with connection.cursor() as cursor:
-        cursor.execute("select pg_advisory_xact_lock(hashtext(%s))", [f"sender:{sender.lower()}"])
-
-
+# --- Broadcasting -----------------------------------------------------------------------------------------------------
 def broadcast(attempt: Attempt) -> None:
     """Send stored bytes; doing it twice is harmless, the nonce and the hash are the same."""
     error = ""
@@ -126,11 +160,14 @@ def broadcast(attempt: Attempt) -> None:
     Attempt.objects.filter(pk=attempt.pk).update(broadcasts=F("broadcasts") + 1, error=error)
 
 
+# --- Confirming -------------------------------------------------------------------------------------------------------
 def confirm(on: Chain) -> None:
     """See which sent transactions are final: a receipt at or below the finalized block, with that block's own hash."""
     final = on.finalized()
     for attempt in Attempt.objects.filter(tx__state=State.SENT).select_related("tx"):
         _confirm(attempt, final, on)
+    for sender in ChainTx.objects.exclude(sender="").order_by().values_list("sender", flat=True).distinct():
+        _notice_foreign(sender, on)
 
 
 def _confirm(attempt: Attempt, final: Block, on: Chain) -> None:
@@ -138,10 +175,68 @@ def _confirm(attempt: Attempt, final: Block, on: Chain) -> None:
     if receipt is None or receipt.block > final.number or on.block(receipt.block).hash != receipt.block_hash:
         return
     state = State.FINAL if receipt.ok else State.REVERTED
+    fields = {"block": receipt.block, "gas_used": receipt.gas_used, "fee_gwei": receipt.fee_gwei}
     with transaction.atomic():
         if not ChainTx.objects.filter(pk=attempt.tx_id, state=State.SENT).update(state=state, final_at=timezone.now()):
             return
-        fields = {"block": receipt.block, "gas_used": receipt.gas_used, "fee_gwei": receipt.fee_gwei}
         Attempt.objects.filter(pk=attempt.pk).update(**fields)
-        if not receipt.ok:
-            actions.alarm("transaction reverted", f"{attempt.tx} in {attempt.hash}", attempt.tx.case)
+    if not receipt.ok:
+        _reverted(attempt, on)
+
+
+def _reverted(attempt: Attempt, on: Chain) -> None:
+    """It was right when it was signed, and is not any more. Asking again tells why."""
+    tx = ChainTx.objects.get(pk=attempt.tx_id)
+    try:
+        on.estimate(_call(tx), tx.sender)
+    except Reverted as error:
+        ChainTx.objects.filter(pk=tx.pk).update(error=str(error))
+        if actions.reconsider(tx, error):
+            return
+    alarm(Kind.REVERTED, f"{tx} in {attempt.hash}", tx.case)
+
+
+def _notice_foreign(sender: str, on: Chain) -> None:
+    """Nonces that are spent in a final block, but not by us: the key is in other hands. The sender halts.
+
+    What we had signed with such a nonce can never happen: it becomes ready again, for another nonce, when an admin has
+    cleared the alarm.
+    """
+    spent = on.final_nonce(sender)
+    ours = ChainTx.objects.filter(sender=sender)
+    following = _following_nonce(sender)
+    unknown = range(spent if following is None else following, spent)
+    robbed = [tx for tx in ours.filter(state=State.SENT, nonce__lt=spent) if not _mined(tx, on)]
+    if not unknown and not robbed:
+        return
+    with transaction.atomic():
+        _lock(sender)
+        taken = [tx.nonce for tx in robbed if _give_up_nonce(tx)]
+        _note_foreign(sender, [*taken, *unknown])
+        text = f"{sender}: somebody else spent nonce {', '.join(map(str, [*taken, *unknown]))} with this key"
+        alarm(Kind.FOREIGN_NONCE, text, halts=sender)
+
+
+def _mined(tx: ChainTx, on: Chain) -> bool:
+    return any(on.receipt(attempt.hash) for attempt in tx.attempts.all())
+
+
+def _give_up_nonce(tx: ChainTx) -> bool:
+    lost = ChainTx.objects.filter(pk=tx.pk, state=State.SENT)
+    return bool(lost.update(state=State.READY, nonce=None, error=f"somebody else spent nonce {tx.nonce}"))
+
+
+def _note_foreign(sender: str, nonces: list[int]) -> None:
+    """Rows that say so: the audit shows them, and the next nonce of ours comes after them."""
+    ChainTx.objects.bulk_create(
+        ChainTx(
+            key=f"foreign:{sender}:{nonce}",
+            verb="unknown",
+            case=None,
+            sender=sender,
+            nonce=nonce,
+            state=State.FOREIGN,
+            final_at=timezone.now(),
+        )
+        for nonce in nonces
+    )

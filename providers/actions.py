@@ -13,6 +13,7 @@ from contracts.chain import Call
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
 from ledger import actions as ledger
+from ledger.alarms import Kind, alarm
 from ledger.gateway import chain
 from ledger.models import ChainEvent
 from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
@@ -109,7 +110,7 @@ def _registered(event: ChainEvent) -> None:
         return
     wallet, stake = event.args["provider"], event.args["stake"]
     if wallet != provider.deposit_from or _is_anothers(wallet, provider):
-        ledger.alarm("stray deposit", f"{wallet} deposited for {provider}, whose wallet it is not", case=provider.pk)
+        alarm(Kind.STRAY_DEPOSIT, f"{wallet} deposited for {provider}, whose wallet it is not", case=provider.pk)
         return
     fields = {"wallet": wallet, "deposit_gwei": stake, "deposit_tx": event.tx}
     change_standing(provider, Standing.ACTIVE, "deposit paid", **fields)

@@ -1,7 +1,7 @@
 """Jobs about providers."""
 
 from dmlsite import jobs
-from ledger.actions import following
+from ledger.books import following
 from providers import actions
 
 

@@ -18,8 +18,9 @@ from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
 from ledger import actions as ledger
 from ledger import money
+from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
-from ledger.models import ChainEvent
+from ledger.models import ChainEvent, Sighting
 from tickets import mail
 from tickets.models import MOVES, Artifact, Dataset, Status, Ticket, TicketEvent
 
@@ -101,6 +102,24 @@ def payment_seen(ticket: Ticket) -> None:
         return
     upload_by = timezone.now() + timedelta(seconds=settings.UPLOAD_SECONDS)
     move(ticket, Status.PAID, f"paid in {event.tx}", paid_tx=event.tx, upload_by=upload_by)
+
+
+def payment_sighted(ticket: Ticket) -> None:
+    """Say that a payment is on the chain but not final yet, or that a reorg took it off again. It opens nothing."""
+    if ticket.status not in (Status.QUOTED, Status.EXPIRED):
+        return
+    sighting = Sighting.objects.filter(name="Paid", case=ticket.pk).first()
+    if sighting:
+        _note_anew(ticket, "payment", f"payment seen in block {sighting.block}, not final yet: {sighting.tx}")
+    elif not ChainEvent.objects.filter(name="Paid", case=ticket.pk).exists():
+        _note_anew(ticket, "payment", "the chain has taken back the block with the payment: waiting for it again")
+
+
+def _note_anew(ticket: Ticket, kind: str, text: str) -> None:
+    """As `note`, unless that is the last thing said of its kind: a job may run twice."""
+    last = ticket.events.filter(kind=kind).order_by("-id").first()
+    if last is None or last.text != text:
+        note(ticket, kind, text)
 
 
 def upload(ticket: Ticket, file: UploadedFile, actor: str) -> Dataset:
@@ -189,7 +208,7 @@ def fail(ticket: Ticket, error: str) -> None:
     """Something broke that the customer cannot mend: refund, and tell the admins."""
     with transaction.atomic():
         note(ticket, "error", error)
-        ledger.alarm("ticket failed", error, case=ticket.pk)
+        alarm(Kind.TICKET_FAILED, error, case=ticket.pk)
         if Status.REFUNDED in MOVES[ticket.status]:
             refund(ticket, f"Something went wrong on our side: {error}", kind="failed")
 

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dmlsite import jobs, live
-from ledger import actions as ledger
+from ledger.alarms import Kind, alarm
 from tickets.models import Artifact, Mail, Ticket, TicketEvent
 
 SUBJECTS = {
@@ -50,7 +50,7 @@ def send(mail: Mail) -> None:
         mail.error = str(error)
         mail.save()
         TicketEvent.objects.create(ticket=mail.ticket, kind="mail failed", text=f"{mail.subject}: {error}")
-        ledger.alarm("mail failed", f"{mail.kind} to {mail.to}: {error}", case=mail.ticket_id)
+        alarm(Kind.MAIL_FAILED, f"{mail.kind} to {mail.to}: {error}", case=mail.ticket_id)
         return
     mail.sent, mail.error = timezone.now(), ""
     mail.save()

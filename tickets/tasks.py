@@ -3,7 +3,7 @@
 from django.utils import timezone
 
 from dmlsite import jobs
-from ledger.actions import following
+from ledger.books import following
 from tickets import actions, mail
 from tickets.models import Mail, Ticket
 
@@ -14,6 +14,13 @@ def event_seen(pk: int) -> None:
     with following(pk) as event:
         if event and (ticket := Ticket.objects.filter(pk=event.case).first()):
             {"Paid": actions.payment_seen, "Refunded": actions.refund_seen}[event.name](ticket)
+
+
+@jobs.actor()
+def sighted(case: str) -> None:
+    """A payment came into sight before it is final, or out of it."""
+    if ticket := Ticket.objects.filter(pk=case).first():
+        actions.payment_sighted(ticket)
 
 
 @jobs.actor()

@@ -10,7 +10,7 @@ from django.core.files.base import ContentFile, File
 from django.utils import timezone
 
 from dmlsite import jobs
-from ledger.actions import following
+from ledger.books import following
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import Status, Ticket

@@ -92,7 +92,7 @@ def _payouts(ticket: Ticket, run: Run | None) -> list[dict[str, Any]]:
         return []
     names = _names(run) if run else {}
     planned = Transfer.objects.filter(case=ticket.pk, key__startswith="settle:", kind=Transfer.Kind.PENDING)
-    rows = planned.select_related("outcome__event").order_by("id")
+    rows = planned.exclude(outcome__kind=Transfer.Kind.VOID).select_related("outcome__event").order_by("id")
     return [_payout(row, names) for row in rows]
 
 

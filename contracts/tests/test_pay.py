@@ -150,3 +150,19 @@ def test_for_wallet_is_what_a_browser_wallet_takes(world: World) -> None:
     assert tx["value"] == hex(10**15) and tx["chainId"] == "0x7a69"
     sent = connect(chain.w3.provider.endpoint_uri).eth.send_transaction(tx)  # type: ignore
     assert chain.wait("0x" + bytes(sent).hex()).ok
+
+
+def test_tokens_that_pay_for_nothing_are_told_apart_from_payments(world: World) -> None:
+    """Two payments, by transfer and by approval; a plain transfer and a mint to the escrow."""
+    chain, start, escrow = world.chain, world.chain.head().number + 1, world.chain.deployment.escrow
+    first = world.pay(70)
+    chain.send(chain.transfer_call(escrow, 70), world.customer)
+    chain.send(chain.mint_call(escrow, 5), world.admin)
+    quote = world.quote(30)
+    chain.send(chain.approve_call(30), world.customer)
+    chain.send(chain.pay_approved_call(quote, chain.sign_quote(quote, world.quoter)), world.customer)
+    found = chain.events(start, chain.head().number)
+    strays = [event.args for event in found if event.name == "Stray"]
+    assert strays == [{"sender": world.customer.address, "amount": 70}, {"sender": "0x" + "00" * 20, "amount": 5}]
+    assert [event.args["ticket"] for event in found if event.name == "Paid"] == [first, quote.ticket]
+    assert found == sorted(found, key=lambda event: (event.block, event.log_index))

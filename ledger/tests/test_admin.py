@@ -30,8 +30,8 @@ def listed(model, **query):
     return reverse(f"admin:ledger_{model}_changelist", query=query)
 
 
-def tx(state="reverted") -> ChainTx:
-    found = ChainTx.objects.create(key=f"refund:{CASE}", verb="refund", case=CASE, to=WALLET, data="0x", state=state)
+def tx(state="reverted", verb="accuse") -> ChainTx:
+    found = ChainTx.objects.create(key=f"{verb}:{CASE}", verb=verb, case=CASE, to=WALLET, data="0x", state=state)
     Attempt.objects.create(
         tx=found, raw=b"", hash=HASH, gas=50_000, max_fee_gwei=2, tip_gwei=1, fee_gwei=123_000, block=8
     )
@@ -104,6 +104,13 @@ def test_a_reverted_transaction_is_tried_again_and_no_other():
     page = client.post(listed("chaintx"), form, follow=True).content.decode()
     assert "Only a reverted transaction can be tried again." in page
     assert ChainTx.objects.count() == 2 and LogEntry.objects.count() == 1
+
+
+def test_a_reverted_refund_is_not_tried_again_when_the_payment_was_decided_anew():
+    client, found = admin_client(), tx(verb="refund")
+    form = {"action": "again", "_selected_action": found.pk, "button": "1"}
+    page = client.post(listed("chaintx"), form, follow=True).content.decode()
+    assert "decided anew" in page and ChainTx.objects.count() == 1
 
 
 def test_the_signed_bytes_are_not_shown():

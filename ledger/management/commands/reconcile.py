@@ -1,4 +1,7 @@
-"""Compare the books with the chain at one final block; exit code 1 if anything differs."""
+"""Compare the books with the chain at one final block; exit code 1 if anything differs.
+
+The result is kept; a difference alarms the admins and stops payouts until one of them clears the alarm.
+"""
 
 import sys
 from typing import Any
@@ -6,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from contracts.chain import ChainError
+from ledger import money
 from ledger.gateway import chain
 from ledger.reconcile import NotYet, reconcile
 
@@ -18,8 +22,12 @@ class Command(BaseCommand):
             found = reconcile(chain())
         except (ChainError, NotYet) as error:
             raise CommandError(str(error)) from error
-        for row in found:
-            mark = "equal" if row.difference == 0 else f"DIFFERS by {row.difference}"
-            self.stdout.write(f"{row.name}: {row.left} {row.right} {mark}")
-        if any(row.difference for row in found):
+        self.stdout.write(f"At block {found.block}:")
+        for row in found.rows:
+            left, right, off = (
+                money.text(n, row["currency"]) for n in (row["left"], row["right"], row["left"] - row["right"])
+            )
+            mark = "equal" if row["left"] == row["right"] else "DIFFERS"
+            self.stdout.write(f"{row['name']:<48} {left:>22} {right:>22}   off by {off}   {mark}")
+        if not found.balanced:
             sys.exit(1)

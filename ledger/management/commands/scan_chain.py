@@ -1,4 +1,4 @@
-"""Follow the chain: read the escrow's final events, confirm what was sent, and wake the sweeps.
+"""Follow the chain: read the escrow's events, confirm what was sent, and wake the sweeps.
 
 The one process with a clock. Everything it does is idempotent; two of them are wasteful, not wrong.
 """
@@ -7,6 +7,8 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -18,9 +20,24 @@ from dmlsite import jobs
 from ledger import outbox
 from ledger.gateway import chain
 from ledger.scanner import Scanner
+from ledger.watch import Standstill
 
 log = logging.getLogger(__name__)
-SWEEPS = ("ledger.tasks.sweep", "tickets.tasks.sweep", "training.tasks.sweep")
+SWEEPS = ("ledger.tasks.sweep", "tickets.tasks.sweep", "providers.tasks.sweep", "training.tasks.sweep")
+RECONCILE = "ledger.tasks.reconcile"
+
+
+class Every:
+    """Says at most once in so many seconds that it is time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last = seconds, -seconds
+
+    def due(self) -> bool:
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
 
 
 class Command(BaseCommand):
@@ -30,22 +47,38 @@ class Command(BaseCommand):
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
-        scanner, swept = None, 0.0
+        self.scanner: Scanner | None = None
+        self.standstill = Standstill()
+        sweeps, reconciliations = Every(settings.SWEEP_SECONDS), Every(settings.RECONCILE_SECONDS)
         while not stop.wait(settings.SCAN_SECONDS):
             close_old_connections()
-            try:
-                scanner = scanner or Scanner(chain())
-                scanner.scan()
-                outbox.confirm(scanner.chain)
-            except (ChainError, DatabaseError) as error:
-                log.warning("scan: %s", error)
-            if time.monotonic() - swept > settings.SWEEP_SECONDS:
-                swept = time.monotonic()
-                for sweep in SWEEPS:
-                    self._sweep(sweep)
+            self._try(self._scan)
+            self._try(lambda: outbox.confirm(chain()))
+            if sweeps.due():
+                self._enqueue(*SWEEPS)
+            if reconciliations.due():
+                self._enqueue(RECONCILE)
 
-    def _sweep(self, name: str) -> None:
+    def _try(self, step: Callable[[], object]) -> None:
+        """What fails now is done the next time; only when that goes on for long, somebody is told."""
         try:
-            jobs.enqueue(name)
+            step()
+        except (ChainError, DatabaseError) as error:
+            log.warning("scan: %s", error)
+            problem = str(error)
+            self._without_database(lambda: self.standstill.silent(problem))
+
+    def _scan(self) -> None:
+        self.scanner = self.scanner or Scanner(chain())
+        self.scanner.scan()
+        self.standstill.heard(self.scanner.chain.finalized(), self.scanner.chain.head())
+
+    def _enqueue(self, *names: str) -> None:
+        for name in names:
+            self._without_database(partial(jobs.enqueue, name))
+
+    def _without_database(self, step: Callable[[], object]) -> None:
+        try:
+            step()
         except DatabaseError as error:
-            log.warning("sweep: %s", error)
+            log.warning("%s", error)
