@@ -7,15 +7,34 @@ import csv
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django.contrib import admin
+from django.conf import settings
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect
+from django.urls import path
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
+from django.views.decorators.http import require_POST
 
-from contracts.chain import COIN_EVENTS
+from contracts.chain import COIN_EVENTS, ChainError
 from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, back, page_link, pretty, tx_link
-from ledger import actions, alarms, money
-from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Cursor, Transfer
+from ledger import actions, alarms, money, overview, watch
+from ledger.gateway import chain
+from ledger.models import (
+    Alarm,
+    Attempt,
+    ChainEvent,
+    ChainTx,
+    Currency,
+    Cursor,
+    Reconciliation,
+    Sighting,
+    Transfer,
+)
+from ledger.reconcile import NotYet, reconcile
 
 Column = Callable[[Any], object]
 
@@ -293,9 +312,95 @@ class ChainEventAdmin(ExportAdmin):
         return tx_link(row.tx, SHORT)
 
 
+@admin.register(Sighting)
+class SightingAdmin(ReadOnlyAdmin):
+    """What is on the chain, but not final yet: it moves nothing."""
+
+    list_display = ["name", "case", "block", "tx"]
+    search_fields = ["case", "tx"]
+
+
 @admin.register(Cursor)
 class CursorAdmin(ReadOnlyAdmin):
     list_display = ["escrow", "chain_id", "block", "block_hash"]
+
+
+@admin.register(Reconciliation)
+class ReconciliationAdmin(ExportAdmin):
+    """Above the list: everything about the money that needs a hand, and what is owed against what is there."""
+
+    change_list_template = "admin/ledger/reconciliation/change_list.html"
+    list_display = ["created", "block", "balanced", "off"]
+    list_filter = ["balanced", "created"]
+    fields = ["created", "block", "balanced", "equalities"]
+    columns = {
+        "created": lambda row: row.created.isoformat(),
+        "block": lambda row: row.block,
+        "balanced": lambda row: row.balanced,
+        "differences": lambda row: "; ".join(_differences(row)),
+    }
+
+    def get_urls(self) -> list[Any]:
+        now = path("now/", self.admin_site.admin_view(require_POST(self.now)), name="ledger_reconcile_now")
+        return [now, *super().get_urls()]
+
+    def now(self, request: HttpRequest) -> HttpResponse:
+        if not self.has_act_permission(request):
+            raise PermissionDenied
+        try:
+            found = reconcile(chain())
+        except (NotYet, ChainError) as error:
+            self.message_user(request, f"Not possible just now: {error}", messages.ERROR)
+        else:
+            self.log_addition(request, found, "reconciled")
+            level = messages.SUCCESS if found.balanced else messages.ERROR
+            self.message_user(request, str(found), level)
+        return redirect("admin:ledger_reconciliation_changelist")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        matters = [{"matter": one, "link": page_link(one.row, "look")} for one in overview.exceptions()]
+        context = {"exceptions": matters, "may_act": self.has_act_permission(request), **_owed_and_held()}
+        return super().changelist_view(request, context | (extra_context or {}))
+
+    @admin.display(description="differences")
+    def off(self, row: Reconciliation) -> str:
+        return ", ".join(_differences(row)) or "none"
+
+    @admin.display
+    def equalities(self, row: Reconciliation) -> str:
+        head = mark_safe("<tr><th>Equality</th><th>Left</th><th>Right</th><th>Difference</th></tr>")
+        cells = ((r["name"], *(amount(n, r["currency"]) for n in _sides(r))) for r in row.rows)
+        body = format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", cells)
+        return format_html("<table><thead>{}</thead><tbody>{}</tbody></table>", head, body)
+
+
+def _sides(row: dict[str, Any]) -> tuple[int, int, int]:
+    return row["left"], row["right"], row["left"] - row["right"]
+
+
+def _differences(found: Reconciliation) -> list[str]:
+    return [f"{r['name']}: {amount(_sides(r)[2], r['currency'])}" for r in found.rows if _sides(r)[2]]
+
+
+def _owed_and_held() -> dict[str, Any]:
+    """The chain is asked for it; without an answer the rest of the page is as useful as ever."""
+    try:
+        block, owed, held = overview.liabilities(chain())
+        runways = [_runway(one) for one in watch.runways(chain())]
+    except ChainError as error:
+        return {"problem": str(error)}
+    return {"block": block, "owed": owed, "held": held, "runways": runways}
+
+
+def _runway(one: watch.Runway) -> dict[str, Any]:
+    return {
+        "role": one.role,
+        "address": one.address,
+        "balance": amount(one.balance_gwei, Currency.COIN),
+        "fee": amount(one.fee_gwei, Currency.COIN),
+        "transactions": one.transactions,
+        "low": one.transactions < settings.GAS_RUNWAY,
+    }
 
 
 @admin.register(Alarm)

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from dmlsite import jobs
+from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.models import PAYOUTS, ChainEvent, ChainTx, Currency, Transfer
 
@@ -87,7 +88,7 @@ def _post_planned(event: ChainEvent, part: str, credit: str, amount: int) -> Non
     """Only the platform's own key can settle: a settlement that it never decided halts every payout."""
     debit = f"escrow:{event.case}"
     if not _post(event, part, DML, debit, credit, amount):
-        text = f"{event.name} moved {amount} micro-DML {debit} → {credit} in {event.tx}, which nobody decided"
+        text = f"{event.name} moved {money.text(amount, DML)} {debit} → {credit} in {event.tx}: nobody decided that"
         alarm(Kind.UNPLANNED, text, event.case, halts=PAYOUTS)
 
 
@@ -165,7 +166,7 @@ def _stray(event: ChainEvent) -> None:
     """Tokens reached the escrow without paying for anything. They are kept apart until the admin key moves them on."""
     sender, amount = event.args["sender"], event.args["amount"]
     _post(event, "stray", DML, f"outside:{sender}", "stray", amount)
-    alarm(Kind.STRAY_TOKENS, f"{sender} sent {amount} micro-DML to the escrow in {event.tx}, for nothing")
+    alarm(Kind.STRAY_TOKENS, f"{sender} sent {money.text(amount, DML)} to the escrow in {event.tx}, for nothing")
 
 
 def _surplus_moved(event: ChainEvent) -> None:

@@ -7,6 +7,7 @@ from django.db import transaction
 from django.db.models import F, Q, Sum
 
 from contracts.chain import Chain, Totals
+from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.models import COUNTED, PAYOUTS, Currency, Cursor, Reconciliation, Transfer
 
@@ -26,6 +27,10 @@ class Equality:
     def difference(self) -> int:
         return self.left - self.right
 
+    def __str__(self) -> str:
+        left, right, off = (money.text(n, self.currency) for n in (self.left, self.right, self.difference))
+        return f"{self.name}: {left} against {right}, off by {off}"
+
 
 class NotYet(Exception):
     """The scanner has not read up to a final block whose state the node still has; try again in a moment."""
@@ -39,7 +44,7 @@ def reconcile(on: Chain) -> Reconciliation:
     with transaction.atomic():
         found = Reconciliation.objects.create(block=block, balanced=not wrong, rows=kept)
         if wrong:
-            text = "; ".join(f"{row.name}: {row.left} against {row.right}, off by {row.difference}" for row in wrong)
+            text = "; ".join(map(str, wrong))
             alarm(Kind.BOOKS_DIFFER, f"At block {block}: {text}", halts=PAYOUTS)
     return found
 

@@ -15,7 +15,7 @@ from accounts.models import User
 from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 from ledger import money
-from ledger.models import ChainTx, Transfer
+from ledger.models import ChainTx, Sighting, Transfer
 from tickets import mail
 from tickets.models import Status, Ticket
 from tickets.views import visible
@@ -47,6 +47,7 @@ def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
         "ticket": ticket,
         "mine": mine,
         "may_pay": mine and ticket.status == Status.QUOTED,
+        "sighting": Sighting.objects.filter(name="Paid", case=ticket.pk).first(),
         "may_upload": mine and ticket.status == Status.PAID,
         "may_cancel": mine and ticket.status in (Status.QUOTED, Status.PAID, Status.UPLOADED),
         "run": run,

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from accounts.models import ApiKey, User
 from dmlsite.tests.people import person
-from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Cursor, Transfer
+from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Cursor, Reconciliation, Sighting, Transfer
 from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
 from tickets.models import Artifact, Dataset, Mail, Status, Ticket, TicketEvent
 from training.models import Assignment, Audit, Blob, Round, Run, Shard
@@ -82,6 +82,9 @@ def _money(ticket: Ticket, provider: Provider) -> None:
     Attempt.objects.create(tx=tx, raw=b"raw", hash=SETTLED, broadcasts=2, gas=50_000, **fees)
     Cursor.objects.create(chain_id=1, escrow=PAYER, block=7)
     Alarm.objects.create(kind="transaction reverted", case=ticket.pk, text="settle")
+    Sighting.objects.create(name="Paid", case=uuid4(), tx=PAID, block=9, block_hash="0x2")
+    row = {"name": "escrow accounts = escrowed", "currency": "DML", "left": 130_000, "right": 130_001}
+    Reconciliation.objects.create(block=7, balanced=False, rows=[row])
 
 
 def _training(ticket: Ticket, provider: Provider) -> None:

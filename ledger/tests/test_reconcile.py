@@ -70,7 +70,7 @@ def test_a_difference_stops_payouts_until_an_admin_clears_it(busy):
     found = reconcile(busy)
     assert not found.balanced
     alarm = Alarm.objects.get(kind="books differ")
-    assert (alarm.halts, "off by 3" in alarm.text) == ("payouts", True)
+    assert (alarm.halts, "off by 0.000000003 coin" in alarm.text) == ("payouts", True)
     actions.refund(waiting, rich(1).address, PRICE)
     settled_once(busy)
     assert busy.ticket_state(waiting) == "Paid"
