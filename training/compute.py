@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +22,7 @@ from dmlworker.weights import MalformedUpdate, pack, unpack
 from tickets.models import Ticket
 from training import aggregation, datasets, evidence, store
 from training.actions import Prepared, seed_of
-from training.models import Assignment, Round, Run
+from training.models import Assignment, Blob, Round, Run
 
 Weights = list[np.ndarray]
 _one_at_a_time = threading.Lock()
@@ -78,7 +79,8 @@ def weights_of(sha256: str) -> Weights:
 def gate(assignment: Assignment) -> str:
     """Why an update is malformed (names, shapes, types, not finite), or an empty text."""
     try:
-        aggregation.check(weights_of(assignment.update_id), weights_of(assignment.round.start_id))
+        with store.weights(assignment.update_id) as update, store.weights(assignment.round.start_id) as start:
+            aggregation.check(update, start)
     except MalformedUpdate as error:
         return str(error)
     return ""
@@ -96,20 +98,22 @@ def measure(run: Run, sha256: str) -> tuple[int, int, float | None]:
 
 def screen(round_: Round, updates: list[Assignment]) -> dict[int, str]:
     """What looks odd, by assignment. It orders a replay; it never blames."""
-    start = weights_of(round_.start_id)
-    claimed = [weights_of(update.update_id) for update in updates]
-    found = evidence.suspects(start, claimed, [update.correct or 0 for update in updates])
+    with ExitStack() as open_:
+        start = open_.enter_context(store.weights(round_.start_id))
+        claimed = [open_.enter_context(store.weights(update.update_id)) for update in updates]
+        found = evidence.suspects(start, claimed, [update.correct or 0 for update in updates])
     return {updates[index].pk: reason for index, reason in found.items()}
 
 
-def average(round_: Round, updates: list[Assignment]) -> bytes:
-    """FedAvg in shard order, weighted by the shard sizes that the platform set; one update in memory at a time."""
+def average(updates: list[Assignment]) -> Blob:
+    """FedAvg in shard order, weighted by the shard sizes that the platform set; in memory is the sum alone."""
 
     def stream() -> Iterator[tuple[Weights, int]]:
         for update in updates:
-            yield weights_of(update.update_id), update.shard.samples
+            with store.weights(update.update_id) as weights:
+                yield weights, update.shard.samples
 
-    return pack(aggregation.fedavg(weights_of(round_.start_id), stream()))
+    return store.put_weights(aggregation.fedavg(stream()))
 
 
 def replay(assignment: Assignment, elsewhere: bool) -> Weights:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.aggregation import blocks
+
 Weights = Sequence[np.ndarray]
 
 # Thresholds, all of them. How they were found: docs/decisions/replay-tolerance.md.
@@ -95,11 +97,14 @@ def _twin(gram: np.ndarray, index: int) -> str:
 
 
 def _gram(start: Weights, updates: Sequence[Weights]) -> np.ndarray:
-    """Inner products of all deltas with each other, (n, n). One array of the model at a time, to spare memory."""
+    """Inner products of all deltas with each other, (n, n). A block of every update at a time, to spare memory."""
     total = np.zeros((len(updates), len(updates)))
-    for number, origin in enumerate(start):
-        deltas = np.stack([_delta([origin], [update[number]]) for update in updates]) if updates else np.zeros((0, 1))
-        total += deltas @ deltas.T
+    for number, origin in enumerate(start if updates else ()):
+        flat = origin.reshape(-1)
+        for part in blocks(flat.size):
+            deltas = np.stack([update[number].reshape(-1)[part] for update in updates], dtype=np.float64)
+            deltas -= flat[part]
+            total += deltas @ deltas.T
     return total
 
 

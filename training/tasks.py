@@ -86,7 +86,7 @@ def _close(round_: Round, updates: list[Assignment]) -> None:
     if failed := [audit for update, why in actions.to_audit(round_, updates) if (audit := _audit(update, why))]:
         actions.convict(round_, failed)
         return
-    end = store.put(compute.average(round_, updates))
+    end = compute.average(updates)
     correct, samples, loss = compute.measure(round_.run, end.pk)
     actions.finish_round(round_, end, correct / samples, loss)
 

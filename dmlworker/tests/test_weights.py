@@ -1,12 +1,15 @@
 """Weights as bytes: order and bits survive; anything that is not weights is a MalformedUpdate."""
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from dmlworker.weights import MalformedUpdate, pack, unpack
+from dmlworker.weights import MalformedUpdate, mapped, pack, unpack, write
 
 
 def some(count: int) -> list[np.ndarray]:
@@ -38,9 +41,24 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-def test_malformed_bytes_are_refused(what: str) -> None:
+def test_malformed_bytes_are_refused(what: str, tmp_path: Path) -> None:
     with pytest.raises(MalformedUpdate):
         unpack(MALFORMED[what])
+    (tmp_path / "update").write_bytes(MALFORMED[what])
+    with pytest.raises(MalformedUpdate):
+        mapped(tmp_path / "update")
+
+
+@pytest.mark.parametrize("count", [1, 11, 120])
+def test_weights_are_written_array_by_array_and_looked_at_in_the_file(count: int, tmp_path: Path) -> None:
+    weights = [*some(count), np.float32(3).reshape(()), np.zeros((0, 2), np.float32)]
+    spool = io.BytesIO()
+    write(spool, weights)
+    assert spool.getvalue() == pack(weights)
+    (tmp_path / "update").write_bytes(spool.getvalue())
+    for before, after in zip(weights, mapped(tmp_path / "update"), strict=True):
+        np.testing.assert_array_equal(before, after)
+        assert (before.shape, after.dtype, after.flags.writeable) == (after.shape, np.float32, False)
 
 
 @given(st.binary(max_size=200))

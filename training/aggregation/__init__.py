@@ -1,7 +1,7 @@
 """Averaging, pure NumPy: arrays in, arrays out. TensorFlow is not needed to add numbers."""
 
 from dmlworker.weights import MalformedUpdate
-from training.aggregation.average import Mean, fedavg
+from training.aggregation.average import Mean, blocks, fedavg
 from training.aggregation.gate import check
 
-__all__ = ["MalformedUpdate", "Mean", "check", "fedavg"]
+__all__ = ["MalformedUpdate", "Mean", "blocks", "check", "fedavg"]

@@ -72,7 +72,7 @@ class Situation:
         self.spec = models.spec(models.build_for(train, 2))
         self.start = trainer.initial_weights(self.spec, 1)
         for _ in range(rounds_before):
-            self.start = aggregation.fedavg(self.start, [(self.train(index), 1) for index in range(4)])
+            self.start = aggregation.fedavg([(self.train(index), 1) for index in range(4)])
         self.honest = [self.train(index) for index in range(4)]
 
     def train(self, shard: int, hyper: Hyper = HYPER) -> Weights:
