@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -33,6 +33,9 @@ lock:
 
 contracts: node_modules/.done
 	node contracts/build.mjs
+
+fuzz-contracts: node_modules/.done
+	FOUNDRY_PROFILE=deep node_modules/.bin/forge test
 
 clean:
 	rm -rf var

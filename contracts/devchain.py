@@ -35,7 +35,10 @@ from eth_account import Account
 from web3 import Web3
 from web3.exceptions import Web3Exception
 
-from contracts.chain import GWEI, ChainError, Key, connect, to_checksum
+from contracts.encoding import to_checksum
+from contracts.keys import Key
+from contracts.node import answering, connect
+from contracts.types import GWEI, ChainError
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ class DevChain:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
-    def start(self, timeout: float = 20) -> Self:
+    def start(self, timeout: float = 60) -> Self:
         """Returns once our own child listens and its stored state is final. ChainError if that can't be had."""
         _refuse_taken_port(self.port)
         self._rescue_state()
@@ -74,21 +77,21 @@ class DevChain:
         lines = _lines_of(cast(IO[str], self.process.stdout))
         try:
             self._await_listening(lines, time.monotonic() + timeout)
-            _finalize(connect(self.url, 5))
+            with answering():
+                _finalize(connect(self.url, 30))
         except BaseException:
             self.stop()
             raise
-        self._stopping.clear()
-        self._heart = threading.Thread(target=self._beat, name="devchain-heartbeat", daemon=True)
+        self._stopping = threading.Event()  # a new one: a heart that still waits for an answer must not start again
+        self._heart = threading.Thread(
+            target=self._beat, args=(self._stopping,), name="devchain-heartbeat", daemon=True
+        )
         self._heart.start()
         return self
 
-    def stop(self, timeout: float = 10) -> None:
+    def stop(self, timeout: float = 30) -> None:
         """End the child, its state written; without effect if it is not running."""
-        self._stopping.set()
-        if self._heart is not None:
-            self._heart.join(timeout)
-            self._heart = None
+        self._end_heart(timeout)
         if self.process is None:
             return
         _end(self.process, timeout)
@@ -101,6 +104,14 @@ class DevChain:
             self.process.kill()
             self.process.wait()
             self.process = None
+        self._end_heart(10)
+
+    def _end_heart(self, timeout: float) -> None:
+        """It also writes the copy of the state: it has to end before another start reads that."""
+        self._stopping.set()
+        if self._heart is not None:
+            self._heart.join(timeout)
+            self._heart = None
 
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -151,9 +162,9 @@ class DevChain:
         log.warning("%s is damaged: going on from its copy", self.state_file)
         shutil.copyfile(copy, self.state_file)
 
-    def _beat(self) -> None:
+    def _beat(self, stopping: threading.Event) -> None:
         w3 = connect(self.url, 5)
-        while not self._stopping.wait(self.beat):
+        while not stopping.wait(self.beat):
             try:
                 mine_if_pending_finality(w3)
                 self._keep_copy()
@@ -195,7 +206,7 @@ test_key.__test__ = False  # type: ignore[attr-defined]
 
 def fund(url: str, address: str, gwei: int) -> None:
     """Add native coin out of nothing; refused by every chain but anvil."""
-    w3 = connect(url, 5)
+    w3 = connect(url, 30)
     balance = w3.eth.get_balance(to_checksum(address)) + gwei * GWEI
     _rpc(w3, "anvil_setBalance", [address, hex(balance)])
 

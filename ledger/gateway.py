@@ -4,7 +4,8 @@ from functools import lru_cache
 
 from django.conf import settings
 
-from contracts.chain import Chain, ChainError, Deployment, Key, connect, load_keystore
+from contracts.chain import Chain, ChainError, Deployment, Key, connect
+from contracts.keys import load_keystore
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ import secrets
 
 from django.conf import settings
 
-from contracts.chain import make_keystore
+from contracts.keys import make_keystore
 
 ROLES = ("admin", "quoter", "settler", "guardian")
 CHEAP = 2

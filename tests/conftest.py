@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from contracts import devchain
-from contracts.chain import Chain, Deployment, connect, load_keystore
+from contracts.chain import Chain, Deployment, connect
+from contracts.keys import load_keystore
 from dmlsite.demo import COINS, Demo, Person
 from dmlsite.supervisor import Platform
 

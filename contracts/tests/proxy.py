@@ -1,33 +1,57 @@
-"""A node with faults: it passes JSON-RPC on to a real one, as far as it is told to."""
+"""A node with faults: it passes JSON-RPC on to a real one, as far as it is told to.
+
+with Proxy(devchain.url) as proxy:
+    proxy.fail(0.7, seed=1)
+    Chain(connect(proxy.url), deployment) …
+"""
 
 from __future__ import annotations
 
 import json
 import random
 import threading
+import urllib.error
 import urllib.request
 from collections import Counter
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-REFUSED, CUT, UNANSWERED = "refused", "cut", "unanswered"
-"""An HTTP 502; the connection ends before the node has heard; the node has heard, and the connection ends."""
+FAULTS = ("refused", "cut", "unanswered")
+"""HTTP 502, the node hears nothing; the connection ends, the node hears nothing; the node hears it, and the connection
+ends: nobody knows what it said."""
+
+HOLD = 5.0
+"""Seconds for which a swallowed call is held before the connection ends."""
+
+CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Refused(Exception):
+    """To be answered with HTTP 502."""
+
+
+class Cut(Exception):
+    """Not to be answered: the connection ends."""
 
 
 class Proxy:
-    """Serves on a free loopback port while its context is open. Faults may change at any time."""
+    """Serves on a free loopback port while its context is open; then every connection ends. Faults may change at any
+    time, from any thread. `calls` counts what arrived, by method, whatever became of it."""
 
     def __init__(self, upstream: str) -> None:
         self.calls: Counter[str] = Counter()
         self._upstream = upstream
         self._rate, self._chance = 0.0, random.Random(0)
-        self._swallowed: set[str] = set()
-        self._frozen: Any = None
+        self._swallowed: frozenset[str] = frozenset()
+        self._frozen: str | None = None
         self._range: int | None = None
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._over = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
@@ -41,31 +65,30 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         self._server.shutdown()
         self._server.server_close()
 
     # --- faults
 
     def fail(self, rate: float, seed: int = 0) -> None:
-        """This share of the calls fails from now on, in one of three ways."""
+        """This share of the calls fails from now on, in one of three ways (FAULTS); the same calls for the same seed."""
         with self._lock:
             self._rate, self._chance = rate, random.Random(seed)
 
-    def swallow(self, method: str) -> None:
-        """The node hears calls of this method, and nobody ever hears what it says."""
-        self._swallowed.add(method)
+    def swallow(self, *methods: str) -> None:
+        """The node hears calls of these methods, and nobody ever hears what it says. None: of no method any more."""
+        self._swallowed = frozenset(methods)
 
     def freeze_finalized(self) -> None:
         """The block that is final now stays the last final one."""
-        self._frozen = self._ask(
-            {"id": 1, "jsonrpc": "2.0", "method": "eth_getBlockByNumber", "params": ["finalized", False]}
-        )
+        self._frozen = self._block("finalized")
 
     def thaw(self) -> None:
         self._frozen = None
 
     def limit_range(self, blocks: int | None) -> None:
-        """Refuse the logs of more blocks than that at a time."""
+        """Refuse the logs of more blocks than that at a time. None: of as many as one likes."""
         self._range = blocks
 
     def switch(self, upstream: str) -> None:
@@ -74,70 +97,94 @@ class Proxy:
 
     # --- one call
 
-    def answer(self, call: dict[str, Any]) -> dict[str, Any] | None:
-        """What the node says; None to end the connection without a word. Raises OSError for a 502."""
-        method = str(call.get("method"))
-        fault = self._fault()
+    def answer(self, call: Any) -> Any:
+        """What the node says to a call, or to a batch of them. Raises Refused and Cut."""
+        if isinstance(call, list):
+            return [self.answer(one) for one in call]
+        method, fault = call["method"], self._fault(call["method"])
+        if fault == "refused":
+            raise Refused
+        if fault == "cut" or self._over.is_set():
+            raise Cut
+        said = self._refusal(call) or self._ask({**call, "params": _at(self._frozen, call.get("params", []))})
+        if method in self._swallowed:
+            self._over.wait(HOLD)
+            raise Cut
+        if fault == "unanswered":
+            raise Cut
+        return said
+
+    def _fault(self, method: str) -> str:
         with self._lock:
             self.calls[method] += 1
-        if fault == REFUSED:
-            raise OSError("refused")
-        if fault == CUT:
-            return None
-        if refusal := self._refusal(call):
-            return refusal
-        said = self._frozen_or_asked(call)
-        return None if fault == UNANSWERED or method in self._swallowed else said
-
-    def _fault(self) -> str:
-        with self._lock:
-            if self._chance.random() >= self._rate:
-                return ""
-            return self._chance.choice([REFUSED, CUT, UNANSWERED])
+            return self._chance.choice(FAULTS) if self._chance.random() < self._rate else ""
 
     def _refusal(self, call: dict[str, Any]) -> dict[str, Any] | None:
-        if self._range is None or call["method"] != "eth_getLogs":
+        limit = self._range
+        if limit is None or call["method"] != "eth_getLogs" or "blockHash" in call["params"][0]:
             return None
-        asked = call["params"][0]
-        if int(asked["toBlock"], 16) - int(asked["fromBlock"], 16) < self._range:
+        first, last = (self._block(call["params"][0].get(end, "latest")) for end in ("fromBlock", "toBlock"))
+        if int(last, 16) - int(first, 16) < limit:
             return None
         return {"id": call["id"], "jsonrpc": "2.0", "error": {"code": -32602, "message": "block range is too wide"}}
 
-    def _frozen_or_asked(self, call: dict[str, Any]) -> dict[str, Any]:
-        if self._frozen is None:
-            return self._ask(call)
-        if call["method"] == "eth_getBlockByNumber" and call["params"][0] == "finalized":
-            return {**self._frozen, "id": call["id"]}
-        number = self._frozen["result"]["number"]
-        return self._ask({**call, "params": [number if value == "finalized" else value for value in call["params"]]})
+    def _block(self, tag: str) -> str:
+        """The number of a block that is named by its number or by a tag."""
+        if tag.startswith("0x"):
+            return tag
+        call = {"id": 1, "jsonrpc": "2.0", "method": "eth_getBlockByNumber", "params": [tag, False]}
+        return str(self._ask(call)["result"]["number"])
 
     def _ask(self, call: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            self._upstream, json.dumps(call).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return dict(json.loads(answer.read()))
+        headers = {"Content-Type": "application/json"}
+        try:
+            with _direct.open(
+                urllib.request.Request(self._upstream, json.dumps(call).encode(), headers), timeout=30
+            ) as it:
+                return dict(json.loads(it.read()))
+        except (OSError, HTTPException, ValueError) as error:
+            raise Refused from error
+
+
+def _at(frozen: str | None, value: Any) -> Any:
+    """Parameters in which "finalized" is the frozen block, wherever it stands."""
+    if frozen is None:
+        return value
+    if isinstance(value, list):
+        return [_at(frozen, one) for one in value]
+    if isinstance(value, dict):
+        return {key: _at(frozen, one) for key, one in value.items()}
+    return frozen if value == "finalized" else value
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
 
 
 def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = (
+            True  # head and body are two packets: the second must not wait for the first's receipt
+        )
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             try:
-                said = proxy.answer(json.loads(body))
-            except OSError:
-                return self._say(502, b"{}")
-            if said is None:
+                self._say(200, json.dumps(proxy.answer(json.loads(body))).encode())
+            except Refused:
+                self._say(502, b"{}")
+            except (Cut, OSError):  # OSError: it was the caller who ended the connection
                 self.close_connection = True
-                return None
-            return self._say(200, json.dumps(said).encode())
+
+        def do_OPTIONS(self) -> None:
+            self._say(200, b"")
 
         def _say(self, status: int, body: bytes) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
+            for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **CORS}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

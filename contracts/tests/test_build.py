@@ -13,7 +13,7 @@ from contracts.devchain import ROOT
 @pytest.mark.skipif(not (ROOT / "node_modules" / "solc").exists(), reason="npm packages are not installed: npm ci")
 def test_the_committed_files_equal_a_fresh_compile() -> None:
     command = ["node", "contracts/build.mjs", "--check"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
 
 

@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from eth_account import Account
 
-from contracts.chain import GWEI, Key, Terms
+from contracts.chain import GWEI, Key
+from contracts.deploy import Terms
 from contracts.devchain import ROOT, DevChain, _rpc, free_port, fund
 from contracts.tests.conftest import World, build_world
 

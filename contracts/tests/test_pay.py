@@ -152,17 +152,60 @@ def test_for_wallet_is_what_a_browser_wallet_takes(world: World) -> None:
     assert chain.wait("0x" + bytes(sent).hex()).ok
 
 
+def strays(world: World, start: int) -> list[tuple[str, int]]:
+    found = world.chain.events(start, world.chain.head().number)
+    assert found == sorted(found, key=lambda event: (event.block, event.log_index))
+    return [(event.args["sender"], event.args["amount"]) for event in found if event.name == "Stray"]
+
+
 def test_tokens_that_pay_for_nothing_are_told_apart_from_payments(world: World) -> None:
-    """Two payments, by transfer and by approval; a plain transfer and a mint to the escrow."""
+    """Two payments, by transfer and by approval; a plain transfer of the same amount, and a mint to the escrow."""
     chain, start, escrow = world.chain, world.chain.head().number + 1, world.chain.deployment.escrow
     first = world.pay(70)
-    chain.send(chain.transfer_call(escrow, 70), world.customer)
+    assert strays(world, start) == []
+    sent = chain.send(chain.transfer_call(escrow, 70), world.customer)
     chain.send(chain.mint_call(escrow, 5), world.admin)
     quote = world.quote(30)
     chain.send(chain.approve_call(30), world.customer)
     chain.send(chain.pay_approved_call(quote, chain.sign_quote(quote, world.quoter)), world.customer)
+    assert strays(world, start) == [(world.customer.address, 70), ("0x" + "00" * 20, 5)]
     found = chain.events(start, chain.head().number)
-    strays = [event.args for event in found if event.name == "Stray"]
-    assert strays == [{"sender": world.customer.address, "amount": 70}, {"sender": "0x" + "00" * 20, "amount": 5}]
     assert [event.args["ticket"] for event in found if event.name == "Paid"] == [first, quote.ticket]
-    assert found == sorted(found, key=lambda event: (event.block, event.log_index))
+    stray = found[1]
+    assert (stray.name, stray.tx, stray.block, stray.block_hash) == ("Stray", sent.hash, sent.block, sent.block_hash)
+
+
+def test_what_the_escrow_sends_itself_is_stray_too(world: World) -> None:
+    """Its balance is the same afterwards: whoever books strays has to know the sender."""
+    chain, escrow = world.chain, world.chain.deployment.escrow
+    chain.send(chain.transfer_call(escrow, 8), world.customer)
+    start = chain.head().number + 1
+    chain.send(chain.move_surplus_call(escrow, 3), world.admin)
+    assert strays(world, start) == [(escrow, 3)] and chain.totals().surplus == 8
+
+
+def test_nothing_is_no_stray(world: World) -> None:
+    chain, start = world.chain, world.chain.head().number + 1
+    chain.send(chain.transfer_call(chain.deployment.escrow, 0), world.customer)
+    assert strays(world, start) == []
+
+
+def test_a_payment_accounts_for_one_transfer_of_its_own_transaction(world: World) -> None:
+    """Logs as a contract could make them that pays and sends in one transaction."""
+    start = world.chain.head().number + 1
+    ticket = world.pay(70)
+    paid = world.chain.events(start, world.chain.head().number)[-1]
+    assert paid.name == "Paid" and paid.args["ticket"] == ticket
+
+    def arrival(amount: int, tx: str, index: int) -> dict[str, object]:
+        args = {"from": paid.args["payer"], "value": amount}
+        place = {"blockNumber": paid.block, "blockHash": bytes.fromhex(paid.block_hash[2:]), "logIndex": index}
+        return {"args": args, "transactionHash": bytes.fromhex(tx[2:]), **place}
+
+    arrived = [
+        arrival(70, paid.tx, 1),
+        arrival(70, paid.tx, 2),
+        arrival(69, paid.tx, 3),
+        arrival(70, "0x" + "ab" * 32, 4),
+    ]
+    assert [event.log_index for event in world.chain._strays([paid], arrived)] == [2, 3, 4]

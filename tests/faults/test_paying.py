@@ -6,7 +6,8 @@ import pytest
 from eth_abi.abi import encode
 
 from accounts.models import User
-from contracts.chain import Call, Chain, ChainError, Quote, Reverted, connect, deploy
+from contracts.chain import Call, Chain, ChainError, Quote, Reverted, connect
+from contracts.deploy import deploy
 from contracts.devchain import DevChain, free_port
 from contracts.devchain import test_key as rich
 from contracts.tests.proxy import Proxy
@@ -64,7 +65,7 @@ def nothing_moved(chain, had):
 
 
 # --- 5 ----------------------------------------------------------------------------------------------------------------
-def test_5_a_reorg_drops_the_payment_and_no_work_starts(chain, ticket):
+def test_5_a_reorg_drops_the_payment_and_no_work_starts(chain, ticket, client):
     fund(chain, rich(1))
     had = chain.token_balance(rich(1).address)
     chain.send(actions.payment_call(ticket), rich(1))
@@ -74,6 +75,9 @@ def test_5_a_reorg_drops_the_payment_and_no_work_starts(chain, ticket):
     assert Sighting.objects.get(name="Paid").case == ticket.pk
     assert ticket.status == Status.QUOTED
     assert ticket.events.filter(kind="payment").count() == 1
+    client.force_login(ticket.customer)
+    page = f"/tickets/{ticket.pk}/"
+    assert "Your payment is in block" in client.get(page).content.decode()
     with pytest.raises(Conflict):
         actions.upload(ticket, None, "customer")
 
@@ -83,6 +87,8 @@ def test_5_a_reorg_drops_the_payment_and_no_work_starts(chain, ticket):
     assert not Sighting.objects.filter(name="Paid").exists()
     assert ticket.status == Status.QUOTED, "the ticket is back where it was"
     assert ticket.events.filter(kind="payment").count() == 2
+    shown = client.get(page).content.decode()
+    assert "Your payment is in block" not in shown and "One confirmation in your wallet" in shown
     nothing_moved(chain, had)
 
     chain.send(actions.payment_call(ticket), rich(1))

@@ -74,7 +74,9 @@ def test_4_seven_of_ten_calls_of_a_whole_ticket_fail_and_every_unit_arrives(flak
     [[sent]] = flaky.query("select count(*) from ledger_chaintx where verb in ('settle', 'refund')")
     assert sent == 1
     wait(lambda: reconciled(flaky), 60, "the books to be compared")
-    posted = "select sum(amount) from ledger_transfer where kind in ('posted', 'post') and left(credit, 9) = 'provider:'"
+    posted = (
+        "select sum(amount) from ledger_transfer where kind in ('posted', 'post') and left(credit, 9) = 'provider:'"
+    )
     [[paid]] = flaky.query(posted)
     assert paid == sum(shares)
 

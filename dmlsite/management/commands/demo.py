@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from contracts.chain import Chain, ChainError, Deployment, Event, connect, load_keystore
+from contracts.chain import Chain, ChainError, Deployment, Event, connect
 from contracts.devchain import test_key
+from contracts.keys import load_keystore
 from dmlsite import env
 from dmlsite.demo import PASSWORD, Demo, DemoError, Person, mails
 from dmlsite.embedded import ServerError

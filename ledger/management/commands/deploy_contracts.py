@@ -9,7 +9,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from contracts import devchain
-from contracts.chain import ChainError, Terms, connect, deploy
+from contracts.chain import ChainError, connect
+from contracts.deploy import Terms, deploy
 from ledger.gateway import key
 from ledger.keys import make_development_keys
 
