@@ -3,5 +3,6 @@
 from dmlworker.weights import MalformedUpdate
 from training.aggregation.average import Mean, blocks, fedavg
 from training.aggregation.gate import check
+from training.aggregation.optimizers import OPTIMIZERS, step
 
-__all__ = ["MalformedUpdate", "Mean", "blocks", "check", "fedavg"]
+__all__ = ["OPTIMIZERS", "MalformedUpdate", "Mean", "blocks", "check", "fedavg", "step"]
