@@ -26,6 +26,8 @@ State = ChainTx.State
 
 ENDING_VERBS = ("settle", "refund", "failTicket")
 """Each takes a ticket's whole payment out of the escrow."""
+ALIVE = (State.READY, State.SENT, State.FINAL)
+"""Of an intent that will happen, may happen or has happened."""
 
 
 # --- Tickets ----------------------------------------------------------------------------------------------------------
@@ -47,7 +49,7 @@ def fail_ticket(ticket: UUID, payer: str, amount: int, cheats: Iterable[str], ho
     """As `refund`, and accuse the cheats in the same chain transaction."""
     with transaction.atomic():
         if _may_end(ticket):
-            _pend("refund", ticket, {f"outside:{payer}": amount})
+            _pend("failTicket", ticket, {f"outside:{payer}": amount})
             _end("failTicket", ticket, chain().fail_ticket_call(ticket, sorted(cheats), sorted(honest)))
         else:
             accuse(ticket, cheats, honest)
@@ -60,12 +62,19 @@ def _may_end(ticket: UUID) -> bool:
     Conflict if another decision is under way.
     """
     lock_case(ticket)
-    if ChainEvent.objects.filter(case=ticket, name__in=ENDINGS).exists():
+    if _has_ended(ticket):
         return False
-    alive = [State.READY, State.SENT, State.FINAL]
-    if other := ChainTx.objects.filter(case=ticket, verb__in=ENDING_VERBS, state__in=alive).first():
+    if other := _ends(ticket).filter(state__in=ALIVE).first():
         raise Conflict(f"The payment is decided on already: {other}")
     return True
+
+
+def _has_ended(ticket: UUID) -> bool:
+    return ChainEvent.objects.filter(case=ticket, name__in=ENDINGS).exists()
+
+
+def _ends(ticket: UUID) -> QuerySet[ChainTx]:
+    return ChainTx.objects.filter(case=ticket, verb__in=ENDING_VERBS)
 
 
 def _settle(ticket: UUID, shares: Mapping[str, int], fee: int, receipt_root: str) -> None:
@@ -91,12 +100,14 @@ def reconsider(tx: ChainTx, why: Reverted) -> bool:
     """The escrow refuses a decision: take the only other one that is right, if there is one. Says whether it did.
 
     settle, because a provider was banned or left meanwhile: its share goes to the others. settle, because it is too
-    late or nobody is left: refund. failTicket, because the case is refused: refund now, and accuse apart.
+    late or nobody is left: refund. failTicket, whatever the reason: refund now if that is still due, and accuse apart.
     """
     if tx.verb == "settle" and why.name in ("NotInStanding", "TooLate"):
         return _settle_anew(tx, why)
-    if tx.verb == "failTicket" and why.name not in ("WrongTicketState", ""):
+    if tx.verb == "failTicket" and why.name:
         return _fail_apart(tx, why)
+    if tx.verb in ENDING_VERBS and why.name == "WrongTicketState":
+        return _overtaken(tx, why)
     return False
 
 
@@ -110,10 +121,8 @@ def _settle_anew(tx: ChainTx, why: Reverted) -> bool:
     if why.name == "NotInStanding" and len(left) == len(shares):
         return False  # not final yet: it may still come otherwise
     with transaction.atomic():
-        if not _withdraw(tx, why):
+        if not (_withdraw(tx, why) and _may_end(ticket)):
             return False
-        for row in planned(ticket):
-            void(row)
         if left and why.name == "NotInStanding":
             fee = money.fee(paid.amount)
             _settle(ticket, money.split(paid.amount - fee, left), fee, root)
@@ -129,17 +138,31 @@ def _fail_apart(tx: ChainTx, why: Reverted) -> bool:
     with transaction.atomic():
         if not _withdraw(tx, why):
             return False
-        _end("refund", tx.case, on.refund_call(tx.case))
+        if _may_end(tx.case):
+            _end("refund", tx.case, on.refund_call(tx.case))
         accuse(tx.case, lists["cheats"], lists["honest"])
     return True
 
 
+def _overtaken(tx: ChainTx, why: Reverted) -> bool:
+    """The payment has ended otherwise while this was under way, whose nonce somebody else has spent: it is not sent."""
+    with transaction.atomic():
+        lock_case(tx.case)
+        return _has_ended(tx.case) and _drop(tx, why)
+
+
 def _withdraw(tx: ChainTx, why: Reverted) -> bool:
-    """Take back a decision that cannot happen any more: never signed, or reverted in a final block. Holds the lock."""
+    """Take back a decision that cannot happen any more: never signed, or reverted in a final block. Holds the lock.
+
+    False if somebody did so before, and maybe has decided anew.
+    """
     lock_case(tx.case)
-    ChainTx.objects.filter(pk=tx.pk, state=State.READY).update(state=State.DROPPED, error=str(why))
-    tx.refresh_from_db()
-    return tx.state in (State.DROPPED, State.REVERTED) and _may_end(tx.case)
+    reverted = ChainTx.objects.filter(pk=tx.pk, state=State.REVERTED).exists()
+    return (reverted or _drop(tx, why)) and not _ends(tx.case).filter(state__in=ALIVE).exists()
+
+
+def _drop(tx: ChainTx, why: Reverted) -> bool:
+    return bool(ChainTx.objects.filter(pk=tx.pk, state=State.READY).update(state=State.DROPPED, error=str(why)))
 
 
 def _call(tx: ChainTx) -> Call:
@@ -160,10 +183,14 @@ def execute_ban(case: UUID, cheats: Iterable[str], honest: Iterable[str]) -> Non
 
 def acquit(case: UUID) -> None:
     """Take an accusation back. A planned ban that was not sent yet is dropped."""
-    ChainTx.objects.filter(key=f"executeBan:{case}", state=State.READY).update(
-        state=State.DROPPED, error="the accusation was lifted"
-    )
+    drop_ban(case, "the accusation was lifted")
     _intend("acquit", case, chain().acquit_call(case), role="guardian")
+
+
+def drop_ban(case: UUID, reason: str) -> None:
+    """A planned ban that was not signed yet is not wanted any more."""
+    ready = ChainTx.objects.filter(verb="executeBan", case=case, state=State.READY)
+    ready.update(state=State.DROPPED, error=reason)
 
 
 # --- Intents ----------------------------------------------------------------------------------------------------------
@@ -174,15 +201,20 @@ def retry(tx: ChainTx, actor: str) -> ChainTx:
     log.info("%s has %s tried again", actor, tx)
     with transaction.atomic():
         lock_case(tx.case)
-        if tx.verb in ENDING_VERBS and not planned(tx.case).exists():
+        if tx.verb in ENDING_VERBS and (_has_ended(tx.case) or _ends(tx.case).filter(created__gt=tx.created).exists()):
             raise Conflict("The payment was decided anew meanwhile.")
-        if ChainTx.objects.filter(case=tx.case, verb=tx.verb, state__in=[State.READY, State.SENT]).exists():
+        if ChainTx.objects.filter(case=tx.case, verb=tx.verb, state__in=ALIVE).exists():
             raise Conflict("It is being tried again already.")
         return _intend(tx.verb, tx.case, _call(tx), role=tx.role, key=_next_key(tx.verb, tx.case))
 
 
 def _pend(verb: str, ticket: UUID, parts: Mapping[str, int]) -> None:
-    """Write down what is decided: from the ticket's escrow account to each account its part, in micro-DML."""
+    """Write down what is decided: from the ticket's escrow account to each account its part, in micro-DML.
+
+    What was decided before is void: `_may_end` has seen to it that it cannot happen.
+    """
+    for row in planned(ticket):
+        void(row)
     key = _next_key(verb, ticket)
     Transfer.objects.bulk_create(
         Transfer(

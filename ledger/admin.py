@@ -359,7 +359,12 @@ class ReconciliationAdmin(ExportAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         matters = [{"matter": one, "link": page_link(one.row, "look")} for one in overview.exceptions()]
-        context = {"exceptions": matters, "may_act": self.has_act_permission(request), **_owed_and_held()}
+        context = {
+            "exceptions": matters,
+            "may_act": self.has_act_permission(request),
+            "title": "Money",
+            **_owed_and_held(),
+        }
         return super().changelist_view(request, context | (extra_context or {}))
 
     @admin.display(description="differences")
@@ -389,7 +394,7 @@ def _owed_and_held() -> dict[str, Any]:
         runways = [_runway(one) for one in watch.runways(chain())]
     except ChainError as error:
         return {"problem": str(error)}
-    return {"block": block, "owed": owed, "held": held, "runways": runways}
+    return {"final": block, "owed": owed, "held": held, "runways": runways}
 
 
 def _runway(one: watch.Runway) -> dict[str, Any]:

@@ -236,6 +236,7 @@ class Alarm(models.Model):
         STRAY_DEPOSIT = "stray deposit"
         STRAY_TOKENS = "stray tokens"
         TICKET_FAILED = "ticket failed"
+        UNKNOWN_ACCUSATION = "unknown accusation"
         UNPLANNED = "unplanned transfer"
 
     kind = models.CharField(max_length=40, choices=Kind.choices)

@@ -70,20 +70,18 @@ def _sign(tx: ChainTx, on: Chain) -> None:
     private = key(tx.role)
     sender = private.address
     call = _call(tx)
-    gas, fees, mined = (
-        int(on.estimate(call, sender) * GAS_MARGIN),
-        on.suggest_fees(settings.CHAIN_TIP_GWEI),
-        on.confirmed_nonce(sender),
-    )
+    gas = int(on.estimate(call, sender) * GAS_MARGIN)
+    fees = on.suggest_fees(settings.CHAIN_TIP_GWEI)
+    final, mined = on.final_nonce(sender), on.confirmed_nonce(sender)
     with transaction.atomic():
         _lock(sender)
         fresh = ChainTx.objects.select_for_update().get(pk=tx.pk)
         if fresh.state != State.READY or halted(fresh, sender):
             return
         following = _following_nonce(sender)
-        if following is not None and mined > following:
-            return  # somebody else spends our nonces: `confirm` tells when that is final
-        nonce = mined if following is None else following
+        nonce = final if following is None else following
+        if mined > nonce:
+            return  # somebody else spends our nonces: `confirm` tells when that is final, until then a reorg may undo it
         _store(fresh, on.sign(call, private, nonce, fees=fees, gas=gas))
         ChainTx.objects.filter(pk=tx.pk).update(state=State.SENT, sender=sender, nonce=nonce, error="")
 
@@ -166,6 +164,8 @@ def confirm(on: Chain) -> None:
     final = on.finalized()
     for attempt in Attempt.objects.filter(tx__state=State.SENT).select_related("tx"):
         _confirm(attempt, final, on)
+    for tx in ChainTx.objects.filter(state=State.REVERTED, error=""):
+        _reverted(tx, on)
     for sender in ChainTx.objects.exclude(sender="").order_by().values_list("sender", flat=True).distinct():
         _notice_foreign(sender, on)
 
@@ -180,20 +180,27 @@ def _confirm(attempt: Attempt, final: Block, on: Chain) -> None:
         if not ChainTx.objects.filter(pk=attempt.tx_id, state=State.SENT).update(state=state, final_at=timezone.now()):
             return
         Attempt.objects.filter(pk=attempt.pk).update(**fields)
-    if not receipt.ok:
-        _reverted(attempt, on)
 
 
-def _reverted(attempt: Attempt, on: Chain) -> None:
-    """It was right when it was signed, and is not any more. Asking again tells why."""
-    tx = ChainTx.objects.get(pk=attempt.tx_id)
+def _reverted(tx: ChainTx, on: Chain) -> None:
+    """It was right when it was signed, and is not any more. Asking again tells why.
+
+    As long as no reason is written down, nothing has come of it: the next `confirm` asks again.
+    """
+    why = _refusal(tx, on)
+    with transaction.atomic():
+        if why is None or not actions.reconsider(tx, why):
+            alarm(Kind.REVERTED, f"{tx} in {tx.hash}", tx.case)
+        reason = "it would go through now" if why is None else str(why) or "refused"
+        ChainTx.objects.filter(pk=tx.pk).update(error=reason)
+
+
+def _refusal(tx: ChainTx, on: Chain) -> Reverted | None:
     try:
         on.estimate(_call(tx), tx.sender)
     except Reverted as error:
-        ChainTx.objects.filter(pk=tx.pk).update(error=str(error))
-        if actions.reconsider(tx, error):
-            return
-    alarm(Kind.REVERTED, f"{tx} in {attempt.hash}", tx.case)
+        return error
+    return None
 
 
 def _notice_foreign(sender: str, on: Chain) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
@@ -18,6 +19,7 @@ from ledger.gateway import chain
 from ledger.models import ChainEvent
 from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
 
+LAPSE_GRACE = timedelta(minutes=10)
 USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,29}")
 
 
@@ -122,7 +124,8 @@ def _exit_requested(event: ChainEvent) -> None:
 
 
 def _withdrawn(event: ChainEvent) -> None:
-    if (provider := _by_wallet(event)) and provider.standing == Standing.EXITING:
+    """Also of one that is accused here: the chain lets nobody withdraw whom an accusation still holds."""
+    if (provider := _by_wallet(event)) and provider.standing in (Standing.ACTIVE, Standing.EXITING, Standing.ACCUSED):
         change_standing(provider, Standing.LEFT, "deposit withdrawn", deposit_gwei=0)
 
 
@@ -162,28 +165,62 @@ def wallets_of(accusation: Accusation) -> list[str]:
 
 def _accused(event: ChainEvent) -> None:
     """The accusation stands on the chain: plan the ban for when the challenge time is over."""
-    accusation = Accusation.objects.filter(pk=event.case, state=Accusation.State.OPEN).first()
-    if accusation:
+    accusation = Accusation.objects.filter(pk=event.case).first() if event.case else None
+    if accusation is None:
+        text = f"{', '.join(event.args['cheats'])} stand accused in {event.tx}; the guardian's key can acquit"
+        alarm(Kind.UNKNOWN_ACCUSATION, text, event.case)
+    elif accusation.state == Accusation.State.OPEN:
+        times = {name: datetime.fromtimestamp(event.args[name], UTC) for name in ("executable_at", "lapses_at")}
+        Accusation.objects.filter(pk=accusation.pk).update(**times)
         ledger.execute_ban(accusation.pk, wallets_of(accusation), accusation.honest)
 
 
 def lift(accusation: Accusation, reason: str, actor: str) -> None:
     """An admin's veto within the challenge time."""
-    open_ = Accusation.objects.filter(pk=accusation.pk, state=Accusation.State.OPEN)
-    with transaction.atomic():
-        if not open_.update(state=Accusation.State.LIFTED):
-            raise Conflict("This accusation is closed.")
-        for provider in accusation.cheats.filter(standing=Standing.ACCUSED):
-            change_standing(provider, Standing.ACTIVE, reason, actor=actor, case=accusation.pk)
-        ledger.acquit(accusation.pk)
+    if not _close(accusation, Accusation.State.LIFTED, reason, actor):
+        raise Conflict("This accusation is closed.")
+    ledger.acquit(accusation.pk)
 
 
 def _acquitted(event: ChainEvent) -> None:
-    accusation = Accusation.objects.filter(pk=event.case, state=Accusation.State.OPEN).first()
-    if accusation:
-        Accusation.objects.filter(pk=accusation.pk).update(state=Accusation.State.LIFTED)
-        for provider in accusation.cheats.filter(standing=Standing.ACCUSED):
-            change_standing(provider, Standing.ACTIVE, "acquitted on the chain", case=accusation.pk)
+    if accusation := Accusation.objects.filter(pk=event.case).first():
+        _close(accusation, Accusation.State.LIFTED, "acquitted on the chain")
+
+
+def lapse_overdue() -> None:
+    """An accusation that was not executed in time frees its providers by itself, and no event tells. Swept.
+
+    The grace is for a ban that was mined in time and whose event is not final yet.
+    """
+    late = Accusation.objects.filter(state=Accusation.State.OPEN, lapses_at__lt=timezone.now() - LAPSE_GRACE)
+    for accusation in late:
+        if chain().accusation(accusation.pk).state in ("Open", "Lapsed"):
+            ledger.drop_ban(accusation.pk, "the accusation lapsed")
+            if _close(accusation, Accusation.State.LAPSED, "the accusation lapsed"):
+                alarm(
+                    Kind.LAPSED, f"{accusation} against {', '.join(map(str, accusation.cheats.all()))}", accusation.pk
+                )
+
+
+def _close(accusation: Accusation, state: str, reason: str, actor: str = "platform") -> bool:
+    """End an accusation without a ban: who has no other one has the standing again that the chain gives. False if it was
+    closed before."""
+    before = {provider: _standing_on_chain(provider) for provider in accusation.cheats.all()}
+    with transaction.atomic():
+        if not Accusation.objects.filter(pk=accusation.pk, state=Accusation.State.OPEN).update(state=state):
+            return False
+        for provider, standing in before.items():
+            others = provider.accusations.filter(state=Accusation.State.OPEN)
+            if provider.standing == Standing.ACCUSED and not others.exists():
+                change_standing(provider, standing, reason, actor=actor, case=accusation.pk)
+    return True
+
+
+def _standing_on_chain(provider: Provider) -> Standing:
+    """What a provider is by its deposit: it may have asked to leave before it was accused, or since."""
+    on = chain()
+    name = on.provider_standing(provider.wallet, at=on.finalized().number).name if provider.wallet else "None"
+    return {"Active": Standing.ACTIVE, "Exiting": Standing.EXITING, "Banned": Standing.BANNED}.get(name, Standing.LEFT)
 
 
 def _banned(event: ChainEvent) -> None:

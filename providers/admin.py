@@ -128,6 +128,7 @@ class AccusationAdmin(ReadOnlyAdmin):
         "id",
         "state",
         "executable",
+        "lapses",
         "accused",
         "reason",
         "replays",
@@ -149,11 +150,15 @@ class AccusationAdmin(ReadOnlyAdmin):
     def executable(self, row: Accusation) -> str:
         if row.state != Accusation.State.OPEN:
             return "–"
-        planned = ChainTx.objects.filter(key=f"executeBan:{row.pk}").values_list("not_before", flat=True).first()
-        if planned is None:
+        if row.executable_at is None:
             return "the challenge time begins when the accusation is on the chain"
-        when = f"{timezone.localtime(planned):%Y-%m-%d %H:%M:%S %Z}"
-        return f"{when}, in {timeuntil(planned)}" if planned > timezone.now() else f"since {when}"
+        when = f"{timezone.localtime(row.executable_at):%Y-%m-%d %H:%M:%S %Z}"
+        return f"{when}, in {timeuntil(row.executable_at)}" if row.executable_at > timezone.now() else f"since {when}"
+
+    @admin.display(description="lapses")
+    def lapses(self, row: Accusation) -> str:
+        open_ = row.state == Accusation.State.OPEN and row.lapses_at
+        return f"{timezone.localtime(row.lapses_at):%Y-%m-%d %H:%M:%S %Z}" if open_ else "–"
 
     @admin.display(description="evidence: failed replays")
     def replays(self, row: Accusation) -> str:

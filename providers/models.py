@@ -62,6 +62,7 @@ class Accusation(models.Model):
         OPEN = "open", "in challenge time"
         LIFTED = "lifted", "lifted"
         EXECUTED = "executed", "ban executed"
+        LAPSED = "lapsed", "lapsed: not executed in time"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     cheats = models.ManyToManyField(Provider, related_name="accusations")
@@ -69,6 +70,8 @@ class Accusation(models.Model):
     reason = models.TextField()
     evidence = models.JSONField(default=dict)
     state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    executable_at = models.DateTimeField(null=True, blank=True, help_text="The end of the challenge time, by the chain")
+    lapses_at = models.DateTimeField(null=True, blank=True, help_text="From then on the ban can't be executed any more")
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:

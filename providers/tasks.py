@@ -11,3 +11,9 @@ def event_seen(pk: int) -> None:
     with following(pk) as event:
         if event:
             actions.event_seen(event)
+
+
+@jobs.actor(retries=0, max_age=60_000)
+def sweep() -> None:
+    """What no event tells of."""
+    actions.lapse_overdue()

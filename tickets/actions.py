@@ -22,7 +22,7 @@ from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
 from tickets import mail
-from tickets.models import MOVES, Artifact, Dataset, Status, Ticket, TicketEvent
+from tickets.models import MOVES, REFUNDABLE, Artifact, Dataset, Status, Ticket, TicketEvent
 
 GRACE = timedelta(minutes=30)
 """A quote is not called expired before a payment sent in time had this long to become final."""
@@ -170,14 +170,21 @@ def cancel(ticket: Ticket, user: User) -> None:
 
 def refund(ticket: Ticket, reason: str, actor: str = "platform", kind: str = "refunded") -> None:
     """Give the customer the whole payment back. `reason` is shown to them, on the page and in the mail."""
+    _require_refundable(ticket)
     with transaction.atomic():
         move(ticket, Status.REFUNDED, reason, actor=actor, outcome=reason)
         ledger.refund(ticket.pk, ticket.payer, ticket.price)
         mail.queue(ticket, kind)
 
 
+def _require_refundable(ticket: Ticket) -> None:
+    if ticket.status not in REFUNDABLE:
+        raise Conflict(f"A ticket that is {ticket.get_status_display()} cannot become refunded.")
+
+
 def refund_for_cheating(ticket: Ticket, reason: str, cheats: Iterable[str], honest: Iterable[str]) -> None:
     """As `refund`, in one chain transaction with the accusation of the cheats' wallets."""
+    _require_refundable(ticket)
     with transaction.atomic():
         move(ticket, Status.REFUNDED, reason, outcome=reason)
         ledger.fail_ticket(ticket.pk, ticket.payer, ticket.price, cheats, honest)
@@ -186,11 +193,15 @@ def refund_for_cheating(ticket: Ticket, reason: str, cheats: Iterable[str], hone
 
 def refund_seen(ticket: Ticket) -> None:
     """The chain says that the payment went back. It may do so without us: after `settleBy` anyone may ask for it."""
-    on_chain = ChainEvent.objects.filter(name="Refunded", case=ticket.pk).exists()
-    if on_chain and Status.REFUNDED in MOVES[ticket.status]:
-        with transaction.atomic():
-            move(ticket, Status.REFUNDED, "refunded on the chain after the deadline", outcome="The deadline passed.")
+    event = ChainEvent.objects.filter(name="Refunded", case=ticket.pk).first()
+    if event is None:
+        return
+    with transaction.atomic():
+        if Status.REFUNDED in MOVES[ticket.status]:
+            reason = "The time to pay the providers ran out, and the payment went back."
+            move(ticket, Status.REFUNDED, "refunded on the chain after the deadline", outcome=reason)
             mail.queue(ticket, "refunded")
+        _note_anew(ticket, "refund", f"the payment is back in your wallet: {event.tx}")
 
 
 def settle(ticket: Ticket, weights: Mapping[str, int], accuracy: float, receipt_root: str) -> None:
@@ -209,7 +220,7 @@ def fail(ticket: Ticket, error: str) -> None:
     with transaction.atomic():
         note(ticket, "error", error)
         alarm(Kind.TICKET_FAILED, error, case=ticket.pk)
-        if Status.REFUNDED in MOVES[ticket.status]:
+        if ticket.status in REFUNDABLE:
             refund(ticket, f"Something went wrong on our side: {error}", kind="failed")
 
 

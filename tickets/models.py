@@ -22,9 +22,12 @@ MOVES: dict[str, set[str]] = {
     Status.PAID: {Status.UPLOADED, Status.REFUNDED},
     Status.UPLOADED: {Status.TRAINING, Status.REFUNDED},
     Status.TRAINING: {Status.SETTLED, Status.REFUNDED},
-    Status.SETTLED: set(),
+    Status.SETTLED: {Status.REFUNDED},  # only by the chain: a payout that came too late
     Status.REFUNDED: set(),
 }
+
+REFUNDABLE = (Status.PAID, Status.UPLOADED, Status.TRAINING)
+"""While the platform may still decide on a refund."""
 
 
 class Ticket(models.Model):

@@ -15,7 +15,7 @@ from accounts.models import User
 from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 from ledger import money
-from ledger.models import ChainTx, Sighting, Transfer
+from ledger.models import ChainEvent, ChainTx, Sighting, Transfer
 from tickets import mail
 from tickets.models import Status, Ticket
 from tickets.views import visible
@@ -56,6 +56,7 @@ def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
         "link_days": settings.ARTIFACT_LINK_SECONDS // 86400,
         "chain_txs": ChainTx.objects.filter(case=ticket.pk).prefetch_related("attempts"),
         "payouts": _payouts(ticket, run),
+        "refund": _refund(ticket),
         **(_rounds(run) if run else {}),
     }
 
@@ -85,6 +86,16 @@ def _curve(accuracies: list[float], rounds: int) -> str:
         return ""
     step = WIDTH / max(rounds - 1, 1)
     return " ".join(f"{i * step:.1f},{HEIGHT * (1 - accuracy):.1f}" for i, accuracy in enumerate(accuracies))
+
+
+def _refund(ticket: Ticket) -> dict[str, Any] | None:
+    """How far the way back of the payment is: the transaction, as soon as there is one, and whether it is final."""
+    if ticket.status != Status.REFUNDED:
+        return None
+    if done := ChainEvent.objects.filter(case=ticket.pk, name="Refunded").first():
+        return {"tx": done.tx, "final": True}
+    sent = ChainTx.objects.filter(case=ticket.pk, verb__in=["refund", "failTicket"]).order_by("-created").first()
+    return {"tx": sent.hash if sent else "", "final": False}
 
 
 def _payouts(ticket: Ticket, run: Run | None) -> list[dict[str, Any]]:

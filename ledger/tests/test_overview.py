@@ -36,6 +36,7 @@ def test_nothing_needs_a_hand_and_the_balances_are_shown_in_units(chain):
     Scanner(chain).scan()
     page = text_of(admin_client())
     assert "No alarm is open" in page
+    assert f"at final block {chain.finalized().number}" in page
     assert "0.13 DML" in page and "0.001 coin" in page
     assert key("settler").address in page and "transactions" in page
 

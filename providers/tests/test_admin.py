@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from contracts.devchain import mine_if_pending_finality
 from contracts.devchain import test_key as rich
+from dmlsite.testing import finalize
 from dmlsite.tests.people import admin_client, person
 from ledger import outbox
 from ledger.models import ChainTx
@@ -69,7 +70,13 @@ def _to_the_chain(chain):
     Scanner(chain).scan()
 
 
+def registered(chain, provider):
+    chain.send(chain.register_call(provider.pk.bytes), rich(1))
+    finalize(chain)
+
+
 def test_an_accusation_is_lifted_with_a_reason(chain, provider):
+    registered(chain, provider)
     client = admin_client()
     act(client, "ban", provider, reason=REASON)
     case = Accusation.objects.get()
@@ -87,6 +94,7 @@ def test_an_accusation_is_lifted_with_a_reason(chain, provider):
 
 
 def test_a_provider_is_cleared_from_its_own_page_too(chain, provider):
+    registered(chain, provider)
     client = admin_client()
     assert "No accusation is open." in act(client, "lift", provider, reason="?").content.decode()
     act(client, "ban", provider, reason=REASON)

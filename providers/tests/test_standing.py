@@ -1,6 +1,9 @@
 """A provider's way in and out: the deposit's final event makes it active, and a ban is for good."""
 
+from uuid import uuid4
+
 import pytest
+from django.utils import timezone
 
 from accounts.models import ApiKey, User
 from contracts.chain import Reverted
@@ -8,6 +11,7 @@ from contracts.devchain import test_key as rich
 from dmlsite.errors import Conflict, Forbidden, Invalid
 from dmlsite.testing import finalize
 from ledger import outbox
+from ledger.gateway import key
 from ledger.models import Alarm, ChainEvent, ChainTx
 from ledger.scanner import Scanner
 from providers import actions
@@ -96,7 +100,7 @@ def test_a_deposit_of_another_size_is_refused(chain):
 
 def test_accused_banned_and_never_back(chain):
     cheat, honest = deposited(chain, "cheat", rich(2)), deposited(chain, "honest", rich(3))
-    key = actions.issue_key(cheat)
+    worker_key = actions.issue_key(cheat)
     accusation = actions.accuse([cheat], [honest], "two replays failed", evidence={"replays": []})
     cheat.refresh_from_db()
     assert cheat.standing == Standing.ACCUSED
@@ -110,7 +114,7 @@ def test_accused_banned_and_never_back(chain):
     assert (cheat.standing, accusation.state) == (Standing.BANNED, Accusation.State.EXECUTED)
     assert chain.coin_credit(honest.wallet) == chain.deposit_gwei()
     with pytest.raises(Forbidden):
-        actions.worker_of(key)
+        actions.worker_of(worker_key)
     assert not ApiKey.objects.filter(user=cheat.user, revoked=None).exists()
     assert not actions.change_standing(cheat, Standing.ACTIVE, "please")
     with pytest.raises(Conflict):
@@ -151,3 +155,99 @@ def test_leaving_and_withdrawing(chain):
     read(chain)
     provider.refresh_from_db()
     assert (provider.standing, provider.deposit_gwei) == (Standing.LEFT, 0)
+
+
+def accused(chain, provider) -> Accusation:
+    found = actions.accuse([provider], [], "two replays failed", evidence={})
+    read(chain)
+    found.refresh_from_db()
+    return found
+
+
+def long_ago(accusation: Accusation) -> None:
+    """The time to execute it is over, by the clock of the wall; the chain's own need not have moved."""
+    Accusation.objects.filter(pk=accusation.pk).update(lapses_at=timezone.now() - 2 * actions.LAPSE_GRACE)
+
+
+def test_the_chains_times_of_an_accusation_are_kept(chain):
+    accusation = accused(chain, deposited(chain, "ada", rich(2)))
+    there = chain.accusation(accusation.pk)
+    assert (accusation.executable_at.timestamp(), accusation.lapses_at.timestamp()) == (
+        there.executable_at,
+        there.lapses_at,
+    )
+
+
+def test_an_accusation_that_is_not_executed_in_time_frees_the_provider_and_tells_the_admins(chain):
+    provider = deposited(chain, "ada", rich(2))
+    accusation = accused(chain, provider)
+    actions.lapse_overdue()
+    accusation.refresh_from_db()
+    assert accusation.state == Accusation.State.OPEN, "not yet"
+    long_ago(accusation)
+    actions.lapse_overdue()
+    for row in (provider, accusation):
+        row.refresh_from_db()
+    assert (provider.standing, accusation.state) == (Standing.ACTIVE, Accusation.State.LAPSED)
+    assert ChainTx.objects.get(verb="executeBan").state == ChainTx.State.DROPPED
+    assert Alarm.objects.get().kind == "accusation lapsed"
+    actions.lapse_overdue()
+    assert Alarm.objects.count() == 1
+
+
+def test_a_ban_that_was_executed_in_time_does_not_lapse(chain):
+    provider = deposited(chain, "ada", rich(2))
+    accusation = accused(chain, provider)
+    chain.w3.provider.make_request("evm_increaseTime", [10])
+    chain.w3.provider.make_request("evm_mine", [])
+    ChainTx.objects.filter(verb="executeBan").update(not_before=None)
+    for pk in outbox.due():
+        outbox.send(ChainTx.objects.get(pk=pk))
+    chain.wait(ChainTx.objects.get(verb="executeBan").hash)  # mined, and its event not read yet
+    long_ago(accusation)
+    actions.lapse_overdue()
+    accusation.refresh_from_db()
+    assert accusation.state == Accusation.State.OPEN
+    read(chain)
+    provider.refresh_from_db()
+    assert provider.standing == Standing.BANNED
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_wanted_to_leave_is_leaving_again_when_the_accusation_is_over(chain, when):
+    """Asked before the accusation or, straight at the contract, after it."""
+    provider = deposited(chain, "ada", rich(2))
+    if when == "before":
+        chain.send(chain.exit_call(), rich(2))
+        read(chain)
+    accusation = accused(chain, Provider.objects.get(pk=provider.pk))
+    if when == "after":
+        chain.send(chain.exit_call(), rich(2))
+        read(chain)
+    provider.refresh_from_db()
+    assert provider.standing == Standing.ACCUSED
+    actions.lift(accusation, "it was our bug", "admin@example.org")
+    read(chain)
+    provider.refresh_from_db()
+    assert provider.standing == Standing.EXITING
+
+
+def test_two_accusations_hold_until_both_are_over(chain):
+    provider = deposited(chain, "ada", rich(2))
+    first, second = accused(chain, provider), accused(chain, provider)
+    actions.lift(first, "a mistake", "admin@example.org")
+    provider.refresh_from_db()
+    assert provider.standing == Standing.ACCUSED
+    actions.lift(second, "a mistake", "admin@example.org")
+    provider.refresh_from_db()
+    assert provider.standing == Standing.ACTIVE
+
+
+def test_an_accusation_that_the_platform_never_made_alarms(chain):
+    """The settler's key is stolen; there is time for the guardian's veto."""
+    provider = deposited(chain, "ada", rich(2))
+    chain.send(chain.accuse_call(uuid4(), [provider.wallet], []), key("settler"))
+    read(chain)
+    provider.refresh_from_db()
+    assert provider.standing == Standing.ACTIVE
+    assert provider.wallet in Alarm.objects.get(kind="unknown accusation").text

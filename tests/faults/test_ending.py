@@ -4,11 +4,13 @@ from uuid import uuid4
 
 import pytest
 
+from accounts.models import User
 from contracts.chain import Chain, Reverted
 from contracts.devchain import test_key as rich
+from dmlsite.errors import Conflict
 from ledger import actions, outbox
 from ledger.gateway import key
-from ledger.models import Alarm, Attempt, ChainTx, Currency, Transfer, balance
+from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer, balance
 from tests.faults.steps import (
     FEE,
     PRICE,
@@ -27,6 +29,8 @@ from tests.faults.steps import (
     settled_exactly,
     until_quiet,
 )
+from tickets import actions as tickets
+from tickets.models import Mail, Status, Ticket
 
 pytestmark = pytest.mark.django_db(transaction=True)
 COIN = Currency.COIN
@@ -292,10 +296,40 @@ def test_a_settlement_that_nobody_decided_halts_every_payout(paid):
 
 
 def test_two_decisions_about_one_payment_are_refused(paid):
-    from dmlsite.errors import Conflict
-
     paid.settle()
     with pytest.raises(Conflict):
         actions.refund(paid.ticket, paid.payer.address, PRICE)
     until_quiet(paid.chain)
     settled_exactly(paid.chain, paid.ticket, paid.wallet, paid.wallet_had)
+
+
+def test_13_a_ticket_follows_the_chain_when_the_customer_refunds_a_payout_that_came_too_late(
+    chain, settings, tmp_path, client
+):
+    """Settled, as far as the platform had decided; the payout is not sent before `settleBy`, and the customer acts."""
+    settings.SETTLE_SECONDS, settings.MEDIA_ROOT = 7200, tmp_path
+    customer, wallet = User.objects.create_user("late@example.org", "x", is_customer=True), register(chain, rich(2))
+    ticket = tickets.order(customer, file_name="a.csv", file_size=1_250_000, payer=rich(1).address)
+    fund(chain, rich(1))
+    had = chain.token_balance(rich(1).address)
+    chain.send(tickets.payment_call(ticket), rich(1))
+    read(chain)
+    tickets.payment_seen(ticket)
+    for status in (Status.UPLOADED, Status.TRAINING):
+        tickets.move(ticket, status)
+    tickets.settle(ticket, {wallet: 7}, 0.9, RECEIPTS)
+    pass_time(chain, 7201)
+    chain.send(chain.refund_call(ticket.pk), rich(1))
+    until_quiet(chain)
+    tickets.fail(ticket, "a mail could not be sent")  # of no consequence for the money, before or after
+    assert ChainEvent.objects.filter(name="Refunded").count() == 1
+    tickets.refund_seen(Ticket.objects.get(pk=ticket.pk))
+    tickets.refund_seen(Ticket.objects.get(pk=ticket.pk))
+    ticket.refresh_from_db()
+    assert ticket.status == Status.REFUNDED
+    assert Mail.objects.filter(ticket=ticket, kind="refunded").count() == 1
+    assert [(tx.verb, tx.state) for tx in ChainTx.objects.all()] == [("settle", "dropped")]
+    refunded_exactly(chain, ticket.pk, rich(1).address, had)
+    client.force_login(customer)
+    page = client.get(f"/tickets/{ticket.pk}/").content.decode()
+    assert "It is back: 0.13 DML" in page and ChainEvent.objects.get(name="Refunded").tx in page
