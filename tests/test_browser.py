@@ -4,6 +4,7 @@ The wallet is injected as an extension would do it (EIP-6963, EIP-1193) and sign
 our server; that MetaMask itself gets on with them is a manual check (docs/).
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,13 @@ WALLET = """
 
 
 class Wallet:
-    """A wallet with one key. `refuse` makes its owner decline the next transaction; `chain_id` is where it starts."""
+    """A wallet with one key. `refuse` makes its owner decline the next transaction; `chain_id` is where it starts, and
+    where it stays while `stuck`."""
 
     def __init__(self, platform: Live) -> None:
         self.key: Key = Account.create()
         self.chain, self.refuse, self.chain_id, self.sent = platform.chain, False, 1, list[str]()
+        self.stuck = False
 
     def __call__(self, method: str, params: list[Any]) -> dict[str, Any]:
         answers: dict[str, Callable[[], Any]] = {
@@ -72,7 +75,7 @@ class Wallet:
             return {"error": {"code": -32603, "message": str(error)}}
 
     def _switch(self, chain_id: int) -> None:
-        self.chain_id = chain_id
+        self.chain_id = self.chain_id if self.stuck else chain_id
 
     def _send(self, tx: dict[str, str]) -> str:
         assert tx["from"] == self.key.address
@@ -154,11 +157,15 @@ def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform
     status(page, "quoted", 10)
     expect(page.locator("#upload-file")).to_have_count(0)
     use_test_wallet(page)
-    wallet.refuse = True
+    wallet.stuck = True
+    page.get_by_role("button", name="Pay").click()
+    expect(page.locator("#pay [data-wallet-state]")).to_contain_text("Your wallet is on another network")
+    wallet.stuck, wallet.refuse = False, True
     page.get_by_role("button", name="Pay").click()
     expect(page.locator("#pay [data-wallet-state]")).to_contain_text("You declined in your wallet")
     page.get_by_role("button", name="Pay").click()
-    expect(page.locator("#pay [data-wallet-state]")).to_contain_text("Waiting until the chain")
+    under_way = re.compile("Waiting until the chain|Your payment is in block|Now upload the file")
+    expect(page.locator("#live")).to_contain_text(under_way, timeout=30 * SECONDS)
     assert wallet.chain_id == platform.chain.deployment.chain_id
     status(page, "paid", 60)
     assert len(wallet.sent) == 1
