@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
-VERSION = 1
+VERSION = 2
 SOCKET_PATH = "/ws/worker/"
 MAX_FRAME = 16 * 1024
 """Bytes of UTF-8 in one frame, at most. Far above any real one, far below what would hurt."""
@@ -74,18 +74,22 @@ class Blob:
 
 @dataclass(frozen=True)
 class Hyper:
-    """All that a worker might choose and does not: passes over the shard, rows a step, step length, sample order."""
+    """All that a worker might choose and does not: passes over the shard, rows a step, step length, sample order.
+
+    `proximal`: FedProx' mu, the pull back to the start weights; 0 for none."""
 
     epochs: int
     batch_size: int
     learning_rate: float
     seed: int
+    proximal: float = 0.0
 
     def __post_init__(self) -> None:
         _require(1 <= self.epochs <= 1000, "epochs must be from 1 to 1000")
         _require(1 <= self.batch_size <= 65536, "batch_size must be from 1 to 65536")
         _require(math.isfinite(self.learning_rate) and self.learning_rate > 0, "learning_rate must be above 0")
         _require(0 <= self.seed < 2**63, "seed must be from 0 to 2^63 - 1")
+        _require(0 <= self.proximal <= 100, "proximal must be from 0 to 100")
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def train(
     training. Bit for bit the same at the same number of threads on the same machine; see docs/decisions/replay-tolerance.md
     for how far others differ. Raises ModelRefused for the spec, MalformedUpdate for the weights, ValueError for the data.
     """
-    program = _program(models.spec_bytes(spec), hyper.batch_size, x.dtype.str)
+    program = _program(models.spec_bytes(spec), hyper.batch_size, x.dtype.str, held=hyper.proximal > 0)
     with program.lock:
         return program.train(weights, x, y, hyper, progress or _silent)
 
@@ -107,7 +107,7 @@ def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Eval
 
     Raises as `train` does.
     """
-    program = _program(models.spec_bytes(spec), _EVALUATION_BATCH, x.dtype.str)
+    program = _program(models.spec_bytes(spec), _EVALUATION_BATCH, x.dtype.str, held=False)
     with program.lock:
         return program.evaluate(weights, x, y)
 
@@ -117,18 +117,23 @@ def _silent(step: int, steps: int, loss: float) -> None:
 
 
 @lru_cache(maxsize=_PROGRAMS_KEPT)
-def _program(spec: bytes, batch_size: int, dtype: str) -> "_Program":
-    return _Program(models.spec_from_bytes(spec), batch_size, dtype)
+def _program(spec: bytes, batch_size: int, dtype: str, held: bool) -> "_Program":
+    return _Program(models.spec_from_bytes(spec), batch_size, dtype, held)
 
 
 class _Program:
-    """A model with its loops, compiled once for a batch size and a type of input. One caller at a time: `lock`."""
+    """A model with its loops, compiled once for a batch size and a type of input. One caller at a time: `lock`.
 
-    def __init__(self, spec: Spec, batch_size: int, dtype: str) -> None:
+    `held`: by FedProx to its start weights, which the loop then keeps beside the model's."""
+
+    def __init__(self, spec: Spec, batch_size: int, dtype: str, held: bool) -> None:
+        import tensorflow as tf
+
         self.lock = threading.Lock()
         self._model = models.from_spec(spec)
         self._batch_size = batch_size
-        self._run, self._score = _compile(self._model, batch_size, dtype)
+        self._anchors = [tf.Variable(weight.value) for weight in self._model.trainable_weights] if held else []
+        self._run, self._score = _compile(self._model, batch_size, dtype, self._anchors)
 
     def train(
         self, weights: Weights, x: np.ndarray, y: np.ndarray, hyper: Hyper, progress: ProgressCallback
@@ -137,13 +142,16 @@ class _Program:
 
         self._load(weights)
         self._check(x, y)
+        for anchor, weight in zip(self._anchors, self._model.trainable_weights if self._anchors else (), strict=True):
+            anchor.assign(weight.value)
         rows, labels = tf.constant(x), tf.constant(y)
+        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal)
         per_epoch = -(-len(y) // self._batch_size)
         done, steps = 0, hyper.epochs * per_epoch
         for order in _orders(len(y), hyper):
             total, samples = 0.0, 0
             for batches, mask in _calls(order, self._batch_size):
-                total += float(self._run(rows, labels, batches, mask, np.float32(hyper.learning_rate)))
+                total += float(self._run(rows, labels, batches, mask, *rates))
                 samples += int(mask.sum())
                 done += len(batches)
                 progress(done, steps, total / samples)
@@ -196,8 +204,12 @@ def _calls(order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.
         yield padded.reshape(steps, batch_size)[part], mask.reshape(steps, batch_size)[part]
 
 
-def _compile(model: "keras.Sequential", batch_size: int, dtype: str) -> tuple[Any, Any]:
-    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` counts what is right."""
+def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: list["tf.Variable"]) -> tuple[Any, Any]:
+    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` counts what is right.
+
+    anchors: FedProx' start weights, to which each step pulls back (Li et al. 2018, https://arxiv.org/abs/1812.06127: the
+    gradient of mu/2 |w - w_start|^2 is added); without them there is no such term in the compiled loop.
+    """
     import tensorflow as tf
 
     def logits(rows: "tf.Tensor") -> "tf.Tensor":
@@ -213,7 +225,7 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str) -> tuple[An
     batches = tf.TensorSpec((None, batch_size), tf.int32)
     mask = tf.TensorSpec((None, batch_size), tf.float32)
 
-    def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any) -> Any:
+    def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any, pull: Any) -> Any:
         total = tf.constant(0.0)
         for step in tf.range(tf.shape(batches)[0]):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
@@ -223,7 +235,10 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str) -> tuple[An
                 )
                 loss = tf.reduce_sum(losses * mask[step])
                 mean = loss / tf.reduce_sum(mask[step])
-            for variable, gradient in zip(variables, tape.gradient(mean, variables), strict=True):
+            gradients = tape.gradient(mean, variables)
+            if anchors:
+                gradients = [g + pull * (w - a) for g, w, a in zip(gradients, variables, anchors, strict=True)]
+            for variable, gradient in zip(variables, gradients, strict=True):
                 variable.assign_sub(rate * gradient)
             total += loss
         return total
@@ -235,7 +250,7 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str) -> tuple[An
         finite = tf.reduce_all(tf.math.is_finite(values), axis=1)
         return tf.math.count_nonzero(right & finite), tf.reduce_sum(tf.cast(losses, tf.float64))
 
-    signature = [rows, labels, batches, mask, tf.TensorSpec((), tf.float32)]
+    signature = [rows, labels, batches, mask, tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.float32)]
     return tf.function(run, input_signature=signature), tf.function(score, input_signature=[rows, labels])
 
 

@@ -37,7 +37,8 @@ MAIL_PATIENCE = timedelta(minutes=1)
 def order(customer: User, *, file_name: str, file_size: int, payer: str, **options: Any) -> Ticket:
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
 
-    `options` are the training's settings: target, model_kind, rounds, epochs, batch_size, learning_rate, seed.
+    `options` are the training's settings: target, model_kind, rounds, epochs, batch_size, learning_rate,
+    strategy, proximal, seed.
     """
     if file_size <= 0:
         raise Invalid("The file is empty.")
@@ -96,12 +97,17 @@ def move(ticket: Ticket, new: str, text: str = "", actor: str = "platform", **fi
 
 
 def payment_seen(ticket: Ticket) -> None:
-    """The escrow's own event, in a final block, says that the ticket is paid. Nothing else does."""
+    """The escrow's own event, in a final block, says that the ticket is paid. Nothing else does.
+
+    Its refund may have been followed before: after a long standstill both are read at once.
+    """
     event = ChainEvent.objects.filter(name="Paid", case=ticket.pk).first()
     if event is None or ticket.status not in (Status.QUOTED, Status.EXPIRED):
         return
     upload_by = timezone.now() + timedelta(seconds=settings.UPLOAD_SECONDS)
-    move(ticket, Status.PAID, f"paid in {event.tx}", paid_tx=event.tx, upload_by=upload_by)
+    with transaction.atomic():
+        move(ticket, Status.PAID, f"paid in {event.tx}", paid_tx=event.tx, upload_by=upload_by)
+        refund_seen(ticket)
 
 
 def payment_sighted(ticket: Ticket) -> None:

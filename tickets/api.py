@@ -18,7 +18,7 @@ from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
 from ledger import money
 from tickets import actions, mail
-from tickets.forms import MODELS, OrderForm
+from tickets.forms import MODELS, STRATEGIES, OrderForm
 from tickets.models import Artifact, Ticket, TicketEvent
 
 PAGE = 100
@@ -41,6 +41,8 @@ class Order(serializers.Serializer[Any]):
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
+    strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
+    proximal = FiniteField(**_bounds("proximal"), help_text="Only for fedprox")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
 
 
@@ -61,6 +63,8 @@ class Row(serializers.ModelSerializer[Ticket]):
         fields = ["id", "status", "file_name", "file_size", "target", "model_kind", "rounds", "epochs", "batch_size"]
         fields += [
             "learning_rate",
+            "strategy",
+            "proximal",
             "seed",
             "price",
             "price_micro",

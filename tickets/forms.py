@@ -14,6 +14,14 @@ MODELS = [
     ("cnn", "CNN (images)"),
 ]
 
+STRATEGIES = [
+    ("fedavg", "FedAvg: take the mean"),
+    ("fedprox", "FedProx: hold local training to the start"),
+    ("fedavgm", "FedAvgM: momentum"),
+    ("fedadam", "FedAdam"),
+    ("fedyogi", "FedYogi"),
+]
+
 
 class OrderForm(forms.Form):
     """Everything but the file itself, which is uploaded after payment. The hidden fields are filled by the page."""
@@ -53,6 +61,19 @@ class OrderForm(forms.Form):
     learning_rate = forms.FloatField(
         label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
     )
+    strategy = forms.ChoiceField(
+        label="Averaging",
+        choices=STRATEGIES,
+        initial="fedavg",
+        help_text="What becomes of the mean of a round's updates. The others help when the parts differ much, or rounds are few.",
+    )
+    proximal = forms.FloatField(
+        label="FedProx: pull",
+        min_value=0,
+        max_value=100,
+        initial=0.01,
+        help_text="How strongly providers' training is held to the round's start: 0 to 100. Only for FedProx.",
+    )
     seed = forms.IntegerField(
         label="Seed",
         required=False,
@@ -68,7 +89,7 @@ class OrderForm(forms.Form):
         error_messages={"required": "Connect the wallet that will pay."},
     )
 
-    ADVANCED = ("model_kind", "rounds", "epochs", "batch_size", "learning_rate", "seed")
+    ADVANCED = ("model_kind", "rounds", "epochs", "batch_size", "learning_rate", "strategy", "proximal", "seed")
 
     def clean_payer(self) -> str:
         try:

@@ -42,6 +42,8 @@ class Ticket(models.Model):
     epochs = models.PositiveIntegerField("local epochs", default=1)
     batch_size = models.PositiveIntegerField(default=20)
     learning_rate = models.FloatField(default=0.1)
+    strategy = models.CharField(max_length=8, default="fedavg")
+    proximal = models.FloatField(default=0.01, help_text="Only for fedprox")
     seed = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
     )

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
-from dmlworker.protocol import Lease
+from dmlworker.protocol import Hyper, Lease
 from providers import actions as providers
 from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
@@ -47,7 +47,7 @@ class Prepared:
 # --- The start --------------------------------------------------------------------------------------------------------
 def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     """Write down everything that training depends on, once per ticket."""
-    names = ("rounds", "epochs", "batch_size", "learning_rate")
+    names = ("rounds", "epochs", "batch_size", "learning_rate", "strategy", "proximal")
     fixed = {name: getattr(ticket, name) for name in names}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     with transaction.atomic():
@@ -140,6 +140,13 @@ def seed_of(assignment: Assignment) -> int:
     """The sample order of one lease, fixed by the platform: a provider has no choice that could be tuned."""
     text = f"{assignment.round.run.seed}:{assignment.round.number}:{assignment.shard.number}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+def hyper_of(assignment: Assignment) -> Hyper:
+    """All that local training depends on beside the bytes, for the worker and for whoever replays its work."""
+    run = assignment.round.run
+    proximal = run.proximal if run.strategy == "fedprox" else 0.0
+    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal)
 
 
 def find(provider: Provider, lease: Lease) -> Assignment:
@@ -239,9 +246,17 @@ def to_audit(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment,
     return [(update, why) for update, why in reasons if why]
 
 
-def finish_round(round_: Round, end: Blob, accuracy: float, loss: float | None) -> None:
-    """Close a round with its average and open the next one, or finish the run. Only the first caller does anything."""
-    fields = {"state": Round.State.CLOSED, "end": end, "accuracy": accuracy, "loss": loss, "closed": timezone.now()}
+def finish_round(round_: Round, end: Blob, kept: Blob | None, accuracy: float, loss: float | None) -> None:
+    """Close a round with its end weights, and what the optimizer keeps, and open the next one, or finish the run. Only the
+    first caller does anything."""
+    fields = {
+        "state": Round.State.CLOSED,
+        "end": end,
+        "kept": kept,
+        "accuracy": accuracy,
+        "loss": loss,
+        "closed": timezone.now(),
+    }
     with transaction.atomic():
         if not Round.objects.filter(pk=round_.pk, state=Round.State.OPEN).update(**fields):
             return

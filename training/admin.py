@@ -62,7 +62,7 @@ class RunAdmin(ReadOnlyAdmin):
     list_select_related = ["ticket"]
     search_fields = ["ticket__id", "id", "ticket__customer__email", "ticket__file_name"]
     fields = ["order", "state", "progress", "last_accuracy", "work", "about", "classes", "spec", "holdout", "rounds"]
-    fields += ["epochs", "batch_size", "learning_rate", "seed", "created", "finished"]
+    fields += ["epochs", "batch_size", "learning_rate", "strategy", "proximal", "seed", "created", "finished"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         return super().get_queryset(request).prefetch_related("all_rounds")

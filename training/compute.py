@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +22,7 @@ from dmlworker.protocol import Hyper
 from dmlworker.weights import MalformedUpdate, pack, unpack
 from tickets.models import Ticket
 from training import aggregation, datasets, evidence, store
-from training.actions import Prepared, seed_of
+from training.actions import Prepared, hyper_of
 from training.models import Assignment, Blob, Round, Run
 
 Weights = list[np.ndarray]
@@ -105,21 +106,29 @@ def screen(round_: Round, updates: list[Assignment]) -> dict[int, str]:
     return {updates[index].pk: reason for index, reason in found.items()}
 
 
-def average(updates: list[Assignment]) -> Blob:
-    """FedAvg in shard order, weighted by the shard sizes that the platform set; in memory is the sum alone."""
+def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None]:
+    """The round's end weights, and what the server's optimizer keeps for the next round, if anything.
+
+    The mean is in shard order, weighted by the shard sizes that the platform set; in memory is the sum alone.
+    """
 
     def stream() -> Iterator[tuple[Weights, int]]:
         for update in updates:
             with store.weights(update.update_id) as weights:
                 yield weights, update.shard.samples
 
-    return store.put_weights(aggregation.fedavg(stream()))
+    mean = aggregation.fedavg(stream())
+    before = Round.objects.filter(run=round_.run, number=round_.number - 1).first()
+    kept = weights_of(before.kept_id) if before and before.kept_id else []
+    with store.weights(round_.start_id) as start:
+        end, keep = aggregation.step(round_.run.strategy, start, mean, kept, number=round_.number)
+    return store.put_weights(end), store.put_weights(keep) if keep else None
 
 
 def replay(assignment: Assignment, elsewhere: bool) -> Weights:
     """Do a worker's work again; `elsewhere` in a process of its own, with other kernels, hence other rounding."""
     run, round_ = assignment.round.run, assignment.round
-    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment))
+    hyper = hyper_of(assignment)
     files = {
         "spec": store.get(run.spec_id),
         "start": store.get(round_.start_id),
@@ -147,10 +156,8 @@ def _replay_elsewhere(files: dict[str, bytes], hyper: Hyper) -> Weights:
     with TemporaryDirectory() as folder:
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
-        settings = [str(value) for value in (hyper.epochs, hyper.batch_size, hyper.learning_rate, hyper.seed)]
-        subprocess.run(
-            [sys.executable, "-m", "training.replay", folder, *settings], check=True, timeout=3600, env=OTHER_KERNELS
-        )
+        (Path(folder) / "hyper").write_text(json.dumps(asdict(hyper)))
+        subprocess.run([sys.executable, "-m", "training.replay", folder], check=True, timeout=3600, env=OTHER_KERNELS)
         return unpack((Path(folder) / "end").read_bytes())
 
 

@@ -143,7 +143,7 @@ def offer_of(assignment: Assignment) -> Offer:
     spec, start, shard = (
         Blob(blob.sha256, blob.size) for blob in (run.spec, assignment.round.start, assignment.shard.blob)
     )
-    hyper = protocol.Hyper(run.epochs, run.batch_size, run.learning_rate, actions.seed_of(assignment))
+    hyper = actions.hyper_of(assignment)
     return Offer(lease_of(assignment), spec, start, shard, hyper, int(assignment.deadline.timestamp()))
 
 

@@ -38,6 +38,8 @@ class Run(models.Model):
     epochs = models.PositiveIntegerField()
     batch_size = models.PositiveIntegerField()
     learning_rate = models.FloatField()
+    strategy = models.CharField(max_length=8, default="fedavg", help_text="What is done with a round's mean")
+    proximal = models.FloatField(default=0.0, help_text="FedProx: the pull back to the round's start weights")
     seed = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)
     finished = models.DateTimeField(null=True, blank=True)
@@ -69,6 +71,13 @@ class Round(models.Model):
     state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
     start = models.ForeignKey(Blob, models.PROTECT, related_name="+", help_text="Global weights before the round")
     end = models.ForeignKey(Blob, models.PROTECT, related_name="+", null=True, help_text="Global weights after it")
+    kept = models.ForeignKey(
+        Blob,
+        models.PROTECT,
+        related_name="+",
+        null=True,
+        help_text="What the server's optimizer keeps for the next round",
+    )
     accuracy = models.FloatField(null=True, help_text="Of the averaged model on the hold-out")
     loss = models.FloatField(null=True)
     opened = models.DateTimeField(auto_now_add=True)

@@ -1,8 +1,8 @@
 """Replay one piece of local training in a process of its own.
 
-    python -m training.replay FOLDER EPOCHS BATCH_SIZE LEARNING_RATE SEED
+    python -m training.replay FOLDER
 
-FOLDER holds `spec` (JSON), `start` and `shard` (safetensors); the result is written there as `end`. No Django.
+FOLDER holds `spec` and `hyper` (JSON), `start` and `shard` (safetensors); the result is written there as `end`. No Django.
 """
 
 import json
@@ -23,5 +23,5 @@ def main(folder: Path, hyper: Hyper) -> None:
 
 
 if __name__ == "__main__":
-    name, epochs, batch_size, learning_rate, seed = sys.argv[1:]
-    main(Path(name), Hyper(int(epochs), int(batch_size), float(learning_rate), int(seed)))
+    place = Path(sys.argv[1])
+    main(place, Hyper(**json.loads((place / "hyper").read_text())))

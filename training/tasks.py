@@ -86,9 +86,9 @@ def _close(round_: Round, updates: list[Assignment]) -> None:
     if failed := [audit for update, why in actions.to_audit(round_, updates) if (audit := _audit(update, why))]:
         actions.convict(round_, failed)
         return
-    end = compute.average(updates)
+    end, kept = compute.average(round_, updates)
     correct, samples, loss = compute.measure(round_.run, end.pk)
-    actions.finish_round(round_, end, correct / samples, loss)
+    actions.finish_round(round_, end, kept, correct / samples, loss)
 
 
 def _audit(update: Assignment, why: str) -> Audit | None:

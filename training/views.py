@@ -94,7 +94,8 @@ def _refund(ticket: Ticket) -> dict[str, Any] | None:
         return None
     if done := ChainEvent.objects.filter(case=ticket.pk, name="Refunded").first():
         return {"tx": done.tx, "final": True}
-    sent = ChainTx.objects.filter(case=ticket.pk, verb__in=["refund", "failTicket"]).order_by("-created").first()
+    ours = ChainTx.objects.filter(case=ticket.pk, verb__in=["refund", "failTicket"])
+    sent = ours.filter(state__in=[ChainTx.State.SENT, ChainTx.State.FINAL]).order_by("-created").first()
     return {"tx": sent.hash if sent else "", "final": False}
 
 

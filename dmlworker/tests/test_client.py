@@ -346,8 +346,8 @@ def test_a_wrong_key_and_a_newer_platform_are_final_too(tmp_path: Path) -> None:
         async with serving() as platform:
             with pytest.raises(Refused, match="does not accept this key"):
                 await Worker(settings(platform, tmp_path, "wrong"), Lines()).run()
-            platform.frames = ['{"v":2,"type":"welcome"}']
-            with pytest.raises(Refused, match="version 2"):
+            platform.frames = ['{"v":3,"type":"welcome"}']
+            with pytest.raises(Refused, match="version 3"):
                 await Worker(settings(platform, tmp_path), Lines()).run()
 
     run(scenario)

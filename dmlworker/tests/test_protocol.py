@@ -34,20 +34,20 @@ L = '"lease":{"run":"7c9e6679","round":3,"shard":1,"attempt":2}'
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 GOLDEN: dict[str, protocol.Message] = {
-    '{"v":1,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
-    '{"v":1,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
-    f'{{"v":1,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
+    '{"v":2,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
+    '{"v":2,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
+    f'{{"v":2,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
     f'"shard":{{"sha256":"{C}","size":3}},'
-    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7},"deadline":1800000000}': Offer(
-        LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7), 1_800_000_000
+    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01},"deadline":1800000000}': Offer(
+        LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01), 1_800_000_000
     ),
-    f'{{"v":1,"type":"accept",{L}}}': Accept(LEASE),
-    f'{{"v":1,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
-    f'{{"v":1,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
-    f'{{"v":1,"type":"commit",{L},"sha256":"{A}","size":5}}': Commit(LEASE, A, 5),
-    f'{{"v":1,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
-    f'{{"v":1,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
-    '{"v":1,"type":"heartbeat"}': Heartbeat(),
+    f'{{"v":2,"type":"accept",{L}}}': Accept(LEASE),
+    f'{{"v":2,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
+    f'{{"v":2,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
+    f'{{"v":2,"type":"commit",{L},"sha256":"{A}","size":5}}': Commit(LEASE, A, 5),
+    f'{{"v":2,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
+    f'{{"v":2,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
+    '{"v":2,"type":"heartbeat"}': Heartbeat(),
 }
 
 
@@ -57,8 +57,24 @@ def test_golden_frames_both_ways(text: str) -> None:
     assert decode(text) == GOLDEN[text]
 
 
-def test_constants_are_part_of_version_1() -> None:
-    assert (protocol.VERSION, protocol.SOCKET_PATH) == (1, "/ws/worker/")
+VERSION_1 = [
+    '{"v":1,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}',
+    f'{{"v":1,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
+    f'"shard":{{"sha256":"{C}","size":3}},'
+    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7},"deadline":1800000000}',
+]
+
+
+@pytest.mark.parametrize("text", VERSION_1)
+def test_golden_frames_of_version_1_are_told_apart(text: str) -> None:
+    """It had no `proximal`: a worker that does not know it would train something else."""
+    with pytest.raises(VersionMismatch) as caught:
+        decode(text)
+    assert caught.value.theirs == 1
+
+
+def test_constants_are_part_of_version_2() -> None:
+    assert (protocol.VERSION, protocol.SOCKET_PATH) == (2, "/ws/worker/")
     assert protocol.blob_path(A) == f"/worker/blobs/{A}"
     assert (protocol.CLOSE_BAD_KEY, protocol.CLOSE_BANNED, protocol.CLOSE_TOO_OLD) == (4401, 4403, 4426)
 
@@ -82,8 +98,8 @@ def test_a_deep_frame_ends_no_process_whose_recursion_limit_was_raised() -> None
 
 def test_another_version_is_told_apart_whatever_its_fields() -> None:
     with pytest.raises(VersionMismatch) as caught:
-        decode('{"v":2,"type":"hello","capabilities":[]}')
-    assert caught.value.theirs == 2
+        decode('{"v":3,"type":"hello","capabilities":[]}')
+    assert caught.value.theirs == 3
 
 
 MALFORMED = {
@@ -93,34 +109,34 @@ MALFORMED = {
     "no version": '{"type":"heartbeat"}',
     "version as text": '{"v":"1","type":"heartbeat"}',
     "version as truth": '{"v":true,"type":"heartbeat"}',
-    "no type": '{"v":1}',
-    "unknown type": '{"v":1,"type":"quit"}',
-    "type is a list": '{"v":1,"type":["hello"]}',
-    "unknown field": '{"v":1,"type":"heartbeat","more":1}',
-    "field missing": '{"v":1,"type":"welcome","provider":"ada"}',
-    "name twice": '{"v":1,"type":"heartbeat","v":1}',
-    "number as text": '{"v":1,"type":"welcome","provider":"ada","heartbeat":"10"}',
-    "truth as number": '{"v":1,"type":"welcome","provider":"ada","heartbeat":true}',
-    "fraction as number": '{"v":1,"type":"welcome","provider":"ada","heartbeat":1.5}',
-    "number as truth": f'{{"v":1,"type":"ack",{L},"ok":1,"reason":""}}',
-    "lease is text": '{"v":1,"type":"accept","lease":"7c9e6679"}',
-    "lease without attempt": '{"v":1,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
-    "negative round": '{"v":1,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
-    "huge round": '{"v":1,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
-    "endless digits": '{"v":1,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
-    "no run": '{"v":1,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
-    "hash in capitals": f'{{"v":1,"type":"commit",{L},"sha256":"{"A" * 64}","size":5}}',
-    "hash too short": f'{{"v":1,"type":"commit",{L},"sha256":"{"a" * 63}","size":5}}',
-    "hash with a newline": f'{{"v":1,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5}}',
-    "negative size": f'{{"v":1,"type":"commit",{L},"sha256":"{A}","size":-5}}',
-    "NaN": f'{{"v":1,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
-    "infinite": f'{{"v":1,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
-    "step after the last": f'{{"v":1,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
-    "long text": f'{{"v":1,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
-    "half a character": f'{{"v":1,"type":"cancel",{L},"reason":"\\ud800"}}',
+    "no type": '{"v":2}',
+    "unknown type": '{"v":2,"type":"quit"}',
+    "type is a list": '{"v":2,"type":["hello"]}',
+    "unknown field": '{"v":2,"type":"heartbeat","more":1}',
+    "field missing": '{"v":2,"type":"welcome","provider":"ada"}',
+    "name twice": '{"v":2,"type":"heartbeat","v":2}',
+    "number as text": '{"v":2,"type":"welcome","provider":"ada","heartbeat":"10"}',
+    "truth as number": '{"v":2,"type":"welcome","provider":"ada","heartbeat":true}',
+    "fraction as number": '{"v":2,"type":"welcome","provider":"ada","heartbeat":1.5}',
+    "number as truth": f'{{"v":2,"type":"ack",{L},"ok":1,"reason":""}}',
+    "lease is text": '{"v":2,"type":"accept","lease":"7c9e6679"}',
+    "lease without attempt": '{"v":2,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
+    "negative round": '{"v":2,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
+    "huge round": '{"v":2,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
+    "endless digits": '{"v":2,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
+    "no run": '{"v":2,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
+    "hash in capitals": f'{{"v":2,"type":"commit",{L},"sha256":"{"A" * 64}","size":5}}',
+    "hash too short": f'{{"v":2,"type":"commit",{L},"sha256":"{"a" * 63}","size":5}}',
+    "hash with a newline": f'{{"v":2,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5}}',
+    "negative size": f'{{"v":2,"type":"commit",{L},"sha256":"{A}","size":-5}}',
+    "NaN": f'{{"v":2,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
+    "infinite": f'{{"v":2,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
+    "step after the last": f'{{"v":2,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
+    "long text": f'{{"v":2,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
+    "half a character": f'{{"v":2,"type":"cancel",{L},"reason":"\\ud800"}}',
     "deep": "[" * 10_000,
-    "deep in an object": '{"v":1,"type":' + '{"a":' * 3000,
-    "long": f'{{"v":1,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
+    "deep in an object": '{"v":2,"type":' + '{"a":' * 3000,
+    "long": f'{{"v":2,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
 }
 
 

@@ -44,18 +44,24 @@ def test_another_process_gives_the_same_bits(tmp_path: Path) -> None:
     assert same(trainer.unpack((tmp_path / "end").read_bytes()), trainer.train(SPEC, START, X, Y, HYPER))
 
 
-def test_steps_are_plain_sgd_with_the_partial_batch_weighed_by_its_size() -> None:
+@pytest.mark.parametrize("mu", [0.0, 0.3])
+def test_steps_are_plain_sgd_with_the_partial_batch_weighed_by_its_size_and_fedprox_pulls_back(mu: float) -> None:
+    """Two steps by hand, of 40 and 13 samples. In the first there is nothing to be pulled back from."""
     spec = models.spec(models.build((4,), 3, "linear", models.Statistics([0.0] * 4, [1.0] * 4)))
-    kernel, bias = (array.astype(np.float64) for array in trainer.initial_weights(spec, 3))
+    start = [array.astype(np.float64) for array in trainer.initial_weights(spec, 3)]
+    kernel, bias = start
     order = np.random.Generator(np.random.PCG64(9)).permutation(53)
-    for batch in (order[:40], order[40:]):  # 40 and 13 samples
+    for batch in (order[:40], order[40:]):
         logits = X[batch] @ kernel + bias
         chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         error = (chances - np.eye(3)[Y[batch]]) / len(batch)
-        kernel, bias = kernel - 0.5 * X[batch].T @ error, bias - 0.5 * error.sum(axis=0)
-    trained = trainer.train(spec, trainer.initial_weights(spec, 3), X, Y, Hyper(1, 40, 0.5, 9))
-    np.testing.assert_allclose(trained[0], kernel, atol=1e-6)
-    np.testing.assert_allclose(trained[1], bias, atol=1e-6)
+        pull = mu * (kernel - start[0]), mu * (bias - start[1])
+        kernel, bias = kernel - 0.5 * (X[batch].T @ error + pull[0]), bias - 0.5 * (error.sum(axis=0) + pull[1])
+    hyper = Hyper(1, 40, 0.5, 9, mu)
+    for _ in range(2):  # the second time the anchors are left over from the first
+        trained = trainer.train(spec, trainer.initial_weights(spec, 3), X, Y, hyper)
+        np.testing.assert_allclose(trained[0], kernel, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(trained[1], bias, rtol=1e-5, atol=1e-6)
 
 
 def test_progress_counts_up_to_the_last_step() -> None:
@@ -79,7 +85,7 @@ def test_one_compilation_serves_every_shard_and_round() -> None:
     trainer._program.cache_clear()
     for size in (53, 30, 11):
         trainer.train(SPEC, START, X[:size], Y[:size], HYPER)
-    program = trainer._program(models.spec_bytes(SPEC), 10, "<f4")
+    program = trainer._program(models.spec_bytes(SPEC), 10, "<f4", held=False)
     assert trainer._program.cache_info().misses == 1
     assert program._run.experimental_get_tracing_count() == 1
 

@@ -129,6 +129,8 @@ def test_a_provider_who_orders_becomes_a_customer_too(chain):
         ("learning_rate", "nan"),
         ("learning_rate", "inf"),
         ("model_kind", "transformer"),
+        ("strategy", "krum"),
+        ("proximal", -1),
         ("target", "x" * 201),
     ],
 )

@@ -25,6 +25,8 @@ ORDER = {
     "epochs": 1,
     "batch_size": 20,
     "learning_rate": "0.1",
+    "strategy": "fedavg",
+    "proximal": "0.01",
     "payer": WALLET,
 }
 

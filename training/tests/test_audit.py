@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dmlworker import models, trainer
-from dmlworker.protocol import Hyper
 from dmlworker.weights import pack
 from training import actions, compute, datasets, store, tasks
 from training.models import Assignment, Audit
@@ -28,7 +27,7 @@ def update(transactional_db, files, settings):
     make_provider("ada")
     assert actions.start(run)
     lease = Assignment.objects.select_related("round__run", "shard").get()
-    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, actions.seed_of(lease))
+    hyper = actions.hyper_of(lease)
     return claim(lease, trainer.train(spec, start, x, y, hyper))
 
 

@@ -161,7 +161,7 @@ def test_a_round_closes_once_and_the_next_one_keeps_everybody_at_their_shard(sta
     first = Round.objects.get(run=started, number=1)
     assert len(actions.complete(first)) == 2
     for _ in range(2):
-        actions.finish_round(first, store.put(b"average"), 0.5, 1.0)
+        actions.finish_round(first, store.put(b"average"), None, 0.5, 1.0)
     assert Round.objects.filter(run=started).count() == 2
     before, after = ({(x.shard_id, x.provider_id) for x in leases(started, number)} for number in (1, 2))
     assert before == after
@@ -177,7 +177,7 @@ def test_everybody_is_audited_once_a_run(started):
             assert why == "drawn at random"
             update.audits.create(number=1, why=why, relative=0, cosine=1, passed=True)
             audited.append(update.provider.user_name)
-        actions.finish_round(round_, store.put(b"average"), 0.5, 1.0)
+        actions.finish_round(round_, store.put(b"average"), None, 0.5, 1.0)
     assert sorted(audited) == ["ada", "bob"]
 
 
@@ -185,7 +185,7 @@ def test_merit_is_what_the_updates_got_right_summed_over_the_rounds(started):
     for number in (1, 2):
         for lease in leases(started, number):
             commit(lease, correct=8 if lease.provider.user_name == "ada" else 3)
-        actions.finish_round(Round.objects.get(run=started, number=number), store.put(b"average"), 0.5, 1.0)
+        actions.finish_round(Round.objects.get(run=started, number=number), store.put(b"average"), None, 0.5, 1.0)
     assert sorted(actions.merit(started).values()) == [6, 16]
 
 
@@ -195,7 +195,7 @@ def test_who_was_banned_meanwhile_is_not_paid_and_nobody_left_means_a_refund(sta
     monkeypatch.setattr("ledger.actions.refund", lambda *args: refunded.append(args))
     for lease in leases(started):
         commit(lease)
-    actions.finish_round(Round.objects.get(run=started, number=1), store.put(b"average"), 0.5, 1.0)
+    actions.finish_round(Round.objects.get(run=started, number=1), store.put(b"average"), None, 0.5, 1.0)
     ada, bob = (Provider.objects.get(user_name=name) for name in ("ada", "bob"))
     providers.change_standing(ada, Standing.BANNED, "another ticket")
     assert list(actions.merit(started)) == [bob.wallet]
