@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts bench
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -36,6 +36,14 @@ contracts: node_modules/.done
 
 fuzz-contracts: node_modules/.done
 	FOUNDRY_PROFILE=deep node_modules/.bin/forge test
+
+# Flower, in an environment of its own, to be measured beside us.
+.bench/flower/.done:
+	@$(PYTHON) -m venv .bench/flower && .bench/flower/bin/pip install --quiet --disable-pip-version-check flwr==1.41.0
+	@touch $@
+
+bench: setup .bench/flower/.done
+	$(PY) bench/averaging.py
 
 clean:
 	rm -rf var
