@@ -182,8 +182,11 @@ def execute_ban(case: UUID, cheats: Iterable[str], honest: Iterable[str]) -> Non
 
 
 def acquit(case: UUID) -> None:
-    """Take an accusation back. A planned ban that was not sent yet is dropped."""
+    """Take an accusation back. What was planned of it and not signed yet is dropped."""
     drop_ban(case, "the accusation was lifted")
+    unsent = ChainTx.objects.filter(key=f"accuse:{case}", state=State.READY)
+    if unsent.update(state=State.DROPPED, error="the accusation was lifted"):
+        return  # the chain never heard of it
     _intend("acquit", case, chain().acquit_call(case), role="guardian")
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
@@ -19,8 +19,15 @@ from ledger.gateway import chain
 from ledger.models import ChainEvent
 from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
 
-LAPSE_GRACE = timedelta(minutes=10)
 USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,29}")
+
+BY_DEPOSIT = {
+    "Registered": (Standing.ACTIVE, "deposit paid"),
+    "ExitRequested": (Standing.EXITING, "asked to leave"),
+    "Withdrawn": (Standing.LEFT, "deposit withdrawn"),
+    "Banned": (Standing.BANNED, "banned on the chain"),
+}
+"""What the latest event about a wallet's deposit makes of its owner, and why."""
 
 
 def check_user_name(name: str) -> None:
@@ -47,11 +54,13 @@ def join(user: User, user_name: str) -> Provider:
 def deposit_call(provider: Provider, wallet: str) -> Call:
     """The transaction that the provider's wallet signs: the exact deposit, naming this provider.
 
-    The wallet is remembered: somebody who copies the name out of the pool, to put their own wallet in its place, deposits
-    from another one.
+    The wallet is remembered: somebody who copies the name out of the pool, to put their own wallet in its place,
+    deposits from another one.
     """
     if provider.standing not in (Standing.PENDING, Standing.LEFT):
         raise Conflict(f"No deposit is due: you are {provider.get_standing_display()}.")
+    if _has_open_case(provider):
+        raise Conflict("An accusation against you is open. You can join again when it was lifted or has lapsed.")
     if _is_anothers(wallet, provider):
         raise Conflict("This wallet belongs to another provider. Please choose another account in your wallet.")
     Provider.objects.filter(pk=provider.pk).update(deposit_from=wallet)
@@ -60,6 +69,10 @@ def deposit_call(provider: Provider, wallet: str) -> Call:
 
 def _is_anothers(wallet: str, provider: Provider) -> bool:
     return Provider.objects.filter(wallet=wallet).exclude(pk=provider.pk).exists()
+
+
+def _has_open_case(provider: Provider) -> bool:
+    return provider.accusations.filter(state=Accusation.State.OPEN).exists()
 
 
 def exit_call(provider: Provider) -> Call:
@@ -95,8 +108,8 @@ def event_seen(event: ChainEvent) -> None:
     """Follow what a final event of the escrow says about a provider. Running twice changes nothing."""
     verb = {
         "Registered": _registered,
-        "ExitRequested": _exit_requested,
-        "Withdrawn": _withdrawn,
+        "ExitRequested": _deposit_moved,
+        "Withdrawn": _deposit_moved,
         "Accused": _accused,
         "Acquitted": _acquitted,
         "Banned": _banned,
@@ -108,25 +121,42 @@ def event_seen(event: ChainEvent) -> None:
 def _registered(event: ChainEvent) -> None:
     """Only a deposit that names the provider, from the wallet it named, makes that wallet theirs."""
     provider = Provider.objects.filter(pk=event.case).first()
-    if provider is None or provider.standing not in (Standing.PENDING, Standing.LEFT):
+    if provider is None:
         return
     wallet, stake = event.args["provider"], event.args["stake"]
-    if wallet != provider.deposit_from or _is_anothers(wallet, provider):
+    if wallet != provider.wallet and not _becomes_theirs(wallet, provider):
         alarm(Kind.STRAY_DEPOSIT, f"{wallet} deposited for {provider}, whose wallet it is not", case=provider.pk)
         return
-    fields = {"wallet": wallet, "deposit_gwei": stake, "deposit_tx": event.tx}
-    change_standing(provider, Standing.ACTIVE, "deposit paid", **fields)
+    provider.wallet, provider.deposit_gwei, provider.deposit_tx = wallet, stake, event.tx
+    provider.save(update_fields=["wallet", "deposit_gwei", "deposit_tx"])
+    _follow_deposit(provider)
 
 
-def _exit_requested(event: ChainEvent) -> None:
-    if (provider := _by_wallet(event)) and provider.standing == Standing.ACTIVE:
-        change_standing(provider, Standing.EXITING, "asked to leave")
+def _becomes_theirs(wallet: str, provider: Provider) -> bool:
+    """Never while another wallet of theirs has a deposit or a case: that would be forgotten with it."""
+    free = provider.standing in (Standing.PENDING, Standing.LEFT) and not _has_open_case(provider)
+    return free and wallet == provider.deposit_from and not _is_anothers(wallet, provider)
 
 
-def _withdrawn(event: ChainEvent) -> None:
-    """Also of one that is accused here: the chain lets nobody withdraw whom an accusation still holds."""
-    if (provider := _by_wallet(event)) and provider.standing in (Standing.ACTIVE, Standing.EXITING, Standing.ACCUSED):
-        change_standing(provider, Standing.LEFT, "deposit withdrawn", deposit_gwei=0)
+def _deposit_moved(event: ChainEvent) -> None:
+    if provider := _by_wallet(event):
+        _follow_deposit(provider)
+
+
+def _follow_deposit(provider: Provider, reason: str = "", actor: str = "platform", case: UUID | None = None) -> None:
+    """Give a provider the standing of its deposit, or ACCUSED as long as an accusation is open and there is a deposit.
+
+    What counts is the latest event, not the one at hand: jobs follow events in any order.
+    """
+    last = ChainEvent.objects.filter(name__in=BY_DEPOSIT, args__provider=provider.wallet).last()
+    standing, why = BY_DEPOSIT[last.name if last else "Withdrawn"]
+    if last and standing == Standing.BANNED:
+        return _banned(last)
+    if standing == Standing.LEFT:
+        Provider.objects.filter(pk=provider.pk).update(deposit_gwei=0)
+    elif _has_open_case(provider):
+        standing = Standing.ACCUSED
+    change_standing(provider, standing, reason or why, actor=actor, case=case)
 
 
 def _by_wallet(event: ChainEvent) -> Provider | None:
@@ -145,18 +175,24 @@ def accuse(
 ) -> Accusation:
     """Accuse providers: no more work from now on, the ban after the challenge time.
 
-    `case` is the ticket's id when a ticket failed; then the chain is told by the ticket's own refund (`on_chain=False`).
+    `case` is the ticket's id when a ticket failed; then the chain is told by the ticket's own refund
+    (`on_chain=False`).
     """
     cheats = list(cheats)
     wallets = sorted(provider.wallet for provider in honest if provider.wallet)
     with transaction.atomic():
         found = Accusation.objects.create(id=case or uuid4(), honest=wallets, reason=reason, evidence=evidence)
         found.cheats.set(cheats)
-        for provider in cheats:
+        for provider in _locked_cheats(found):
             change_standing(provider, Standing.ACCUSED, reason, actor=actor, case=found.pk)
         if on_chain:
             ledger.accuse(found.pk, wallets_of(found), wallets)
     return found
+
+
+def _locked_cheats(accusation: Accusation) -> QuerySet[Provider]:
+    """The accused as they are now. Until commit nobody else accuses or clears them."""
+    return accusation.cheats.select_for_update(of=("self",)).order_by("pk")
 
 
 def wallets_of(accusation: Accusation) -> list[str]:
@@ -169,17 +205,23 @@ def _accused(event: ChainEvent) -> None:
     if accusation is None:
         text = f"{', '.join(event.args['cheats'])} stand accused in {event.tx}; the guardian's key can acquit"
         alarm(Kind.UNKNOWN_ACCUSATION, text, event.case)
-    elif accusation.state == Accusation.State.OPEN:
-        times = {name: datetime.fromtimestamp(event.args[name], UTC) for name in ("executable_at", "lapses_at")}
-        Accusation.objects.filter(pk=accusation.pk).update(**times)
+        return
+    times = {name: datetime.fromtimestamp(event.args[name], UTC) for name in ("executable_at", "lapses_at")}
+    if _open(accusation).update(**times):
         ledger.execute_ban(accusation.pk, wallets_of(accusation), accusation.honest)
+
+
+def _open(accusation: Accusation) -> QuerySet[Accusation]:
+    """For a conditional UPDATE: who closes an accusation waits for it, and sees what was planned."""
+    return Accusation.objects.filter(pk=accusation.pk, state=Accusation.State.OPEN)
 
 
 def lift(accusation: Accusation, reason: str, actor: str) -> None:
     """An admin's veto within the challenge time."""
-    if not _close(accusation, Accusation.State.LIFTED, reason, actor):
-        raise Conflict("This accusation is closed.")
-    ledger.acquit(accusation.pk)
+    with transaction.atomic():
+        if not _close(accusation, Accusation.State.LIFTED, reason, actor):
+            raise Conflict("This accusation is closed.")
+        ledger.acquit(accusation.pk)
 
 
 def _acquitted(event: ChainEvent) -> None:
@@ -187,40 +229,40 @@ def _acquitted(event: ChainEvent) -> None:
         _close(accusation, Accusation.State.LIFTED, "acquitted on the chain")
 
 
-def lapse_overdue() -> None:
-    """An accusation that was not executed in time frees its providers by itself, and no event tells. Swept.
-
-    The grace is for a ban that was mined in time and whose event is not final yet.
-    """
-    late = Accusation.objects.filter(state=Accusation.State.OPEN, lapses_at__lt=timezone.now() - LAPSE_GRACE)
-    for accusation in late:
-        if chain().accusation(accusation.pk).state in ("Open", "Lapsed"):
-            ledger.drop_ban(accusation.pk, "the accusation lapsed")
-            if _close(accusation, Accusation.State.LAPSED, "the accusation lapsed"):
-                alarm(
-                    Kind.LAPSED, f"{accusation} against {', '.join(map(str, accusation.cheats.all()))}", accusation.pk
-                )
-
-
-def _close(accusation: Accusation, state: str, reason: str, actor: str = "platform") -> bool:
-    """End an accusation without a ban: who has no other one has the standing again that the chain gives. False if it was
-    closed before."""
-    before = {provider: _standing_on_chain(provider) for provider in accusation.cheats.all()}
+def _close(accusation: Accusation, state: Accusation.State, reason: str, actor: str = "platform") -> bool:
+    """End an accusation without a ban: who has no other one is what the deposit says. False if it was closed before."""
     with transaction.atomic():
-        if not Accusation.objects.filter(pk=accusation.pk, state=Accusation.State.OPEN).update(state=state):
+        if not _open(accusation).update(state=state):
             return False
-        for provider, standing in before.items():
-            others = provider.accusations.filter(state=Accusation.State.OPEN)
-            if provider.standing == Standing.ACCUSED and not others.exists():
-                change_standing(provider, standing, reason, actor=actor, case=accusation.pk)
+        ledger.drop_ban(accusation.pk, f"the accusation is {state.label}")
+        for provider in _locked_cheats(accusation):
+            _follow_deposit(provider, reason, actor, accusation.pk)
     return True
 
 
-def _standing_on_chain(provider: Provider) -> Standing:
-    """What a provider is by its deposit: it may have asked to leave before it was accused, or since."""
+def close_overdue() -> None:
+    """Close the accusations whose time is over: the chain frees the accused by time alone, and no event tells. Swept.
+
+    The final block is asked: where that says so, no ban can come any more. Young accusations cost no question.
+    """
+    overdue = Accusation.objects.filter(state=Accusation.State.OPEN, lapses_at__lte=timezone.now())
+    if not overdue:
+        return
     on = chain()
-    name = on.provider_standing(provider.wallet, at=on.finalized().number).name if provider.wallet else "None"
-    return {"Active": Standing.ACTIVE, "Exiting": Standing.EXITING, "Banned": Standing.BANNED}.get(name, Standing.LEFT)
+    final = on.finalized().number
+    for accusation in overdue:
+        state = on.accusation(accusation.pk, at=final).state
+        if state == "Lapsed":
+            _lapse(accusation)
+        elif state == "Executed":  # and all were banned before, by another case: only a first ban has an event
+            _open(accusation).update(state=Accusation.State.EXECUTED)
+
+
+def _lapse(accusation: Accusation) -> None:
+    with transaction.atomic():
+        if _close(accusation, Accusation.State.LAPSED, "the accusation lapsed"):
+            names = ", ".join(accusation.cheats.values_list("user_name", flat=True))
+            alarm(Kind.LAPSED, f"{accusation} against {names} was not executed in time", accusation.pk)
 
 
 def _banned(event: ChainEvent) -> None:

@@ -1,12 +1,13 @@
 """Moderation of providers: look at the evidence, accuse, lift; each with a reason that is kept."""
 
+from datetime import datetime
 from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django.utils.timesince import timeuntil
 
@@ -59,6 +60,24 @@ def case_link(case: UUID | None) -> str:
 
 def _ticket_link(case: UUID) -> str:
     return list_link("tickets_ticket", str(case), q=case)
+
+
+def _countdown(moment: datetime) -> str:
+    when = f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S %Z}"
+    return f"{when}, in {timeuntil(moment)}" if moment > timezone.now() else f"since {when}"
+
+
+def _table(facts: dict[str, object]) -> str:
+    """Evidence as lines of name and value; what is no plain value is shown as JSON."""
+    cells = ((name.replace("_", " "), _cell(value)) for name, value in facts.items())
+    rows = format_html_join("", "<tr><th>{}</th><td>{}</td></tr>", cells)
+    return format_html("<table>{}</table>", rows) if rows else ""
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str | int | float) else pretty(value)
 
 
 @admin.register(Provider)
@@ -146,29 +165,27 @@ class AccusationAdmin(ReadOnlyAdmin):
     def accused(self, row: Accusation) -> str:
         return format_html_join(", ", "{}", ((page_link(provider),) for provider in row.cheats.all()))
 
-    @admin.display(description="ban can be executed")
+    @admin.display(description="ban can be executed", ordering="executable_at")
     def executable(self, row: Accusation) -> str:
         if row.state != Accusation.State.OPEN:
             return "–"
         if row.executable_at is None:
             return "the challenge time begins when the accusation is on the chain"
-        when = f"{timezone.localtime(row.executable_at):%Y-%m-%d %H:%M:%S %Z}"
-        return f"{when}, in {timeuntil(row.executable_at)}" if row.executable_at > timezone.now() else f"since {when}"
+        return _countdown(row.executable_at)
 
-    @admin.display(description="lapses")
+    @admin.display(description="lapses", ordering="lapses_at")
     def lapses(self, row: Accusation) -> str:
-        open_ = row.state == Accusation.State.OPEN and row.lapses_at
-        return f"{timezone.localtime(row.lapses_at):%Y-%m-%d %H:%M:%S %Z}" if open_ else "–"
+        return _countdown(row.lapses_at) if row.lapses_at and row.state == Accusation.State.OPEN else "–"
 
     @admin.display(description="evidence: failed replays")
     def replays(self, row: Accusation) -> str:
         """What training noted: two replays of the same work, each too far from what was claimed."""
         found = row.evidence.get("replays", [])
-        return format_html_join("", "{}", ((pretty(replay),) for replay in found)) or "none: an admin decided"
+        return format_html_join("", "{}", ((_table(replay),) for replay in found)) or "none: an admin decided"
 
     @admin.display(description="evidence: the rest")
     def what_else(self, row: Accusation) -> str:
-        return pretty({name: value for name, value in row.evidence.items() if name != "replays"})
+        return _table({name: value for name, value in row.evidence.items() if name != "replays"}) or "–"
 
     @admin.display(description="who gets the deposits")
     def heirs(self, row: Accusation) -> str:

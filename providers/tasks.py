@@ -16,4 +16,4 @@ def event_seen(pk: int) -> None:
 @jobs.actor(retries=0, max_age=60_000)
 def sweep() -> None:
     """What no event tells of."""
-    actions.lapse_overdue()
+    actions.close_overdue()

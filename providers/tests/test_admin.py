@@ -1,23 +1,25 @@
 """Moderation: a ban and its lifting need a reason, go to the chain, and are logged."""
 
-import json
+from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
+from django.utils import timezone
 
 from contracts.devchain import mine_if_pending_finality
 from contracts.devchain import test_key as rich
 from dmlsite.testing import finalize
 from dmlsite.tests.people import admin_client, person
 from ledger import outbox
-from ledger.models import ChainTx
+from ledger.models import ChainEvent, ChainTx
 from ledger.scanner import Scanner
 from providers import actions
 from providers.models import Accusation, Provider, Standing, StandingEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST, CASES = reverse("admin:providers_provider_changelist"), reverse("admin:providers_accusation_changelist")
+HOUR = timedelta(hours=1)
 REASON = "Its owner sells the shards."
 
 
@@ -73,6 +75,7 @@ def _to_the_chain(chain):
 def registered(chain, provider):
     chain.send(chain.register_call(provider.pk.bytes), rich(1))
     finalize(chain)
+    Scanner(chain).scan()
 
 
 def test_an_accusation_is_lifted_with_a_reason(chain, provider):
@@ -131,10 +134,30 @@ def test_the_evidence_and_the_countdown_are_shown(chain, provider):
     client = admin_client()
     assert "begins when the accusation is on the chain" in client.get(url).content.decode()
     _to_the_chain(chain)
-    from ledger.models import ChainEvent
-
     actions.event_seen(ChainEvent.objects.get(name="Accused"))
     page = client.get(url).content.decode()
-    assert "0.987" in page and json.dumps("round").replace('"', "&quot;") in page
+    assert "<th>relative distance</th><td>0.987</td>" in page
+    assert "<th>round</th><td>4</td>" in page
     planned = ChainTx.objects.get(verb="executeBan").not_before
     assert f"{planned:%Y-%m-%d %H:%M:%S}" in page
+
+
+def test_the_time_for_a_veto_runs_from_the_accusation_on_whether_or_not_the_ban_is_planned(provider):
+    now = timezone.now()
+    case = Accusation.objects.create(reason="two replays", executable_at=now + HOUR, lapses_at=now + 3 * HOUR)
+    url, client = reverse("admin:providers_accusation_change", args=[case.pk]), admin_client()
+    for page in (client.get(url), client.get(CASES)):
+        assert f"{case.executable_at:%Y-%m-%d %H:%M:%S} UTC, in 59\xa0minutes" in page.content.decode()
+    assert f"{case.lapses_at:%Y-%m-%d %H:%M:%S} UTC, in 2\xa0hours" in client.get(url).content.decode()
+    Accusation.objects.update(executable_at=now - HOUR)
+    assert f"since {now - HOUR:%Y-%m-%d %H:%M:%S} UTC" in client.get(url).content.decode()
+    Accusation.objects.update(state=Accusation.State.LAPSED)
+    page = client.get(url).content.decode()
+    assert "not executed in time" in page and "since" not in page
+
+
+def test_evidence_is_shown_as_text_whatever_it_holds(provider):
+    replay = {"provider": "<b>gpu-farm</b>", "cosine": None, "segments": [1, 2]}
+    case = Accusation.objects.create(reason="two replays", evidence={"replays": [replay]})
+    page = admin_client().get(reverse("admin:providers_accusation_change", args=[case.pk])).content.decode()
+    assert "&lt;b&gt;gpu-farm" in page and "<th>cosine</th><td>–</td>" in page

@@ -3,7 +3,6 @@
 from uuid import uuid4
 
 import pytest
-from django.utils import timezone
 
 from accounts.models import ApiKey, User
 from contracts.chain import Reverted
@@ -157,92 +156,6 @@ def test_leaving_and_withdrawing(chain):
     assert (provider.standing, provider.deposit_gwei) == (Standing.LEFT, 0)
 
 
-def accused(chain, provider) -> Accusation:
-    found = actions.accuse([provider], [], "two replays failed", evidence={})
-    read(chain)
-    found.refresh_from_db()
-    return found
-
-
-def long_ago(accusation: Accusation) -> None:
-    """The time to execute it is over, by the clock of the wall; the chain's own need not have moved."""
-    Accusation.objects.filter(pk=accusation.pk).update(lapses_at=timezone.now() - 2 * actions.LAPSE_GRACE)
-
-
-def test_the_chains_times_of_an_accusation_are_kept(chain):
-    accusation = accused(chain, deposited(chain, "ada", rich(2)))
-    there = chain.accusation(accusation.pk)
-    assert (accusation.executable_at.timestamp(), accusation.lapses_at.timestamp()) == (
-        there.executable_at,
-        there.lapses_at,
-    )
-
-
-def test_an_accusation_that_is_not_executed_in_time_frees_the_provider_and_tells_the_admins(chain):
-    provider = deposited(chain, "ada", rich(2))
-    accusation = accused(chain, provider)
-    actions.lapse_overdue()
-    accusation.refresh_from_db()
-    assert accusation.state == Accusation.State.OPEN, "not yet"
-    long_ago(accusation)
-    actions.lapse_overdue()
-    for row in (provider, accusation):
-        row.refresh_from_db()
-    assert (provider.standing, accusation.state) == (Standing.ACTIVE, Accusation.State.LAPSED)
-    assert ChainTx.objects.get(verb="executeBan").state == ChainTx.State.DROPPED
-    assert Alarm.objects.get().kind == "accusation lapsed"
-    actions.lapse_overdue()
-    assert Alarm.objects.count() == 1
-
-
-def test_a_ban_that_was_executed_in_time_does_not_lapse(chain):
-    provider = deposited(chain, "ada", rich(2))
-    accusation = accused(chain, provider)
-    chain.w3.provider.make_request("evm_increaseTime", [10])
-    chain.w3.provider.make_request("evm_mine", [])
-    ChainTx.objects.filter(verb="executeBan").update(not_before=None)
-    for pk in outbox.due():
-        outbox.send(ChainTx.objects.get(pk=pk))
-    chain.wait(ChainTx.objects.get(verb="executeBan").hash)  # mined, and its event not read yet
-    long_ago(accusation)
-    actions.lapse_overdue()
-    accusation.refresh_from_db()
-    assert accusation.state == Accusation.State.OPEN
-    read(chain)
-    provider.refresh_from_db()
-    assert provider.standing == Standing.BANNED
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_who_wanted_to_leave_is_leaving_again_when_the_accusation_is_over(chain, when):
-    """Asked before the accusation or, straight at the contract, after it."""
-    provider = deposited(chain, "ada", rich(2))
-    if when == "before":
-        chain.send(chain.exit_call(), rich(2))
-        read(chain)
-    accusation = accused(chain, Provider.objects.get(pk=provider.pk))
-    if when == "after":
-        chain.send(chain.exit_call(), rich(2))
-        read(chain)
-    provider.refresh_from_db()
-    assert provider.standing == Standing.ACCUSED
-    actions.lift(accusation, "it was our bug", "admin@example.org")
-    read(chain)
-    provider.refresh_from_db()
-    assert provider.standing == Standing.EXITING
-
-
-def test_two_accusations_hold_until_both_are_over(chain):
-    provider = deposited(chain, "ada", rich(2))
-    first, second = accused(chain, provider), accused(chain, provider)
-    actions.lift(first, "a mistake", "admin@example.org")
-    provider.refresh_from_db()
-    assert provider.standing == Standing.ACCUSED
-    actions.lift(second, "a mistake", "admin@example.org")
-    provider.refresh_from_db()
-    assert provider.standing == Standing.ACTIVE
-
-
 def test_an_accusation_that_the_platform_never_made_alarms(chain):
     """The settler's key is stolen; there is time for the guardian's veto."""
     provider = deposited(chain, "ada", rich(2))
@@ -251,3 +164,14 @@ def test_an_accusation_that_the_platform_never_made_alarms(chain):
     provider.refresh_from_db()
     assert provider.standing == Standing.ACTIVE
     assert provider.wallet in Alarm.objects.get(kind="unknown accusation").text
+
+
+def test_an_accusation_that_was_never_sent_is_lifted_without_the_chain(chain):
+    provider = deposited(chain, "ada", rich(2))
+    accusation = actions.accuse([provider], [], "a mistake", evidence={})
+    actions.lift(accusation, "a slip of the hand", "admin@example.org")
+    read(chain)
+    provider.refresh_from_db()
+    assert provider.standing == Standing.ACTIVE
+    assert [(tx.verb, tx.state) for tx in ChainTx.objects.all()] == [("accuse", "dropped")]
+    assert not Alarm.objects.exists()
