@@ -82,6 +82,7 @@ def test_an_accusation_is_lifted_with_a_reason(chain, provider):
     registered(chain, provider)
     client = admin_client()
     act(client, "ban", provider, reason=REASON)
+    _to_the_chain(chain)
     case = Accusation.objects.get()
     page = act(client, "lift", case, CASES)
     assert page.templates[0].name == "admin/reason.html"
