@@ -56,8 +56,8 @@ OPTIMIZERS = {
     "fedavg": Optimizer(0, 1.0, None),
     "fedprox": Optimizer(0, 1.0, None),
     "fedavgm": Optimizer(1, 1.0, _momentum),
-    "fedadam": Optimizer(2, 0.01, _adam),
-    "fedyogi": Optimizer(2, 0.01, _yogi),
+    "fedadam": Optimizer(2, 0.03, _adam),
+    "fedyogi": Optimizer(2, 0.03, _yogi),
 }
 
 

@@ -71,7 +71,8 @@ def test_four_rounds_are_flowers(name: str) -> None:
     weights, state = start_of(), []
     for number, expected in enumerate(json.loads(FLOWER.read_text())["rounds"][name], 1):
         mean = fedavg(zip(locals_of(weights, number), SAMPLES, strict=True))
-        weights, state = step(name, weights, mean, state, number=number)
+        rate = 0.01 if name == "fedyogi" else 1.0
+        weights, state = step(name, weights, mean, state, number=number, rate=rate)
         for array, values in zip(weights, expected, strict=True):
             np.testing.assert_allclose(array.ravel(), values, rtol=2e-5, atol=2e-6)
 
