@@ -34,7 +34,7 @@ def flaky(tmp_path):
             print(f"── {log.name}\n{log.read_text()[-3000:]}")
 
 
-def patiently(step, seconds=120):
+def patiently(step, seconds=300):
     """As a person does whom the site tells that the chain does not answer: try again."""
     done = []
 
@@ -57,7 +57,7 @@ def test_4_seven_of_ten_calls_of_a_whole_ticket_fail_and_every_unit_arrives(flak
     flaky.proxy.fail(0.7, seed=4)
     ticket = patiently(lambda: flaky.order(customer, "cells.csv", samples.breast_cancer_csv(), rounds=3, seed=4))
     killed = False
-    for now in flaky.follow(customer, ticket, 300):
+    for now in flaky.follow(customer, ticket, 600):
         if now["status"] == "settled" and not killed:
             for name in ("jobs", "scanner"):
                 flaky.platform.children[name].signal(signal.SIGKILL)
