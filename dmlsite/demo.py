@@ -79,7 +79,7 @@ class Demo:
             person.call("POST", "provider", json={"user_name": name})
             devchain.fund(self.platform.rpc_url, wallet.address, COINS)
             person.sign(person.call("POST", "provider/deposit", json={"wallet": wallet.address}))
-        wait(lambda: self._standing(person) == "active", 60, f"{name}'s deposit to be final")
+        wait(lambda: self._standing(person) == "active", 180, f"{name}'s deposit to be final")
         key = person.call("POST", "provider/keys", json={"name": "demo"})["key"]
         self.platform.worker(name, key, cheat)
         return person
@@ -96,7 +96,7 @@ class Demo:
         self._fund(customer, price)
         self.say(f"{customer.email} pays {ticket['price']} DML for {len(data):,} bytes")
         customer.sign(customer.call("POST", f"tickets/{ticket['id']}/payment"))
-        wait(lambda: self.status(customer, ticket) == "paid", 60, "the payment to be final")
+        wait(lambda: self.status(customer, ticket) == "paid", 180, "the payment to be final")
         self.say(f"{customer.email} uploads {name}")
         customer.call("POST", f"tickets/{ticket['id']}/file", files={"file": (name, data)})
         return dict(ticket)
@@ -128,7 +128,7 @@ class Demo:
             final = self.chain.finalized().number
             return all(self.chain.provider_standing(p.wallet.address, at=final).name == "Banned" for p in cheats)
 
-        wait(banned, 120, "the bans to be executed")
+        wait(banned, 300, "the bans to be executed")
 
     def _final(self, ticket: dict[str, Any]) -> bool:
         """The escrow has let go of the money, and the mail went out."""

@@ -11,6 +11,10 @@ from typing import Any
 import dramatiq
 from django.db import transaction
 
+SWEEP_AGE = 10_000
+"""Milliseconds after which a sweep that was not begun is dropped: jobs that lag behind must not be given the same again and
+again, and the next sweep comes in a moment."""
+
 
 def actor(*, retries: int = 3, **options: Any) -> Callable[[Callable[..., None]], dramatiq.Actor[..., None]]:
     """Make a function a job, named by module and function: two apps may both have a `sweep`.

@@ -32,7 +32,7 @@ def mail_alarm(pk: int) -> None:
         Alarm.objects.filter(pk=pk).update(mailed=timezone.now())
 
 
-@jobs.actor(retries=0, max_age=60_000)
+@jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)
 def sweep() -> None:
     """Send what is due, and repeat nudges that were lost."""
     for pk in outbox.due():

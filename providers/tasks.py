@@ -13,7 +13,7 @@ def event_seen(pk: int) -> None:
             actions.event_seen(event)
 
 
-@jobs.actor(retries=0, max_age=60_000)
+@jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)
 def sweep() -> None:
     """What no event tells of."""
     actions.close_overdue()

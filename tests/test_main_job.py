@@ -35,7 +35,7 @@ def customer(platform):
     return platform.person("customer@example.org", "customer", rich(1))
 
 
-def finish(platform, customer, ticket, seconds=240):
+def finish(platform, customer, ticket, seconds=600):
     *_, last = platform.follow(customer, ticket, seconds)
     return last
 
@@ -121,7 +121,7 @@ def test_the_job_process_is_killed_while_it_works_and_the_ticket_settles_all_the
     platform.workers(4)
     ticket = platform.order(customer, "cells.csv", samples.breast_cancer_csv(), rounds=6)
     killed = False
-    for now in platform.follow(customer, ticket, 240):
+    for now in platform.follow(customer, ticket, 600):
         if not killed and len(now["rounds_done"]) >= 2:
             platform.platform.children["jobs"].signal(signal.SIGKILL)
             killed = True
@@ -135,7 +135,7 @@ def test_a_worker_is_killed_and_its_shard_goes_to_another(platform, customer):
     workers = platform.workers(5)
     ticket = platform.order(customer, "cells.csv", samples.breast_cancer_csv(), rounds=4, epochs=20)
     killed = ""
-    for now in platform.follow(customer, ticket, 240):
+    for now in platform.follow(customer, ticket, 600):
         if not killed and len(now["rounds_done"]) >= 2:
             [[killed]] = platform.query(
                 """select p.user_name from training_assignment a join providers_provider p on p.id = a.provider_id
@@ -179,7 +179,7 @@ def test_a_file_that_cannot_be_trained_on_gets_the_whole_payment_back(platform, 
     platform._fund(customer, 1)
     before = platform.chain.token_balance(customer.wallet.address)
     ticket = platform.order(customer, "words.csv", b"a,b,target\n1,two,x\n3,four,y\n" * 40)
-    last = finish(platform, customer, ticket, 60)
+    last = finish(platform, customer, ticket, 300)
     assert last["status"] == "refunded"
     assert "cannot be trained on" in last["outcome"]
     assert platform.chain.token_balance(customer.wallet.address) == before

@@ -29,7 +29,7 @@ def send_mail(pk: int) -> None:
         mail.send(found)
 
 
-@jobs.actor(retries=0, max_age=60_000)
+@jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)
 def sweep() -> None:
     """Repeat what a lost message or a crash left undone."""
     actions.overdue()

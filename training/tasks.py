@@ -149,7 +149,7 @@ def settled(event: int) -> None:
             mail.queue(ticket, "done")
 
 
-@jobs.actor(retries=0, max_age=60_000)
+@jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)
 def sweep() -> None:
     """Repeat what a lost message or a crash left undone."""
     late = timezone.now() - PATIENCE
