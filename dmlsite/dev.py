@@ -132,7 +132,7 @@ def _forward(method: str, params: list[Any]) -> Any:
 def mail(request: HttpRequest) -> HttpResponse:
     """The mail that Django's file backend wrote down, newest first."""
     files = sorted(Path(settings.EMAIL_FILE_PATH).glob("*.log"), key=lambda file: file.stat().st_mtime, reverse=True)
-    mails = [_shown(raw) for file in files[:30] for raw in file.read_bytes().split(SEPARATOR) if raw.strip()]
+    mails = [_shown(raw) for file in files[:30] for raw in reversed(file.read_bytes().split(SEPARATOR)) if raw.strip()]
     return render(request, "dev/mail.html", {"mails": mails})
 
 

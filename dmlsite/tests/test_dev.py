@@ -86,9 +86,21 @@ def test_a_provider_of_the_demo_keeps_its_wallet(ada):
     assert dev.account(ada) == devchain.test_key(3)
 
 
-def test_the_mail_page_shows_what_went_out_newest_first(client, settings, tmp_path):
+@pytest.fixture
+def mail_on_disk(settings, tmp_path):
     settings.EMAIL_FILE_PATH = tmp_path
     settings.EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+
+
+def test_mails_that_share_a_file_are_shown_newest_first_too(client, mail_on_disk):
+    with mail.get_connection() as connection:
+        for subject in ("First", "Second"):
+            mail.send_mail(subject, "text", None, ["a@b.org"], connection=connection)
+    text = client.get(reverse("dev:mail")).content.decode()
+    assert text.index("Second") < text.index("First")
+
+
+def test_the_mail_page_shows_what_went_out_newest_first(client, mail_on_disk, tmp_path):
     assert "None yet." in client.get(reverse("dev:mail")).content.decode()
     mail.send_mail("Größe", "first <b>", None, ["a@b.org"])
     os.utime(next(tmp_path.glob("*.log")), (1, 1))  # the clock of file systems is coarse
