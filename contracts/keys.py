@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from eth_account import Account
+from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
 
 from contracts.types import ChainError
@@ -36,6 +37,14 @@ def load_keystore(path: str | Path, passphrase: str) -> Key:
         raise ChainError(f"cannot read the key file {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, NotImplementedError):
         raise ChainError(f"{path} is not a key file, or the passphrase is wrong") from None
+
+
+def signer(text: str, signature: str) -> str | None:
+    """The address whose key signed `text` (EIP-191, what wallets call personal_sign); None if that is no signature."""
+    try:
+        return str(Account.recover_message(encode_defunct(text=text), signature=signature))
+    except Exception:  # eth_account raises whatever its parsers do
+        return None
 
 
 def write_atomically(path: Path, text: str, mode: int) -> None:

@@ -1,5 +1,6 @@
 """One settings file; everything that differs between a laptop and a data centre is an environment variable."""
 
+import os
 from pathlib import Path
 
 import dj_database_url
@@ -115,6 +116,8 @@ DRAMATIQ_BROKER = {
         "django_dramatiq.middleware.DbConnectionsMiddleware",
     ],
 }
+# Milliseconds at most between two looks at an idle queue. Dramatiq's own default, a second, is most of a short round.
+os.environ.setdefault("dramatiq_worker_timeout", "50")
 DRAMATIQ_AUTODISCOVER_MODULES = ["tasks"]
 
 # --- Files ------------------------------------------------------------------------------------------------------------
@@ -195,6 +198,9 @@ QUOTE_SECONDS = env.integer("QUOTE_SECONDS", 3600, minimum=60)
 SETTLE_SECONDS = env.integer("SETTLE_SECONDS", 7 * 24 * 3600, minimum=600)
 UPLOAD_SECONDS = env.integer("UPLOAD_SECONDS", 24 * 3600, minimum=1)
 PROVIDERS_PER_TICKET = env.integer("PROVIDERS_PER_TICKET", 4, minimum=1)
+RUNS_PER_WORKER = env.integer("RUNS_PER_WORKER", 4, minimum=1)
+# A round that nobody finishes goes on with updates of so many of its shards; 100: it waits for all of them.
+QUORUM_PERCENT = env.integer("QUORUM_PERCENT", 75, minimum=1)
 LEASE_SECONDS = env.integer("LEASE_SECONDS", 120, minimum=2)
 PRESENCE_SECONDS = env.integer("PRESENCE_SECONDS", 30, minimum=2)
 SWEEP_SECONDS = env.integer("SWEEP_SECONDS", 5, minimum=1)

@@ -8,11 +8,13 @@ import signal
 import sys
 import threading
 import time
+from getpass import getpass
 from pathlib import Path
 
 from dmlworker import __version__
 from dmlworker.client import Refused, Settings, Worker
 from dmlworker.display import Display, display
+from dmlworker.wallet import Wallet
 
 SECONDS_TO_END = 3.0
 """What a thread deep in arithmetic gets to look up before the process ends without it."""
@@ -22,7 +24,8 @@ def main(arguments: list[str] | None = None, worker: type[Worker] = Worker) -> i
     """Runs a worker until Ctrl-C, SIGTERM or a refusal. Returns the exit code: 0, or 1 with the reason printed."""
     options = parser().parse_args(arguments)
     try:
-        settings = Settings(options.server, options.key, options.cache, options.threads)
+        wallet = Wallet.load(options.wallet, _passphrase()) if options.wallet else None
+        settings = Settings(options.server, options.key or "", options.cache, options.threads, wallet)
     except ValueError as error:
         return _fail(str(error))
     return run(settings, worker)
@@ -33,11 +36,22 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser("dmlworker", description="Train models for DML and be paid for it.")
     server, key = os.environ.get("DML_SERVER"), os.environ.get("DML_KEY")
     found.add_argument("--server", default=server, required=not server, help="address of the platform [DML_SERVER]")
-    found.add_argument("--key", default=key, required=not key, help="API key from the provider page [DML_KEY]")
+    who = found.add_mutually_exclusive_group(required=not key)
+    who.add_argument("--key", default=key, help="API key from the provider page [DML_KEY]")
+    who.add_argument(
+        "--wallet",
+        type=Path,
+        help="instead of a key: the keystore file of your wallet [passphrase: DML_PASSPHRASE, or asked]",
+    )
     found.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "dml-worker", help="folder for data")
     found.add_argument("--threads", type=_positive, default=_cores(), help="threads to train with (default: all cores)")
     found.add_argument("--version", action="version", version=f"dml-worker {__version__}")
     return found
+
+
+def _passphrase() -> str:
+    found = os.environ.get("DML_PASSPHRASE")
+    return getpass("Passphrase of the wallet: ") if found is None else found
 
 
 def _positive(text: str) -> int:

@@ -1,12 +1,15 @@
-"""What a worker keeps on disk: blobs by their hash, and which update came of which work."""
+"""What a worker keeps on disk: blobs by their hash, which update came of which work, and what compression lost."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 from dmlworker import protocol
-from dmlworker.protocol import Blob, Offer
+from dmlworker.protocol import Blob, Lease, Offer
+from dmlworker.weights import MalformedUpdate, pack, unpack
 
 MAX_BYTES = 4 * 10**9
 """Blobs kept from one start to the next; the least recently used go first."""
@@ -63,6 +66,22 @@ class Cache:
         # Named after what decides the result, not after the lease: another attempt at the same work is answered at once.
         work = [offer.spec.sha256, offer.weights.sha256, offer.shard.sha256, vars(offer.hyper), protocol.VERSION]
         return self._results / hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+
+    def rest(self, lease: Lease) -> list[np.ndarray] | None:
+        """What the compression of this shard's update lost in the round before, if this worker trained it then."""
+        try:
+            return unpack(self._rest(lease, lease.round - 1).read_bytes())
+        except (OSError, MalformedUpdate):
+            return None
+
+    def keep_rest(self, lease: Lease, rest: list[np.ndarray]) -> None:
+        """For the next round. That of the round before stays, in case this work has to be done again."""
+        _write(self._rest(lease, lease.round), pack(rest))
+        self._rest(lease, lease.round - 2).unlink(missing_ok=True)
+
+    def _rest(self, lease: Lease, round_: int) -> Path:
+        name = hashlib.sha256(f"{lease.run} {lease.shard}".encode()).hexdigest()[:32]
+        return self._results / f"rest-{name}-{round_}"
 
     def prune(self, max_bytes: int = MAX_BYTES) -> None:
         """Removes the least recently used files until the rest fit."""

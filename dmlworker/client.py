@@ -25,11 +25,12 @@ from safetensors.numpy import load as load_tensors
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from dmlworker import __version__, protocol
+from dmlworker import __version__, compression, protocol
 from dmlworker.cache import Cache
 from dmlworker.display import Display, named
 from dmlworker.protocol import Ack, Blob, Cancel, Hyper, Lease, Offer, ProtocolError, VersionMismatch, Welcome
 from dmlworker.transfer import TransferError, backoff, fetch, send
+from dmlworker.wallet import Wallet
 
 SECONDS_BETWEEN_REPORTS = 0.5
 """Progress goes out at most this often."""
@@ -51,18 +52,21 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where to work, as whom, and with how much of this computer. cache: a folder; each key gets its own inside."""
+    """Where to work, as whom (by an API key, or by a wallet), and with how much of this computer. cache: a folder; each
+    provider gets its own inside."""
 
     server: str
     key: str = field(repr=False)
     cache: Path
     threads: int
+    wallet: Wallet | None = None
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{self.server!r} is no address of a platform; it looks like https://dml.example.org")
-        if not self.key.isascii() or not self.key.isprintable() or not self.key or " " in self.key:
+        good = self.key.isascii() and self.key.isprintable() and self.key and " " not in self.key
+        if not good and not self.wallet:
             raise ValueError("That is no API key. The provider page shows it once, when you join.")
 
     @property
@@ -81,12 +85,15 @@ class Settings:
 
     @property
     def authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key}"}
+        """Asked for at every request: a wallet's signature runs out."""
+        token = self.wallet.token(urlsplit(self.server).netloc) if self.wallet else self.key
+        return {"Authorization": f"Bearer {token}"}
 
     @property
     def folder(self) -> Path:
-        """The cache of this key on this platform."""
-        return self.cache / hashlib.sha256(f"{self.server} {self.key}".encode()).hexdigest()[:16]
+        """The cache of this provider on this platform."""
+        owner = self.wallet.address if self.wallet else self.key
+        return self.cache / hashlib.sha256(f"{self.server} {owner}".encode()).hexdigest()[:16]
 
 
 class Worker:
@@ -103,6 +110,7 @@ class Worker:
         self._drop = threading.Event()
         self._stopping = asyncio.Event()
         self._work_came = asyncio.Event()
+        self._warm, self._device = asyncio.Event(), "CPU"
         self._reporting: asyncio.Task[None] | None = None
         self._trainer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
 
@@ -130,14 +138,19 @@ class Worker:
     def _http(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=self._settings.server,
-            headers=self._settings.authorization,
+            auth=self._authorized,
             timeout=httpx.Timeout(60, connect=10),
             trust_env=not self._settings.local,
         )
 
+    def _authorized(self, request: httpx.Request) -> httpx.Request:
+        request.headers.update(self._settings.authorization)
+        return request
+
     # --- The connection -----------------------------------------------------------------------------------------------
     async def _stay_connected(self) -> None:
         attempt = 0
+        await self._warm.wait()
         while True:
             began = time.monotonic()
             reason = await self._one_connection()
@@ -179,8 +192,8 @@ class Worker:
             yield socket
 
     async def _talk(self, socket: ClientConnection) -> str:
-        device = protocol.Hello(f"dml-worker {__version__}", self._settings.threads)
-        await socket.send(protocol.encode(device))
+        hello = protocol.Hello(f"dml-worker {__version__}", self._settings.threads, self._device)
+        await socket.send(protocol.encode(hello))
         beats: asyncio.Task[None] | None = None
         try:
             async for frame in socket:
@@ -236,7 +249,8 @@ class Worker:
 
     async def _work(self, http: httpx.AsyncClient) -> None:
         """One lease after the other, for as long as the worker lives, whatever the connection does meanwhile."""
-        await self._in_thread(self._warm_up)
+        self._device = await self._in_thread(self._warm_up)
+        self._warm.set()
         while True:
             await self._work_came.wait()
             if not self._waiting:
@@ -283,12 +297,14 @@ class Worker:
     async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._trainer, work, *arguments)
 
-    def _warm_up(self) -> None:
-        """Imports TensorFlow, which takes seconds, before the first offer comes. Raises Refused if it is missing."""
+    def _warm_up(self) -> str:
+        """Imports TensorFlow, which takes seconds, before the first offer comes; gives the device that it computes on.
+        Raises Refused if it is missing."""
         from dmlworker import trainer
 
         try:
             trainer.threads(self._settings.threads)
+            return trainer.device()
         except ImportError as error:
             raise Refused(f"TensorFlow can't be imported ({error}). Install it: pip install tensorflow-cpu") from error
 
@@ -299,7 +315,16 @@ class Worker:
         x, y = _shard(shard)
         start = trainer.unpack(weights)
         trained = trainer.train(models.spec_from_bytes(spec), start, x, y, offer.hyper, report)
-        return trainer.pack(self.update(start, trained, offer.hyper))
+        update = self.update(start, trained, offer.hyper)
+        return trainer.pack(update) if offer.hyper.compression == "none" else self._compressed(offer, start, update)
+
+    def _compressed(self, offer: Offer, start: Weights, update: Weights) -> bytes:
+        """The change of the weights in fewer bytes; what that loses is kept for the next round of this shard."""
+        lost = self._cache.rest(offer.lease) or [np.float32(0)] * len(start)
+        delta = [end - begin + rest for begin, end, rest in zip(start, update, lost, strict=True)]
+        data, rest = compression.encode(delta, offer.hyper.compression)
+        self._cache.keep_rest(offer.lease, rest)
+        return data
 
     def _reporter(self, lease: Lease, loop: asyncio.AbstractEventLoop) -> Callable[[int, int, float], None]:
         """What the trainer calls every few steps: passes progress on to the loop, ends the training when it should."""

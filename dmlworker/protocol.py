@@ -17,6 +17,7 @@ VERSION = 2
 SOCKET_PATH = "/ws/worker/"
 MAX_FRAME = 16 * 1024
 """Bytes of UTF-8 in one frame, at most. Far above any real one, far below what would hurt."""
+COMPRESSIONS = ("none", "fp16", "int8")
 MAX_TEXT = 500
 """Characters in any text field, at most."""
 
@@ -43,6 +44,17 @@ class VersionMismatch(ProtocolError):
 def blob_path(sha256: str) -> str:
     """The path, on the platform's host, from which a blob is fetched (GET, Range) and to which it is sent (PUT)."""
     return f"/worker/blobs/{sha256}"
+
+
+SIGNED_SECONDS = 24 * 3600
+"""Life of a signed sign-in, at most."""
+
+
+def sign_in_text(site: str, wallet: str, expires: int) -> str:
+    """What a provider's wallet signs (EIP-191) to show that a worker is its own; `site`: host and port of the platform, so
+    that nobody can pass the signature on to another; expires: Unix seconds. Shown as `wallet:<wallet>:<expires>:<signature>`
+    in place of an API key."""
+    return f"DML worker sign-in\nSite: {site}\nWallet: {wallet}\nExpires: {expires}"
 
 
 @dataclass(frozen=True)
@@ -76,13 +88,15 @@ class Blob:
 class Hyper:
     """All that a worker might choose and does not: passes over the shard, rows a step, step length, sample order.
 
-    `proximal`: FedProx' mu, the pull back to the start weights; 0 for none."""
+    `proximal`: FedProx' mu, the pull back to the start weights; 0 for none. `compression`: how the update is sent, of
+    COMPRESSIONS (see compression.py)."""
 
     epochs: int
     batch_size: int
     learning_rate: float
     seed: int
     proximal: float = 0.0
+    compression: str = "none"
 
     def __post_init__(self) -> None:
         _require(1 <= self.epochs <= 1000, "epochs must be from 1 to 1000")
@@ -90,6 +104,7 @@ class Hyper:
         _require(math.isfinite(self.learning_rate) and self.learning_rate > 0, "learning_rate must be above 0")
         _require(0 <= self.seed < 2**63, "seed must be from 0 to 2^63 - 1")
         _require(0 <= self.proximal <= 100, "proximal must be from 0 to 100")
+        _require(self.compression in COMPRESSIONS, f"compression must be one of {', '.join(COMPRESSIONS)}")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = [
-    "Evaluation", "Hyper", "MalformedUpdate", "evaluate", "export", "initial_weights", "pack", "threads", "train", "unpack",
+    "Evaluation", "Hyper", "MalformedUpdate", "device", "evaluate", "export", "initial_weights", "pack", "threads", "train", "unpack",
 ]  # fmt: skip
 
 Spec = dict[str, Any]
@@ -64,6 +64,14 @@ def threads(n: int) -> None:
     settings.set_intra_op_parallelism_threads(n)
     # The steps follow one another: there is nothing to run side by side.
     settings.set_inter_op_parallelism_threads(1)
+
+
+def device() -> str:
+    """What TensorFlow computes on: "CPU", or the names of the GPUs that it found."""
+    import tensorflow as tf
+
+    found = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    return ", ".join(details.get("device_name", "GPU") for details in found) or "CPU"
 
 
 def initial_weights(spec: Spec, seed: int) -> Weights:

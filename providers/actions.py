@@ -1,18 +1,24 @@
 """Every change of a provider's standing is a verb here."""
 
 import re
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.models import ApiKey, User
 from contracts.chain import Call
+from contracts.keys import signer
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
+from dmlworker import protocol
 from ledger import actions as ledger
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain
@@ -280,13 +286,39 @@ def issue_key(provider: Provider, name: str = "worker") -> str:
     return ApiKey.issue(provider.user, name)
 
 
-def worker_of(key: str) -> Provider:
-    """The provider whose worker shows this key. Raises Forbidden with the reason."""
-    user = ApiKey.owner(key)
+def worker_of(token: str) -> Provider:
+    """The provider whose worker shows this: an API key, or a sign-in that the provider's wallet signed. Raises Forbidden
+    with the reason."""
+    if token.startswith("wallet:"):
+        return _signed_in(token)
+    user = ApiKey.owner(token)
     provider = Provider.objects.filter(user=user).first() if user else None
     if provider is None:
         raise Forbidden("This key is not known, or it was revoked.")
     return provider
+
+
+def _signed_in(token: str) -> Provider:
+    """See `dmlworker.protocol.sign_in_text`."""
+    wallet, expires = _signer(token, urlsplit(settings.SITE_URL).netloc)
+    left = expires - time.time()
+    if not 0 < left <= protocol.SIGNED_SECONDS + 60:
+        raise Forbidden("This sign-in has run out; is the worker's clock right?")
+    provider = Provider.objects.filter(wallet=wallet, user__is_active=True).first()
+    if provider is None:
+        raise Forbidden(f"No provider has joined with {wallet}.")
+    return provider
+
+
+@lru_cache(maxsize=1024)
+def _signer(token: str, site: str) -> tuple[str, int]:
+    """(wallet, expires) of a sign-in whose signature is right. Kept: to recover a signer takes milliseconds."""
+    _, wallet, expires, signature = [*token.split(":"), "", "", ""][:4]
+    if not expires.isdecimal() or len(expires) > 12 or len(wallet) != 42 or len(signature) != 132:
+        raise Forbidden("This is no sign-in by a wallet.")
+    if signer(protocol.sign_in_text(site, wallet, int(expires)), signature) != wallet:
+        raise Forbidden(f"This sign-in is not signed by {wallet} for {site}.")
+    return wallet, int(expires)
 
 
 def connected(provider: Provider, channel: str, device: str) -> None:

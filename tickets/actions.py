@@ -37,8 +37,8 @@ MAIL_PATIENCE = timedelta(minutes=1)
 def order(customer: User, *, file_name: str, file_size: int, payer: str, **options: Any) -> Ticket:
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
 
-    `options` are the training's settings: target, model_kind, rounds, epochs, batch_size, learning_rate,
-    strategy, proximal, seed.
+    `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
+    strategy, proximal, compression, seed.
     """
     if file_size <= 0:
         raise Invalid("The file is empty.")

@@ -18,7 +18,7 @@ from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
 from ledger import money
 from tickets import actions, mail
-from tickets.forms import MODELS, STRATEGIES, OrderForm
+from tickets.forms import COMPRESSIONS, MODELS, STRATEGIES, OrderForm
 from tickets.models import Artifact, Ticket, TicketEvent
 
 PAGE = 100
@@ -38,11 +38,13 @@ class Order(serializers.Serializer[Any]):
     target = serializers.CharField(max_length=200, default="", allow_blank=True, help_text="CSV: the column to predict")
     model_kind = serializers.ChoiceField(MODELS, default="auto")
     rounds = serializers.IntegerField(**_bounds("rounds"))
+    patience = serializers.IntegerField(**_bounds("patience"), help_text="0: never end early")
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
     strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
     proximal = FiniteField(**_bounds("proximal"), help_text="Only for fedprox")
+    compression = serializers.ChoiceField(COMPRESSIONS, default="none")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
 
 
@@ -60,11 +62,13 @@ class Row(serializers.ModelSerializer[Ticket]):
 
     class Meta:
         model = Ticket
-        fields = ["id", "status", "file_name", "file_size", "target", "model_kind", "rounds", "epochs", "batch_size"]
+        fields = ["id", "status", "file_name", "file_size", "target", "model_kind", "rounds", "patience", "epochs"]
         fields += [
+            "batch_size",
             "learning_rate",
             "strategy",
             "proximal",
+            "compression",
             "seed",
             "price",
             "price_micro",

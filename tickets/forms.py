@@ -23,6 +23,9 @@ STRATEGIES = [
 ]
 
 
+COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
+
+
 class OrderForm(forms.Form):
     """Everything but the file itself, which is uploaded after payment. The hidden fields are filled by the page."""
 
@@ -47,6 +50,13 @@ class OrderForm(forms.Form):
     model_kind = forms.ChoiceField(label="Model", choices=MODELS, initial="auto")
     rounds = forms.IntegerField(
         label="Rounds", min_value=1, max_value=100, initial=10, help_text="How often updates are averaged: 1 to 100."
+    )
+    patience = forms.IntegerField(
+        label="Patience",
+        min_value=0,
+        max_value=100,
+        initial=0,
+        help_text="End early after so many rounds without a lower loss on the hold-out; 0: never. The price stays the same.",
     )
     epochs = forms.IntegerField(
         label="Local epochs",
@@ -74,6 +84,12 @@ class OrderForm(forms.Form):
         initial=0.01,
         help_text="How strongly providers' training is held to the round's start: 0 to 100. Only for FedProx.",
     )
+    compression = forms.ChoiceField(
+        label="Updates",
+        choices=COMPRESSIONS,
+        initial="none",
+        help_text="How providers send their updates. Shorter ones help on slow lines, and cost a little accuracy.",
+    )
     seed = forms.IntegerField(
         label="Seed",
         required=False,
@@ -89,7 +105,18 @@ class OrderForm(forms.Form):
         error_messages={"required": "Connect the wallet that will pay."},
     )
 
-    ADVANCED = ("model_kind", "rounds", "epochs", "batch_size", "learning_rate", "strategy", "proximal", "seed")
+    ADVANCED = (
+        "model_kind",
+        "rounds",
+        "patience",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "strategy",
+        "proximal",
+        "compression",
+        "seed",
+    )
 
     def clean_payer(self) -> str:
         try:

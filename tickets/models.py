@@ -39,11 +39,17 @@ class Ticket(models.Model):
     target = models.CharField(max_length=200, blank=True, help_text="CSV: the column to predict; empty: found")
     model_kind = models.CharField(max_length=10, default="auto")
     rounds = models.PositiveIntegerField(default=10)
+    patience = models.PositiveIntegerField(
+        default=0, help_text="End after so many rounds without a lower loss; 0: never"
+    )
     epochs = models.PositiveIntegerField("local epochs", default=1)
     batch_size = models.PositiveIntegerField(default=20)
     learning_rate = models.FloatField(default=0.1)
     strategy = models.CharField(max_length=8, default="fedavg")
     proximal = models.FloatField(default=0.01, help_text="Only for fedprox")
+    compression = models.CharField(
+        max_length=4, default="none", help_text="Of the updates on their way to the platform"
+    )
     seed = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
     )

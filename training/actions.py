@@ -6,6 +6,7 @@ Nothing here computes: averaging, measuring and replaying are in compute.py and 
 import hashlib
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from dmlsite import jobs, live
@@ -47,7 +49,7 @@ class Prepared:
 # --- The start --------------------------------------------------------------------------------------------------------
 def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     """Write down everything that training depends on, once per ticket."""
-    names = ("rounds", "epochs", "batch_size", "learning_rate", "strategy", "proximal")
+    names = ("rounds", "patience", "epochs", "batch_size", "learning_rate", "strategy", "proximal", "compression")
     fixed = {name: getattr(ticket, name) for name in names}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     with transaction.atomic():
@@ -65,28 +67,57 @@ def candidates(run: Run) -> QuerySet[Provider]:
     return providers.available().exclude(user=run.ticket.customer)
 
 
+def free(run: Run) -> list[Provider]:
+    """Who may begin to work on a run: none with all hands full. Those with least to do first, by chance among equals."""
+    busy = Assignment.objects.filter(provider=OuterRef("pk"), round__state=Round.State.OPEN, state__in=Assignment.LIVE)
+    busy = busy.filter(round__run__state=Run.State.TRAINING).order_by().values("provider")
+    runs = busy.annotate(n=Count("round__run", distinct=True)).values("n")
+    workers = Connection.objects.online().filter(provider=OuterRef("pk")).order_by().values("provider")
+    hands = workers.annotate(n=Count("pk")).values("n")
+    found = candidates(run).annotate(runs=Coalesce(Subquery(runs), 0), workers=Coalesce(Subquery(hands), 0))
+    able = list(found.filter(runs__lt=F("workers") * settings.RUNS_PER_WORKER))
+    random.SystemRandom().shuffle(able)
+    return sorted(able, key=lambda provider: provider.runs / provider.workers)  # type: ignore[attr-defined]
+
+
+def queue() -> list[Run]:
+    """The runs that wait, in the order in which they should start: customers who have least in training first, then the
+    oldest. One who orders a hundred trainings does not close the house to others."""
+    waiting = list(Run.objects.filter(state=Run.State.WAITING).select_related("ticket").order_by("created"))
+    training = Run.objects.filter(state=Run.State.TRAINING).values_list("ticket__customer", flat=True)
+    ahead = Counter(training)
+    turns = {}
+    for run in waiting:
+        turns[run] = ahead[run.ticket.customer_id]
+        ahead[run.ticket.customer_id] += 1
+    return sorted(waiting, key=lambda run: turns[run])
+
+
 def start(run: Run) -> bool:
-    """Start a waiting run if enough providers are online; say so on the ticket if not."""
-    found = list(candidates(run))
-    if len(found) < settings.PROVIDERS_PER_TICKET:
-        _say_waiting(run.ticket, len(found))
+    """Start a waiting run if enough providers are free; say so on the ticket if not."""
+    found, shards = free(run), list(run.shards.all())
+    if len(found) < len(shards):
+        _say_waiting(run, len(found), len(shards))
         return False
-    drawn = random.SystemRandom().sample(found, settings.PROVIDERS_PER_TICKET)
+    drawn = found[: len(shards)]
     with transaction.atomic():
         if not Run.objects.filter(pk=run.pk, state=Run.State.WAITING).update(state=Run.State.TRAINING):
             return False
         tickets.move(run.ticket, Status.TRAINING, "with " + ", ".join(provider.user_name for provider in drawn))
         first = Round.objects.create(run=run, number=1, start=run.start)
-        for provider, shard in zip(drawn, run.shards.all(), strict=True):
+        for provider, shard in zip(drawn, shards, strict=True):
             _lease(first, shard, provider)
     return True
 
 
-def _say_waiting(ticket: Ticket, online: int) -> None:
-    text = f"{online} of {settings.PROVIDERS_PER_TICKET} providers online"
-    last = ticket.events.filter(kind="waiting").last()
+def _say_waiting(run: Run, free: int, needed: int) -> None:
+    online = candidates(run).count()
+    text = f"{online} of {needed} providers online"
+    if online >= needed:
+        text = f"{free} of {needed} providers free, the others are busy with other tickets"
+    last = run.ticket.events.filter(kind="waiting").last()
     if last is None or last.text != text:
-        tickets.note(ticket, "waiting", text)
+        tickets.note(run.ticket, "waiting", text)
 
 
 # --- Leases -----------------------------------------------------------------------------------------------------------
@@ -146,7 +177,7 @@ def hyper_of(assignment: Assignment) -> Hyper:
     """All that local training depends on beside the bytes, for the worker and for whoever replays its work."""
     run = assignment.round.run
     proximal = run.proximal if run.strategy == "fedprox" else 0.0
-    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal)
+    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression)
 
 
 def find(provider: Provider, lease: Lease) -> Assignment:
@@ -211,7 +242,7 @@ def reject(assignment: Assignment, reason: str) -> None:
             tickets.note(round_.run.ticket, "rejected", f"{assignment.provider}: {reason}")
             if round_.assignments.filter(shard=assignment.shard, state=State.REJECTED).count() < TRIES:
                 fill(round_)
-            else:
+            elif not unchecked(round_):  # else a bad update may have spoilt this round's start: its check decides
                 _give_up(round_.run, reason)
 
 
@@ -221,22 +252,91 @@ def _give_up(run: Run, reason: str) -> None:
     tickets.refund(run.ticket, f"No provider could train on your data with these settings ({reason}).")
 
 
-def measured(assignment: Assignment, correct: int) -> None:
-    """Note how many hold-out samples an update alone gets right; the last one of a round closes it."""
-    Assignment.objects.filter(pk=assignment.pk).update(correct=correct)
+def received(assignment: Assignment, weights: Blob) -> None:
+    """An update is well-formed, and stands for these weights; the last one of a round closes it."""
+    found = Assignment.objects.filter(pk=assignment.pk, state=State.COMMITTED)
+    found.update(received=timezone.now(), weights=weights)
     live.changed(live.ticket_group(assignment.round.run.ticket_id))
-    if complete(assignment.round):
+    if ready(assignment.round):
         jobs.enqueue("training.tasks.close_round", assignment.round_id)
 
 
-def complete(round_: Round) -> list[Assignment]:
-    """A round's updates in shard order, if every shard has a measured one; else none."""
-    done = round_.assignments.filter(state=State.COMMITTED, correct__isnull=False).order_by("shard__number")
-    found = list(done.select_related("shard", "provider", "update"))
-    return found if len(found) == round_.run.shards.count() else []
+def updates_of(round_: Round) -> list[Assignment]:
+    """The well-formed updates of a round, in shard order."""
+    done = round_.assignments.filter(state=State.COMMITTED, received__isnull=False).order_by("shard__number")
+    return list(done.select_related("shard", "provider"))
+
+
+def unchecked(round_: Round) -> bool:
+    """Whether the round before is still being checked."""
+    return Round.objects.filter(run=round_.run_id, number=round_.number - 1, checked=None).exists()
+
+
+def ready(round_: Round) -> list[Assignment]:
+    """The updates to average, in shard order; none as long as the round should wait.
+
+    It waits for every shard. If the rest takes far too long (lapsed leases were handed on, and lapsed again), a quorum will
+    do. It waits for the check of the round before, too: bad work is found before it went into a second average.
+    """
+    found, shards = updates_of(round_), round_.run.shards.count()
+    enough = len(found) == shards or _quorum(round_, found, shards)
+    return found if enough and not unchecked(round_) else []
+
+
+def _quorum(round_: Round, found: list[Assignment], shards: int) -> bool:
+    """Enough of a round's updates, and no hope left for the rest.
+
+    Hope lasts as long as handing a shard on twice would: three times a lease and the time that the last of the quorum took.
+    """
+    wanted = math.ceil(settings.QUORUM_PERCENT * shards / 100)
+    if len(found) < wanted:
+        return False
+    took = sorted(update.received for update in found if update.received)[wanted - 1] - round_.opened
+    return timezone.now() > round_.opened + TRIES * (took + timedelta(seconds=settings.LEASE_SECONDS))
 
 
 # --- The end of a round -----------------------------------------------------------------------------------------------
+def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob | None) -> None:
+    """Close a round with the weights that its updates gave, and what the optimizer keeps; open the next one, unless it was
+    the last. Only the first caller does anything."""
+    with transaction.atomic():
+        run = _locked(round_.run)
+        closed = {"state": Round.State.CLOSED, "end": end, "kept": kept, "closed": timezone.now()}
+        if not run or not Round.objects.filter(pk=round_.pk, state=Round.State.OPEN).update(**closed):
+            return
+        _leave_behind(round_, updates)
+        if _plateau(run):
+            Run.objects.filter(pk=run.pk).update(rounds=round_.number)
+            tickets.note(
+                run.ticket, "plateau", f"round {round_.number} is the last: {run.patience} without a lower loss"
+            )
+        elif round_.number < run.rounds:
+            fill(Round.objects.create(run=run, number=round_.number + 1, start=end))
+        jobs.enqueue("training.tasks.check_round", round_.pk)
+
+
+def _locked(run: Run) -> Run | None:
+    """A run that still trains; until commit nobody stops it."""
+    return Run.objects.select_for_update().filter(pk=run.pk, state=Run.State.TRAINING).first()
+
+
+def _leave_behind(round_: Round, updates: list[Assignment]) -> None:
+    """Whatever is not in the average, for a quorum closed the round, is not paid, without blame."""
+    rest = round_.assignments.filter(state__in=Assignment.LIVE).exclude(pk__in=[update.pk for update in updates])
+    for update in rest.select_related("provider"):
+        tickets.note(round_.run.ticket, "late", f"round {round_.number} went on without {update.provider}")
+        live.changed(live.provider_group(update.provider_id))
+    rest.update(state=State.EXPIRED, note="the round closed without it")
+
+
+def _plateau(run: Run) -> bool:
+    """Whether the checked rounds say that more of them would not help. Every machine gives the same answer: a round is
+    closed only after the one before was checked."""
+    losses = list(run.all_rounds.exclude(checked=None).order_by("number").values_list("loss", flat=True))
+    known = [math.inf if loss is None else loss for loss in losses]
+    return 0 < run.patience < len(known) and min(known[-run.patience :]) >= min(known[: -run.patience])
+
+
 def to_audit(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment, str]]:
     """Whose work is replayed: those the screen noticed, and everybody once a run, in a round they cannot foresee."""
     seen = set(Audit.objects.filter(assignment__round__run=round_.run).values_list("assignment__provider", flat=True))
@@ -246,27 +346,21 @@ def to_audit(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment,
     return [(update, why) for update, why in reasons if why]
 
 
-def finish_round(round_: Round, end: Blob, kept: Blob | None, accuracy: float, loss: float | None) -> None:
-    """Close a round with its end weights, and what the optimizer keeps, and open the next one, or finish the run. Only the
-    first caller does anything."""
-    fields = {
-        "state": Round.State.CLOSED,
-        "end": end,
-        "kept": kept,
-        "accuracy": accuracy,
-        "loss": loss,
-        "closed": timezone.now(),
-    }
+def pass_round(round_: Round, accuracy: float, loss: float | None) -> None:
+    """Nothing is wrong with a closed round. Let the next one go on, or finish the run. Only the first caller does anything."""
+    fields = {"accuracy": accuracy, "loss": loss, "checked": timezone.now()}
     with transaction.atomic():
-        if not Round.objects.filter(pk=round_.pk, state=Round.State.OPEN).update(**fields):
+        run = _locked(round_.run)
+        if not run or not Round.objects.filter(pk=round_.pk, state=Round.State.CLOSED, checked=None).update(**fields):
             return
-        run = round_.run
         tickets.note(run.ticket, "round", f"round {round_.number} of {run.rounds}: accuracy {accuracy:.1%}")
-        if round_.number < run.rounds:
-            following = Round.objects.create(run=run, number=round_.number + 1, start=end)
-            fill(following)
-        else:
+        following = Round.objects.filter(run=run, number=round_.number + 1).first()
+        if following is None:
             jobs.enqueue("training.tasks.finish", str(run.pk))
+            return
+        fill(Round.objects.select_for_update().get(pk=following.pk))
+        if ready(following):
+            jobs.enqueue("training.tasks.close_round", following.pk)
 
 
 def convict(round_: Round, failed: list[Audit]) -> None:
@@ -307,6 +401,7 @@ def stop(run: Run) -> None:
     for provider in Provider.objects.filter(assignments__in=leases).distinct():
         live.changed(live.provider_group(provider.pk))
     leases.update(state=State.CANCELLED)
+    jobs.enqueue("training.tasks.start_waiting")
 
 
 def stop_ended() -> None:
@@ -342,6 +437,7 @@ def finish(run: Run, accuracy: float, receipt_root: str) -> None:
             tickets.refund(run.ticket, "No provider of this training is in good standing any more.")
         else:
             tickets.settle(run.ticket, weights, accuracy, receipt_root)
+        jobs.enqueue("training.tasks.start_waiting")
 
 
 # --- Blobs ------------------------------------------------------------------------------------------------------------

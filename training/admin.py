@@ -14,7 +14,7 @@ def percent(share: float | None) -> str:
 
 class RoundInline(ReadOnlyInline):
     model = Round
-    fields = ["number", "state", "measured", "loss", "opened", "closed"]
+    fields = ["number", "state", "measured", "loss", "opened", "closed", "checked"]
 
     @admin.display(description="accuracy")
     def measured(self, row: Round) -> str:
@@ -62,7 +62,18 @@ class RunAdmin(ReadOnlyAdmin):
     list_select_related = ["ticket"]
     search_fields = ["ticket__id", "id", "ticket__customer__email", "ticket__file_name"]
     fields = ["order", "state", "progress", "last_accuracy", "work", "about", "classes", "spec", "holdout", "rounds"]
-    fields += ["epochs", "batch_size", "learning_rate", "strategy", "proximal", "seed", "created", "finished"]
+    fields += [
+        "patience",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "strategy",
+        "proximal",
+        "compression",
+        "seed",
+        "created",
+        "finished",
+    ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         return super().get_queryset(request).prefetch_related("all_rounds")
@@ -101,7 +112,7 @@ class RoundAdmin(ReadOnlyAdmin):
     list_select_related = ["run__ticket"]
     search_fields = ["run__ticket__id", "run__id"]
     ordering = ["-opened"]
-    fields = ["of", "number", "state", "measured", "loss", "start", "end", "opened", "closed"]
+    fields = ["of", "number", "state", "measured", "loss", "start", "end", "opened", "closed", "checked"]
 
     @admin.display(description="run")
     def of(self, row: Round) -> str:
@@ -121,7 +132,20 @@ class AssignmentAdmin(ReadOnlyAdmin):
     search_fields = ["provider__user_name", "provider__wallet", "round__run__ticket__id", "suspicion", "note"]
     search_help_text = "Provider, wallet or ticket"
     ordering = ["-offered"]
-    fields = ["of", "who", "part", "attempt", "state", "accuracy", "suspicion", "note", "step", "steps", "update"]
+    fields = [
+        "of",
+        "who",
+        "part",
+        "attempt",
+        "state",
+        "accuracy",
+        "suspicion",
+        "note",
+        "step",
+        "steps",
+        "update",
+        "weights",
+    ]
     fields += ["deadline", "offered", "committed"]
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:

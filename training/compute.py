@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from dmlworker import compression
 from dmlworker.protocol import Hyper
-from dmlworker.weights import MalformedUpdate, pack, unpack
+from dmlworker.weights import pack, unpack
 from tickets.models import Ticket
 from training import aggregation, datasets, evidence, store
 from training.actions import Prepared, hyper_of
@@ -77,14 +78,17 @@ def weights_of(sha256: str) -> Weights:
     return unpack(store.get(sha256))
 
 
-def gate(assignment: Assignment) -> str:
-    """Why an update is malformed (names, shapes, types, not finite), or an empty text."""
-    try:
-        with store.weights(assignment.update_id) as update, store.weights(assignment.round.start_id) as start:
-            aggregation.check(update, start)
-    except MalformedUpdate as error:
-        return str(error)
-    return ""
+def receive(assignment: Assignment) -> Blob:
+    """The weights that an update stands for. Raises MalformedUpdate (names, shapes, types, not finite)."""
+    kind, update = assignment.round.run.compression, str(assignment.update_id)
+    with store.weights(assignment.round.start_id) as start:
+        if kind == "none":
+            with store.weights(update) as weights:
+                aggregation.check(weights, start)
+            return Blob.objects.get(pk=update)
+        decoded = compression.decode(store.get(update), kind, start)
+        aggregation.check(decoded, start)
+        return store.put_weights(decoded)
 
 
 def measure(run: Run, sha256: str) -> tuple[int, int, float | None]:
@@ -97,13 +101,23 @@ def measure(run: Run, sha256: str) -> tuple[int, int, float | None]:
     return found.correct, found.samples, found.loss if math.isfinite(found.loss) else None
 
 
-def screen(round_: Round, updates: list[Assignment]) -> dict[int, str]:
-    """What looks odd, by assignment. It orders a replay; it never blames."""
+def measure_updates(run: Run, updates: list[Assignment]) -> None:
+    """Write down how many hold-out samples each update alone gets right: that is what its provider is paid by."""
+    for update in updates:
+        if update.correct is None:
+            update.correct = measure(run, str(update.weights_id))[0]
+            update.save(update_fields=["correct"])
+
+
+def screen(round_: Round, updates: list[Assignment]) -> None:
+    """Write down what looks odd. It orders a replay; it never blames."""
     with ExitStack() as open_:
         start = open_.enter_context(store.weights(round_.start_id))
-        claimed = [open_.enter_context(store.weights(update.update_id)) for update in updates]
+        claimed = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
         found = evidence.suspects(start, claimed, [update.correct or 0 for update in updates])
-    return {updates[index].pk: reason for index, reason in found.items()}
+    for index, reason in found.items():
+        updates[index].suspicion = reason
+        updates[index].save(update_fields=["suspicion"])
 
 
 def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None]:
@@ -114,7 +128,7 @@ def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None
 
     def stream() -> Iterator[tuple[Weights, int]]:
         for update in updates:
-            with store.weights(update.update_id) as weights:
+            with store.weights(str(update.weights_id)) as weights:
                 yield weights, update.shard.samples
 
     mean = aggregation.fedavg(stream())
@@ -139,7 +153,7 @@ def replay(assignment: Assignment, elsewhere: bool) -> Weights:
 
 def distance(assignment: Assignment, replayed: Weights, claimed: Weights | None = None) -> evidence.Distance:
     """How far a claim, the worker's own unless given, is from a replay."""
-    claimed = weights_of(assignment.update_id) if claimed is None else claimed
+    claimed = weights_of(str(assignment.weights_id)) if claimed is None else claimed
     return evidence.compare(weights_of(assignment.round.start_id), claimed, replayed)
 
 

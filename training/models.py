@@ -38,8 +38,12 @@ class Run(models.Model):
     epochs = models.PositiveIntegerField()
     batch_size = models.PositiveIntegerField()
     learning_rate = models.FloatField()
+    patience = models.PositiveIntegerField(
+        default=0, help_text="End after so many rounds without a lower loss; 0: never"
+    )
     strategy = models.CharField(max_length=8, default="fedavg", help_text="What is done with a round's mean")
     proximal = models.FloatField(default=0.0, help_text="FedProx: the pull back to the round's start weights")
+    compression = models.CharField(max_length=4, default="none", help_text="Of the updates on their way here")
     seed = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)
     finished = models.DateTimeField(null=True, blank=True)
@@ -62,6 +66,8 @@ class Shard(models.Model):
 
 
 class Round(models.Model):
+    """Open until its updates are averaged. While the next round trains, it is checked: measured, screened, audited."""
+
     class State(models.TextChoices):
         OPEN = "open", "training"
         CLOSED = "closed", "averaged"
@@ -82,6 +88,7 @@ class Round(models.Model):
     loss = models.FloatField(null=True)
     opened = models.DateTimeField(auto_now_add=True)
     closed = models.DateTimeField(null=True)
+    checked = models.DateTimeField(null=True, help_text="When its updates were measured, screened and audited")
 
     class Meta:
         ordering = ["number"]
@@ -113,9 +120,13 @@ class Assignment(models.Model):
     channel = models.CharField(max_length=200, blank=True, help_text="The connection whose worker accepted")
     step = models.PositiveIntegerField(default=0)
     steps = models.PositiveIntegerField(default=0)
-    update = models.ForeignKey(Blob, models.PROTECT, related_name="+", null=True)
+    update = models.ForeignKey(Blob, models.PROTECT, related_name="+", null=True, help_text="As the worker sent it")
+    weights = models.ForeignKey(
+        Blob, models.PROTECT, related_name="+", null=True, help_text="What the update stands for"
+    )
     offered = models.DateTimeField(auto_now_add=True)
     committed = models.DateTimeField(null=True)
+    received = models.DateTimeField(null=True, help_text="When its update was found well-formed")
     correct = models.PositiveIntegerField(null=True, help_text="Hold-out samples that the update alone gets right")
     suspicion = models.TextField(blank=True, help_text="What the screen noticed; orders an audit, nothing more")
     note = models.TextField(blank=True)

@@ -31,7 +31,7 @@ def record(run: Run) -> bytes:
         }
         for round_ in run.all_rounds.all()
     ]
-    names = ("epochs", "batch_size", "learning_rate", "strategy", "proximal", "seed")
+    names = ("epochs", "batch_size", "learning_rate", "strategy", "proximal", "compression", "seed")
     body = {"ticket": str(run.ticket_id), "spec": run.spec_id, "rounds": rounds, **{n: getattr(run, n) for n in names}}
     return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 

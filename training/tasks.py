@@ -10,6 +10,7 @@ from django.core.files.base import ContentFile, File
 from django.utils import timezone
 
 from dmlsite import jobs
+from dmlworker.weights import MalformedUpdate
 from ledger.books import following
 from tickets import actions as tickets
 from tickets import mail
@@ -48,47 +49,59 @@ def _prepare(ticket: Ticket) -> None:
 
 @jobs.actor(time_limit=LONG)
 def start_waiting() -> None:
-    """Start what waits, the oldest first, as far as providers are online."""
+    """Start what waits, in fair order, as far as providers are free."""
     with claim("start") as mine:
-        for run in Run.objects.filter(state=Run.State.WAITING).order_by("created") if mine else ():
-            if not actions.start(run):
-                break
+        for run in actions.queue() if mine else ():
+            actions.start(run)
 
 
 @jobs.actor(time_limit=LONG)
 def receive(pk: int) -> None:
-    """Gate an update and measure it on the hold-out, while others still train."""
+    """See whether an update is well-formed; the last one of a round closes it."""
     update = Assignment.objects.select_related("round__run__ticket", "provider").get(pk=pk)
-    if update.state != Assignment.State.COMMITTED or update.correct is not None:
+    if update.state != Assignment.State.COMMITTED or update.received:
         return
-    with guarded(update.round.run.ticket, "measuring an update"):
-        if reason := compute.gate(update):
-            actions.reject(update, reason)
+    with guarded(update.round.run.ticket, "receiving an update"):
+        try:
+            weights = compute.receive(update)
+        except MalformedUpdate as error:
+            actions.reject(update, str(error))
         else:
-            actions.measured(update, compute.measure(update.round.run, update.update_id)[0])
+            actions.received(update, weights)
 
 
 @jobs.actor(time_limit=LONG)
 def close_round(pk: int) -> None:
-    """Audit, average and measure a complete round; one job at a time."""
+    """Average a complete round and open the next one; one job at a time."""
     with claim(f"round:{pk}") as mine:
         round_ = Round.objects.select_related("run__ticket").get(pk=pk)
         open_ = mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING
-        if open_ and (updates := actions.complete(round_)):
+        if open_ and (updates := actions.ready(round_)):
             with guarded(round_.run.ticket, f"closing round {round_.number}"):
-                _close(round_, updates)
+                actions.finish_round(round_, updates, *compute.average(round_, updates))
 
 
-def _close(round_: Round, updates: list[Assignment]) -> None:
-    for pk, reason in compute.screen(round_, updates).items():
-        Assignment.objects.filter(pk=pk).update(suspicion=reason)
-    updates = actions.complete(round_)
+@jobs.actor(time_limit=LONG)
+def check_round(pk: int) -> None:
+    """Measure a closed round, screen and audit its updates, while the next one trains. Bad work ends the run: no model that
+    holds any leaves the house."""
+    with claim(f"check:{pk}") as mine:
+        round_ = Round.objects.select_related("run__ticket").get(pk=pk)
+        due = round_.state == Round.State.CLOSED and not round_.checked and round_.run.state == Run.State.TRAINING
+        if mine and due:
+            with guarded(round_.run.ticket, f"checking round {round_.number}"):
+                _check(round_)
+
+
+def _check(round_: Round) -> None:
+    updates = actions.updates_of(round_)
+    compute.measure_updates(round_.run, updates)
+    compute.screen(round_, updates)
     if failed := [audit for update, why in actions.to_audit(round_, updates) if (audit := _audit(update, why))]:
         actions.convict(round_, failed)
         return
-    end, kept = compute.average(round_, updates)
-    correct, samples, loss = compute.measure(round_.run, end.pk)
-    actions.finish_round(round_, end, kept, correct / samples, loss)
+    correct, samples, loss = compute.measure(round_.run, str(round_.end_id))
+    actions.pass_round(round_, correct / samples, loss)
 
 
 def _audit(update: Assignment, why: str) -> Audit | None:
@@ -127,7 +140,7 @@ def finish(run: str) -> None:
 
 def _finish(run: Run) -> None:
     last = run.all_rounds.get(number=run.rounds)
-    if last.end_id is None or last.accuracy is None:
+    if last.end_id is None or last.accuracy is None:  # not checked yet
         return
     with TemporaryDirectory() as folder:
         for path in compute.export(run, last.end_id, Path(folder)):
@@ -161,13 +174,16 @@ def sweep() -> None:
         prepare.send(str(pk))
     if Run.objects.filter(state=Run.State.WAITING).exists():
         start_waiting.send()
-    training = {"round__run__state": Run.State.TRAINING, "round__state": Round.State.OPEN}
-    committed = Assignment.objects.filter(state=Assignment.State.COMMITTED, committed__lt=late, **training)
-    for pk in committed.filter(correct=None).values_list("pk", flat=True):
+    open_, closed = (
+        {"state": state, "run__state": Run.State.TRAINING} for state in (Round.State.OPEN, Round.State.CLOSED)
+    )
+    committed = Assignment.objects.filter(state=Assignment.State.COMMITTED, received=None, committed__lt=late)
+    for pk in committed.filter(round__in=Round.objects.filter(**open_)).values_list("pk", flat=True):
         receive.send(pk)
-    for round_ in Round.objects.filter(state=Round.State.OPEN, run__state=Run.State.TRAINING, opened__lt=late):
-        if actions.complete(round_):
+    for round_ in Round.objects.filter(opened__lt=late, **open_):
+        if actions.ready(round_):
             close_round.send(round_.pk)
-    for run in Run.objects.filter(state=Run.State.TRAINING):
-        if not run.all_rounds.filter(state=Round.State.OPEN).exists():
-            finish.send(str(run.pk))
+    for pk in Round.objects.filter(checked=None, closed__lt=late, **closed).values_list("pk", flat=True):
+        check_round.send(pk)
+    for run in Run.objects.filter(state=Run.State.TRAINING).exclude(all_rounds__checked=None):
+        finish.send(str(run.pk))

@@ -63,16 +63,23 @@ def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
 
 def _rounds(run: Run) -> dict[str, Any]:
     rounds = list(run.all_rounds.all())
-    done = [found for found in rounds if found.state == Round.State.CLOSED]
+    done = [found for found in rounds if found.checked]
     now = next((found for found in rounds if found.state == Round.State.OPEN), None) if run.finished is None else None
     return {
         "rounds": done,
         "current": now,
         "work": _work(now) if now else [],
         "curve": _curve([found.accuracy or 0 for found in done], run.rounds),
-        "online": actions.candidates(run).count() if run.state == Run.State.WAITING else 0,
-        "wanted": settings.PROVIDERS_PER_TICKET,
+        "waiting": _waiting(run) if run.state == Run.State.WAITING else "",
     }
+
+
+def _waiting(run: Run) -> str:
+    """What a run waits for, in words, and how many start before it."""
+    last = run.ticket.events.filter(kind="waiting").last()
+    before = actions.queue().index(run) if run in actions.queue() else 0
+    queue = f"; {before} before yours" if before else ""
+    return f"{last.text if last else 'the providers are being asked'}{queue}"
 
 
 def _work(round_: Round) -> list[Assignment]:

@@ -38,8 +38,8 @@ GOLDEN: dict[str, protocol.Message] = {
     '{"v":2,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
     f'{{"v":2,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
     f'"shard":{{"sha256":"{C}","size":3}},'
-    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01},"deadline":1800000000}': Offer(
-        LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01), 1_800_000_000
+    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01,"compression":"fp16"},"deadline":1800000000}': Offer(
+        LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16"), 1_800_000_000
     ),
     f'{{"v":2,"type":"accept",{L}}}': Accept(LEASE),
     f'{{"v":2,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
@@ -161,7 +161,7 @@ def test_any_value_in_any_field_is_refused_or_of_the_right_type(value: object) -
 @pytest.mark.parametrize(
     "wrong",
     [lambda: Hyper(0, 20, 0.1, 1), lambda: Hyper(1, 0, 0.1, 1), lambda: Hyper(1, 1, 0.0, 1), lambda: Hyper(1, 1, float("nan"), 1),
-     lambda: Hyper(1, 1, 0.1, -1), lambda: Blob("x", 1), lambda: Welcome("ada", 0), lambda: Hello("w", 0)],
+     lambda: Hyper(1, 1, 0.1, -1), lambda: Hyper(1, 1, 0.1, 1, 0.0, "zip"), lambda: Blob("x", 1), lambda: Welcome("ada", 0), lambda: Hello("w", 0)],
 )  # fmt: skip
 def test_values_out_of_range_cannot_even_be_made(wrong) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ProtocolError):

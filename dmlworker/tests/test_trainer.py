@@ -132,3 +132,9 @@ def test_exported_files_open_in_plain_keras_with_raw_rows(tmp_path: Path) -> Non
 def test_names_in_packed_weights_tell_the_layer() -> None:
     assert b"000/mlp/hidden_1/kernel" in trainer.pack(START, SPEC)
     assert same(trainer.unpack(trainer.pack(START, SPEC)), START)
+
+
+def test_the_device_is_the_one_that_tensorflow_computes_on() -> None:
+    import tensorflow as tf
+
+    assert (trainer.device() == "CPU") == (not tf.config.list_physical_devices("GPU"))

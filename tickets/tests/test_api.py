@@ -131,6 +131,8 @@ def test_a_provider_who_orders_becomes_a_customer_too(chain):
         ("model_kind", "transformer"),
         ("strategy", "krum"),
         ("proximal", -1),
+        ("patience", 101),
+        ("compression", "zip"),
         ("target", "x" * 201),
     ],
 )

@@ -27,6 +27,8 @@ ORDER = {
     "learning_rate": "0.1",
     "strategy": "fedavg",
     "proximal": "0.01",
+    "patience": "0",
+    "compression": "none",
     "payer": WALLET,
 }
 

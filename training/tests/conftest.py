@@ -10,7 +10,8 @@ from accounts.models import User
 from providers.models import Connection, Provider, Standing
 from tickets.models import Status, Ticket
 from training import actions, store
-from training.models import Run
+from training.consumers import lease_of
+from training.models import Assignment, Round, Run
 
 
 def make_provider(name: str, online: bool = True) -> Provider:
@@ -45,3 +46,37 @@ def run(transactional_db, files, settings) -> Run:
         blobs["spec"], blobs["start"], blobs["holdout"], shards, ["a", "b"], {"holdout_samples": 10}
     )
     return actions.open_run(ticket, prepared, seed=7)
+
+
+@pytest.fixture
+def started(run):
+    """A run whose first round is with ada and bob."""
+    make_provider("ada"), make_provider("bob")
+    assert actions.start(run)
+    run.refresh_from_db()
+    return run
+
+
+def leases(run, number=1):
+    return list(
+        Assignment.objects.filter(round__run=run, round__number=number).select_related(
+            "round__run", "shard", "provider"
+        )
+    )
+
+
+def commit(assignment, data=b"update", correct=5):
+    update = store.put(data + str(assignment.pk).encode())
+    actions.record_update(assignment.provider, lease_of(assignment), update.pk)
+    Assignment.objects.filter(pk=assignment.pk).update(correct=correct)
+    actions.received(assignment, update)
+    return update
+
+
+def close(run, number=1, loss=1.0, check=True):
+    """Average a round that everybody committed to, and check it."""
+    round_ = Round.objects.select_related("run").get(run=run, number=number)
+    actions.finish_round(round_, actions.updates_of(round_), store.put(f"average {number}".encode()), None)
+    if check:
+        round_ = Round.objects.select_related("run").get(pk=round_.pk)
+        actions.pass_round(round_, 0.5, loss)

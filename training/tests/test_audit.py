@@ -32,13 +32,13 @@ def update(transactional_db, files, settings):
 
 
 def claim(lease: Assignment, weights) -> Assignment:
-    lease.update = store.put(pack(weights))
+    lease.update = lease.weights = store.put(pack(weights))
     lease.save()
     return lease
 
 
 def turned_round(lease: Assignment):
-    pairs = zip(compute.weights_of(lease.round.start_id), compute.weights_of(lease.update_id), strict=True)
+    pairs = zip(compute.weights_of(lease.round.start_id), compute.weights_of(lease.weights_id), strict=True)
     return [2 * start - end for start, end in pairs]
 
 

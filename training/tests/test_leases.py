@@ -12,33 +12,9 @@ from tickets.models import Status
 from training import actions, store
 from training.consumers import lease_of
 from training.models import Assignment, Round, Run
-from training.tests.conftest import make_provider
+from training.tests.conftest import close, commit, leases, make_provider
 
 State = Assignment.State
-
-
-@pytest.fixture
-def started(run):
-    """A run whose first round is with ada and bob."""
-    make_provider("ada"), make_provider("bob")
-    assert actions.start(run)
-    run.refresh_from_db()
-    return run
-
-
-def leases(run, number=1):
-    return list(
-        Assignment.objects.filter(round__run=run, round__number=number).select_related(
-            "round__run", "shard", "provider"
-        )
-    )
-
-
-def commit(assignment, data=b"update", correct=5):
-    update = store.put(data + str(assignment.pk).encode())
-    actions.record_update(assignment.provider, lease_of(assignment), update.pk)
-    actions.measured(assignment, correct)
-    return update
 
 
 def test_a_run_waits_visibly_until_enough_providers_are_online(run):
@@ -158,10 +134,9 @@ def test_of_two_workers_with_one_key_one_gets_the_lease_and_its_heir_when_it_is_
 def test_a_round_closes_once_and_the_next_one_keeps_everybody_at_their_shard(started):
     for lease in leases(started):
         commit(lease)
-    first = Round.objects.get(run=started, number=1)
-    assert len(actions.complete(first)) == 2
+    assert len(actions.ready(Round.objects.get(run=started, number=1))) == 2
     for _ in range(2):
-        actions.finish_round(first, store.put(b"average"), None, 0.5, 1.0)
+        close(started)
     assert Round.objects.filter(run=started).count() == 2
     before, after = ({(x.shard_id, x.provider_id) for x in leases(started, number)} for number in (1, 2))
     assert before == after
@@ -173,11 +148,11 @@ def test_everybody_is_audited_once_a_run(started):
         for lease in leases(started, number):
             commit(lease)
         round_ = Round.objects.get(run=started, number=number)
-        for update, why in actions.to_audit(round_, actions.complete(round_)):
+        for update, why in actions.to_audit(round_, actions.updates_of(round_)):
             assert why == "drawn at random"
             update.audits.create(number=1, why=why, relative=0, cosine=1, passed=True)
             audited.append(update.provider.user_name)
-        actions.finish_round(round_, store.put(b"average"), None, 0.5, 1.0)
+        close(started, number)
     assert sorted(audited) == ["ada", "bob"]
 
 
@@ -185,7 +160,7 @@ def test_merit_is_what_the_updates_got_right_summed_over_the_rounds(started):
     for number in (1, 2):
         for lease in leases(started, number):
             commit(lease, correct=8 if lease.provider.user_name == "ada" else 3)
-        actions.finish_round(Round.objects.get(run=started, number=number), store.put(b"average"), None, 0.5, 1.0)
+        close(started, number)
     assert sorted(actions.merit(started).values()) == [6, 16]
 
 
@@ -195,7 +170,7 @@ def test_who_was_banned_meanwhile_is_not_paid_and_nobody_left_means_a_refund(sta
     monkeypatch.setattr("ledger.actions.refund", lambda *args: refunded.append(args))
     for lease in leases(started):
         commit(lease)
-    actions.finish_round(Round.objects.get(run=started, number=1), store.put(b"average"), None, 0.5, 1.0)
+    close(started)
     ada, bob = (Provider.objects.get(user_name=name) for name in ("ada", "bob"))
     providers.change_standing(ada, Standing.BANNED, "another ticket")
     assert list(actions.merit(started)) == [bob.wallet]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dmlworker import models, trainer
-from dmlworker.weights import pack, unpack
-from training import actions, compute, datasets, store
+from dmlworker import compression, models, trainer
+from dmlworker.weights import MalformedUpdate, pack, unpack
+from training import actions, compute, datasets, evidence, store
 from training.models import Assignment, Round
 from training.tests.conftest import make_provider, make_ticket
 
@@ -30,10 +30,13 @@ def closed(run, change: float):
     """Close the open round with one update that moved every weight by `change`."""
     round_ = Round.objects.select_related("run").get(run=run, state=Round.State.OPEN)
     lease = Assignment.objects.select_related("shard").get(round=round_)
-    lease.update = store.put(pack([array + np.float32(change) for array in unpack(store.get(round_.start_id))]))
+    lease.update = lease.weights = store.put(
+        pack([array + np.float32(change) for array in unpack(store.get(round_.start_id))])
+    )
     lease.save()
     end, kept = compute.average(round_, [lease])
-    actions.finish_round(round_, end, kept, 0.5, 0.1)
+    actions.finish_round(round_, [lease], end, kept)
+    actions.pass_round(Round.objects.select_related("run").get(pk=round_.pk), 0.5, 0.1)
     return round_.start_id, end.pk
 
 
@@ -62,3 +65,25 @@ def test_only_fedprox_holds_the_workers_back():
     for strategy, mu in (("fedprox", 0.5), ("fedavg", 0.0)):
         [lease] = Assignment.objects.filter(round__run=run_with(strategy, proximal=0.5))
         assert actions.hyper_of(lease).proximal == mu
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+def test_a_short_update_stands_for_weights_near_those_that_were_trained(kind):
+    run = run_with("fedavg", compression=kind)
+    [lease] = Assignment.objects.select_related("round__run", "shard").all()
+    start = unpack(store.get(lease.round.start_id))
+    delta = [np.random.default_rng(2).normal(0, 0.1, array.shape).astype(np.float32) for array in start]
+    trained = [array + change for array, change in zip(start, delta, strict=True)]
+    lease.update = store.put(compression.encode(delta, actions.hyper_of(lease).compression)[0])
+    lease.weights = compute.receive(lease)
+    lease.save()
+    assert (run.compression, evidence.agrees(compute.distance(lease, trained))) == (kind, True)
+    assert compute.distance(lease, trained).relative < 0.02
+
+
+def test_bytes_of_another_kind_are_malformed():
+    run_with("fedavg", compression="int8")
+    [lease] = Assignment.objects.select_related("round__run").all()
+    lease.update_id = lease.round.start_id
+    with pytest.raises(MalformedUpdate):
+        compute.receive(lease)
