@@ -107,6 +107,7 @@ class Worker:
         self._waiting: dict[Lease, Offer] = {}
         self._sent: dict[Lease, Offer] = {}
         self._current: Lease | None = None
+        self._steps = 0
         self._drop = threading.Event()
         self._stopping = asyncio.Event()
         self._work_came = asyncio.Event()
@@ -257,7 +258,7 @@ class Worker:
                 self._work_came.clear()
                 continue
             lease = next(iter(self._waiting))
-            self._current = lease
+            self._current, self._steps = lease, 0
             self._drop.clear()
             try:
                 await self._serve(http, self._waiting.pop(lease))
@@ -273,7 +274,7 @@ class Worker:
             data = self._cache.get(update)
             if data is None:
                 raise TransferError("the update vanished from the cache")
-            await send(http, update, data)
+            await send(http, update, data, self._mover(offer.lease))
             self._sent[offer.lease] = offer
             await self._say(protocol.Commit(offer.lease, update.sha256, update.size))
         except _Stopped:
@@ -285,13 +286,24 @@ class Worker:
 
     async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> Blob:
         self._display.say(f"{named(offer.lease)}: training")
-        spec, weights, shard = [
-            await fetch(http, self._cache, blob) for blob in (offer.spec, offer.weights, offer.shard)
-        ]
+        moved, blobs = self._mover(offer.lease), (offer.spec, offer.weights, offer.shard)
+        spec, weights, shard = [await fetch(http, self._cache, blob, moved) for blob in blobs]
         data = await self._in_thread(self._train, offer, spec, weights, shard, asyncio.get_running_loop())
         update = self._cache.put(data)
         self._cache.remember(offer, update)
         return update
+
+    def _mover(self, lease: Lease) -> Callable[[], None]:
+        """What a transfer calls for every piece: tells the platform that there is life, however slow the line."""
+        last = time.monotonic()
+
+        def moved() -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_BETWEEN_REPORTS:
+                last = time.monotonic()
+                self._tell(protocol.Progress(lease, self._steps, self._steps, 0.0))
+
+        return moved
 
     # --- In the training thread ---------------------------------------------------------------------------------------
     async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
@@ -348,8 +360,13 @@ class Worker:
         """In the loop again: tells the provider and the platform. The task holds itself until it is done."""
         loss = loss if math.isfinite(loss) else 0.0
         self._display.progress(lease, step, steps, loss)
-        if self._reporting is None or self._reporting.done():  # on a slow line, the next report will do
-            self._reporting = asyncio.create_task(self._say(protocol.Progress(lease, step, steps, loss)))
+        self._steps = steps
+        self._tell(protocol.Progress(lease, step, steps, loss))
+
+    def _tell(self, progress: protocol.Progress) -> None:
+        """Says it beside whatever else is going on. On a slow line, the next report will do."""
+        if self._reporting is None or self._reporting.done():
+            self._reporting = asyncio.create_task(self._say(progress))
 
 
 _UPGRADE = "Upgrade this worker: pip install --upgrade dml-worker"

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -12,6 +12,9 @@ from dmlworker.cache import Cache
 from dmlworker.protocol import Blob, blob_path
 
 TRIES = 6
+CHUNK = 1 << 20
+Moved = Callable[[], None]
+"""Called whenever some bytes went over the line."""
 
 
 class TransferError(Exception):
@@ -28,20 +31,20 @@ def backoff(attempt: int, longest: float = 30.0) -> float:
     return min(longest, 0.5 * float(2 ** min(attempt, 16))) * random.uniform(0.5, 1.0)
 
 
-async def fetch(http: httpx.AsyncClient, cache: Cache, blob: Blob) -> bytes:
+async def fetch(http: httpx.AsyncClient, cache: Cache, blob: Blob, moved: Moved) -> bytes:
     """The blob's bytes, from the disk or the platform. Raises TransferError, or OSError if the disk is full."""
     data = cache.get(blob)
     if data is None:
-        await _persist(lambda: _download(http, blob, cache.partial(blob)), f"fetching {blob.sha256[:12]}")
+        await _persist(lambda: _download(http, blob, cache.partial(blob), moved), f"fetching {blob.sha256[:12]}")
         data = cache.partial(blob).read_bytes()
         cache.put(data)
         cache.partial(blob).unlink(missing_ok=True)
     return data
 
 
-async def send(http: httpx.AsyncClient, blob: Blob, data: bytes) -> None:
+async def send(http: httpx.AsyncClient, blob: Blob, data: bytes, moved: Moved) -> None:
     """Stores bytes on the platform under their hash; to send them twice does no harm. Raises TransferError."""
-    await _persist(lambda: _upload(http, blob, data), f"sending {blob.sha256[:12]}")
+    await _persist(lambda: _upload(http, blob, data, moved), f"sending {blob.sha256[:12]}")
 
 
 async def _persist(work: Callable[[], Awaitable[None]], what: str) -> None:
@@ -55,17 +58,17 @@ async def _persist(work: Callable[[], Awaitable[None]], what: str) -> None:
     raise TransferError(f"{what}: {reason}")
 
 
-async def _download(http: httpx.AsyncClient, blob: Blob, path: Path) -> None:
+async def _download(http: httpx.AsyncClient, blob: Blob, path: Path, moved: Moved) -> None:
     """One try; what an earlier one left in `path` is asked for no more."""
     have = path.stat().st_size if path.exists() else 0
     if have < blob.size or not have:
-        await _append(http, blob, path, have)
+        await _append(http, blob, path, have, moved)
     if hashlib.sha256(path.read_bytes()).hexdigest() != blob.sha256:
         path.unlink(missing_ok=True)
         raise _Again("what arrived has another hash")
 
 
-async def _append(http: httpx.AsyncClient, blob: Blob, path: Path, have: int) -> None:
+async def _append(http: httpx.AsyncClient, blob: Blob, path: Path, have: int, moved: Moved) -> None:
     # Not compressed: the hash, the size and the range are those of the bytes themselves.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     async with http.stream("GET", blob_path(blob.sha256), headers=headers) as response:
@@ -81,10 +84,17 @@ async def _append(http: httpx.AsyncClient, blob: Blob, path: Path, have: int) ->
                 if size > blob.size:
                     raise TransferError(f"{blob.sha256[:12]} is larger than was said")
                 file.write(chunk)
+                moved()
 
 
-async def _upload(http: httpx.AsyncClient, blob: Blob, data: bytes) -> None:
-    response = await http.put(blob_path(blob.sha256), content=data)
+async def _upload(http: httpx.AsyncClient, blob: Blob, data: bytes, moved: Moved) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for first in range(0, len(data), CHUNK):
+            yield data[first : first + CHUNK]
+            moved()
+
+    # The length is told beforehand, so that the platform can refuse too much before it took any.
+    response = await http.put(blob_path(blob.sha256), content=pieces(), headers={"Content-Length": str(len(data))})
     _check(response, (200, 201))
 
 

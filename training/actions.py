@@ -143,7 +143,7 @@ def _pick(round_: Round, shard: Shard) -> Provider | None:
     failed = set(round_.assignments.filter(shard=shard).values_list("provider", flat=True))
     before = Assignment.objects.filter(shard=shard, round__number=round_.number - 1, state=State.COMMITTED)
     had = set(before.values_list("provider", flat=True))
-    busy = Count("assignments", filter=Q(assignments__round=round_, assignments__state__in=Assignment.LIVE))
+    busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
     found = list(candidates(round_.run).annotate(busy=busy))
     random.shuffle(found)
     return min(found, key=lambda p: (p.pk in failed, p.pk not in had, p.busy), default=None)
@@ -200,18 +200,21 @@ def accept(provider: Provider, lease: Lease, channel: str) -> bool:
     mine = Q(state=State.OFFERED) | Q(state=State.ACCEPTED, channel=channel)
     orphaned = Q(state=State.ACCEPTED) & ~Q(channel__in=Connection.objects.online().values("channel"))
     free = Assignment.objects.filter(Q(pk=assignment.pk) & (mine | orphaned))
-    return bool(free.update(state=State.ACCEPTED, channel=channel, deadline=_next_deadline()))
+    return bool(_move_on(free, state=State.ACCEPTED, channel=channel))
 
 
 def progress(provider: Provider, lease: Lease, step: int, steps: int) -> None:
     assignment = find(provider, lease)
-    changed = Assignment.objects.filter(pk=assignment.pk, state=State.ACCEPTED)
-    if changed.update(step=min(step, steps), steps=steps, deadline=_next_deadline()):
+    accepted = Assignment.objects.filter(pk=assignment.pk, state=State.ACCEPTED)
+    if _move_on(accepted, step=min(step, steps), steps=steps):
+        waiting = Assignment.objects.filter(provider=provider, state=State.OFFERED)
+        _move_on(waiting)  # what waits behind this work does not lapse meanwhile
         live.changed(live.ticket_group(assignment.round.run.ticket_id))
 
 
-def _next_deadline():  # type: ignore[no-untyped-def]
-    return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+def _move_on(leases: QuerySet[Assignment], **fields: object) -> int:
+    """Write a sign of life down, with the time until which the next one has to come; gives the number of leases."""
+    return leases.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
 
 
 def record_update(provider: Provider, lease: Lease, sha256: str) -> None:
@@ -236,14 +239,17 @@ def decline(provider: Provider, lease: Lease, reason: str) -> None:
 def reject(assignment: Assignment, reason: str) -> None:
     """A declined lease or a malformed update: not paid, no blame, the shard goes to somebody else."""
     with transaction.atomic():
+        run, live_ = (
+            _locked(assignment.round.run),
+            Assignment.objects.filter(pk=assignment.pk, state__in=Assignment.LIVE),
+        )
         round_ = Round.objects.select_for_update().get(pk=assignment.round_id)
-        live_ = Assignment.objects.filter(pk=assignment.pk, state__in=Assignment.LIVE)
-        if round_.state == Round.State.OPEN and live_.update(state=State.REJECTED, note=reason[:1000]):
-            tickets.note(round_.run.ticket, "rejected", f"{assignment.provider}: {reason}")
+        if run and round_.state == Round.State.OPEN and live_.update(state=State.REJECTED, note=reason[:1000]):
+            tickets.note(run.ticket, "rejected", f"{assignment.provider}: {reason}")
             if round_.assignments.filter(shard=assignment.shard, state=State.REJECTED).count() < TRIES:
                 fill(round_)
             elif not unchecked(round_):  # else a bad update may have spoilt this round's start: its check decides
-                _give_up(round_.run, reason)
+                _give_up(run, reason)
 
 
 def _give_up(run: Run, reason: str) -> None:

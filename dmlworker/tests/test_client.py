@@ -208,6 +208,24 @@ def test_a_download_that_breaks_is_resumed_where_it_broke(tmp_path: Path) -> Non
     run(scenario)
 
 
+def test_a_slow_line_is_a_sign_of_life_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the lease of who fetches or sends something large would lapse."""
+    monkeypatch.setattr(transfer, "CHUNK", 64)
+    monkeypatch.setattr(client, "SECONDS_BETWEEN_REPORTS", 0)
+
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            offered(platform)
+            await platform.hears(Commit)
+            said = [(message.step, message.steps) for message in platform.heard if isinstance(message, Progress)]
+            trained = next(steps for step, steps in said if steps)
+            assert said[0] == (0, 0)
+            assert said[-1] == (trained, trained)
+            assert said.count((trained, trained)) > 1  # once by the training
+
+    run(scenario)
+
+
 def test_a_blob_damaged_on_the_way_is_fetched_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving() as platform, working(platform, tmp_path):

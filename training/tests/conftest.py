@@ -80,3 +80,13 @@ def close(run, number=1, loss=1.0, check=True):
     if check:
         round_ = Round.objects.select_related("run").get(pk=round_.pk)
         actions.pass_round(round_, 0.5, loss)
+
+
+def another(run, customer=None) -> Run:
+    ticket = make_ticket(rounds=2)
+    if customer:
+        ticket.customer = customer
+        ticket.save()
+    shards = [(shard.blob, shard.samples) for shard in run.shards.all()]
+    prepared = actions.Prepared(run.spec, run.start, run.holdout, shards, run.classes, run.facts)
+    return actions.open_run(ticket, prepared, seed=8)

@@ -12,7 +12,7 @@ from tickets.models import Status
 from training import actions, store
 from training.consumers import lease_of
 from training.models import Assignment, Round, Run
-from training.tests.conftest import close, commit, leases, make_provider
+from training.tests.conftest import another, close, commit, leases, make_provider
 
 State = Assignment.State
 
@@ -117,6 +117,19 @@ def test_progress_keeps_a_lease_alive(started):
     actions.reassign_overdue()
     lease.refresh_from_db()
     assert (lease.state, lease.step) == (State.ACCEPTED, 3)
+
+
+def test_an_offer_does_not_lapse_while_its_worker_makes_progress_with_other_work(started):
+    other = another(started)
+    assert actions.start(other)
+    Assignment.objects.update(deadline=timezone.now() - timedelta(seconds=1))
+    now, then = (Assignment.objects.get(round__run=run, provider__user_name="ada") for run in (started, other))
+    assert actions.accept(now.provider, lease_of(now), "channel-ada")
+    actions.progress(now.provider, lease_of(now), 3, 10)
+    actions.reassign_overdue()
+    then.refresh_from_db()
+    assert then.state == State.OFFERED
+    assert Assignment.objects.get(round__run=other, provider__user_name="bob").state == State.EXPIRED
 
 
 def test_of_two_workers_with_one_key_one_gets_the_lease_and_its_heir_when_it_is_gone(started):

@@ -9,7 +9,7 @@ from dmlsite.errors import Conflict
 from training import actions, store
 from training.consumers import lease_of
 from training.models import Assignment, Round, Run
-from training.tests.conftest import close, commit, leases, make_provider, make_ticket
+from training.tests.conftest import another, close, commit, leases, make_provider
 
 State = Assignment.State
 
@@ -138,16 +138,6 @@ def test_a_run_ends_early_where_the_loss_falls_no_more(started, patience, losses
 
 
 # --- The queue ----------------------------------------------------------------------------------------------------------
-def another(run, customer=None) -> Run:
-    ticket = make_ticket(rounds=2)
-    if customer:
-        ticket.customer = customer
-        ticket.save()
-    shards = [(shard.blob, shard.samples) for shard in run.shards.all()]
-    prepared = actions.Prepared(run.spec, run.start, run.holdout, shards, run.classes, run.facts)
-    return actions.open_run(ticket, prepared, seed=8)
-
-
 def test_customers_take_turns_and_the_oldest_order_goes_first(started):
     busy = started.ticket.customer
     second, third = another(started, busy), another(started, busy)
