@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts bench
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-compression
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -44,6 +44,12 @@ fuzz-contracts: node_modules/.done
 
 bench: setup .bench/flower/.done
 	$(PY) bench/averaging.py
+
+bench-compression: setup
+	$(PY) -m bench.compression
+
+fuzz-ledger: setup
+	LEDGER_EXAMPLES=$${LEDGER_EXAMPLES:-3000} $(PY) -m pytest -q ledger/tests/test_stateful.py
 
 clean:
 	rm -rf var

@@ -140,6 +140,7 @@ class Worker:
         return httpx.AsyncClient(
             base_url=self._settings.server,
             auth=self._authorized,
+            follow_redirects=True,  # to the platform's object store, which does not get to see the key
             timeout=httpx.Timeout(60, connect=10),
             trust_env=not self._settings.local,
         )

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from dmlsite.errors import DomainError, Forbidden
@@ -26,6 +26,8 @@ async def serve(request: HttpRequest, sha256: str) -> HttpResponseBase:
             return await database_sync_to_async(_take)(request, sha256)
         if request.method == "GET":
             blob = await database_sync_to_async(_find)(request, sha256)
+            if link := await sync_to_async(store.link)(blob.sha256):
+                return HttpResponseRedirect(link)
             return _send(blob, request.headers.get("Range", ""))
     except DomainError as error:
         return HttpResponse(str(error), status=error.status, content_type="text/plain")

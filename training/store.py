@@ -107,6 +107,15 @@ def get(sha256: str) -> bytes:
         return bytes(file.read())
 
 
+def link(sha256: str) -> str:
+    """Where a worker fetches a blob by itself, for a while: the object store's signed URL. Empty on a local disk."""
+    try:
+        default_storage.path("")
+    except NotImplementedError:
+        return str(default_storage.url(path(sha256)))
+    return ""
+
+
 def opened(sha256: str) -> IO[bytes]:
     return default_storage.open(path(sha256))  # type: ignore[return-value]
 

@@ -29,6 +29,9 @@ class Platform:
         self.put_statuses: list[int] = []
         self.frames: list[str] = []
         self.url = ""
+        self.store = ""
+        """Host and port of an object store, to which fetches are sent on: another name of this server."""
+        self.shown_to_store: list[str] = []
         self._send: Callable[[dict[str, Any]], Awaitable[None]] | None = None
         self._news = asyncio.Event()
 
@@ -103,7 +106,14 @@ class Platform:
     ) -> None:
         sha256, span = scope["path"].rsplit("/", 1)[1], headers.get("range", "")
         self.requests.append((scope["method"], sha256, span))
-        if not allowed:
+        if self.store and scope["method"] == "GET" and headers["host"] != self.store and allowed:
+            location = f"http://{self.store}{scope['path']}".encode()
+            await send({"type": "http.response.start", "status": 302, "headers": [(b"location", location)]})
+            await send({"type": "http.response.body"})
+        elif self.store and headers["host"] == self.store:
+            self.shown_to_store.append(headers.get("authorization", ""))
+            await _respond(send, 200, self.blobs[sha256])
+        elif not allowed:
             await _respond(send, 403)
         elif scope["method"] == "PUT":
             await _respond(send, await self._put(sha256, receive))

@@ -208,6 +208,19 @@ def test_a_download_that_breaks_is_resumed_where_it_broke(tmp_path: Path) -> Non
     run(scenario)
 
 
+def test_what_lies_in_an_object_store_is_fetched_there_without_the_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            platform.store = platform.url.removeprefix("http://").replace("127.0.0.1", "localhost")
+            assert platform.store not in platform.url
+            offered(platform)
+            commit = await platform.hears(Commit)
+            assert platform.blobs[commit.sha256] == honest()
+            assert platform.shown_to_store == ["", "", ""]
+
+    run(scenario)
+
+
 def test_a_slow_line_is_a_sign_of_life_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the lease of who fetches or sends something large would lapse."""
     monkeypatch.setattr(transfer, "CHUNK", 64)

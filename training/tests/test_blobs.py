@@ -1,0 +1,105 @@
+"""The door for workers' bytes: who gets what, parts of it, and what is refused before a byte was taken."""
+
+import hashlib
+
+import pytest
+from django.core.files.storage import FileSystemStorage
+from django.test import Client
+
+from accounts.models import ApiKey
+from dmlworker.protocol import blob_path
+from training import store
+from training.models import Assignment, Blob
+from training.tests.conftest import leases
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:StreamingHttpResponse must consume:Warning"
+)  # the test's client is not async
+DATA = b"what a worker computed"
+
+
+@pytest.fixture
+def lease(started) -> Assignment:
+    return leases(started)[0]
+
+
+class Caller:
+    """A worker's HTTP."""
+
+    def __init__(self, key: str) -> None:
+        self.client, self.key = Client(), key
+
+    def get(self, sha256: str, **headers: str):
+        answer = self.client.get(blob_path(sha256), headers=self._with(headers))
+        return answer, b"".join(answer) if answer.streaming else answer.content
+
+    def put(self, data: bytes, sha256: str = "", **headers: str):
+        path = blob_path(sha256 or hashlib.sha256(data).hexdigest())
+        return self.client.put(path, data, "application/octet-stream", headers=self._with(headers))
+
+    def _with(self, headers: dict[str, str]) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}", **headers}
+
+
+@pytest.fixture
+def worker(lease) -> Caller:
+    return Caller(ApiKey.issue(lease.provider.user))
+
+
+def test_a_blob_whole_and_from_where_it_broke(worker, lease):
+    whole = store.get(lease.shard.blob_id)
+    answer, body = worker.get(lease.shard.blob_id)
+    assert (answer.status_code, body) == (200, whole)
+    answer, body = worker.get(lease.shard.blob_id, Range="bytes=3-")
+    assert (answer.status_code, body) == (206, whole[3:])
+    assert answer.headers["Content-Range"] == f"bytes 3-{len(whole) - 1}/{len(whole)}"
+    answer, body = worker.get(lease.shard.blob_id, Range="bytes=1-2")
+    assert body == whole[1:3]
+    answer, _ = worker.get(lease.shard.blob_id, Range=f"bytes={len(whole)}-")
+    assert (answer.status_code, answer.headers["Content-Range"]) == (416, f"bytes */{len(whole)}")
+
+
+def test_without_a_key_or_a_lease_nothing_is_there(worker, lease):
+    other = leases(lease.round.run)[1]
+    assert (Caller("wrong").get(lease.shard.blob_id))[0].status_code == 403
+    assert (worker.get(other.shard.blob_id))[0].status_code == 404
+    assert (worker.get("0" * 64))[0].status_code == 404
+    assert (worker.client.delete(blob_path("0" * 64))).status_code == 405
+
+
+def test_an_update_is_stored_once_under_its_own_hash(worker):
+    assert worker.put(DATA).status_code == 201
+    assert worker.put(DATA).status_code == 200
+    sha256 = hashlib.sha256(DATA).hexdigest()
+    assert store.get(sha256) == DATA
+    assert worker.put(DATA, sha256="0" * 64).status_code == 422
+    assert not Blob.objects.filter(pk="0" * 64).exists()
+
+
+def test_too_much_is_refused_before_it_is_stored(worker, lease):
+    size = lease.round.start.size + 65536
+    assert worker.put(b"x" * (size + 1)).status_code == 413
+    with pytest.raises(store.TooLarge):
+        store.take("0" * 64, [b"xx", b"xx"], limit=3)  # of who told no length
+    assert worker.put(b"x" * size).status_code == 201
+
+
+def test_who_has_no_open_lease_stores_nothing(worker, lease):
+    Assignment.objects.all().update(state=Assignment.State.EXPIRED)
+    assert worker.put(DATA).status_code == 403
+
+
+def test_an_object_store_serves_by_itself(worker, lease, monkeypatch):
+    class Bucket(FileSystemStorage):
+        """As django-storages' are: no path, signed links."""
+
+        def path(self, name: str) -> str:
+            raise NotImplementedError
+
+        def url(self, name: str | None) -> str:
+            return f"https://bucket.example.org/{name}?signature=1"
+
+    monkeypatch.setattr(store, "default_storage", Bucket())
+    answer, body = worker.get(lease.shard.blob_id)
+    assert (answer.status_code, body) == (302, b"")
+    assert answer.headers["Location"] == f"https://bucket.example.org/{store.path(lease.shard.blob_id)}?signature=1"
