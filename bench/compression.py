@@ -14,7 +14,7 @@ import numpy as np
 from dmlworker import compression, models, trainer
 from dmlworker.protocol import COMPRESSIONS, Hyper
 from dmlworker.weights import pack
-from training import aggregation, datasets
+from training import aggregation, datasets, evidence
 from training.datasets import samples
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,12 +29,15 @@ def digits() -> tuple[datasets.Dataset, datasets.Dataset]:
         return datasets.split(datasets.read(Path(file.name), "digits.npz", None), 1)
 
 
-def curve(kind: str, compressed: str, train: datasets.Dataset, holdout: datasets.Dataset) -> tuple[list[float], int]:
-    """Hold-out accuracy of every round, and the bytes of an update."""
+def curve(
+    kind: str, compressed: str, train: datasets.Dataset, holdout: datasets.Dataset
+) -> tuple[list[float], int, float]:
+    """Hold-out accuracy of every round, the bytes of an update, and how far at most what is sent is from what was trained, as
+    a replay would see it (a part of the change)."""
     spec = models.spec(models.build(train.x.shape[1:], 10, kind, models.statistics(train.x)))
     weights, parts = trainer.initial_weights(spec, 1), datasets.shards(train, PARTS, 1)
     rests: list[list[np.ndarray]] = [[np.zeros_like(array) for array in weights] for _ in parts]
-    accuracies, size = [], 0
+    accuracies, size, gap = [], 0, 0.0
     for number in range(ROUNDS):
         updates = []
         for index, part in enumerate(parts):
@@ -43,12 +46,13 @@ def curve(kind: str, compressed: str, train: datasets.Dataset, holdout: datasets
             if compressed != "none":
                 trio = zip(weights, update, rests[index], strict=True)
                 data, rests[index] = compression.encode([end - start + rest for start, end, rest in trio], compressed)
-                update = compression.decode(data, compressed, weights)
+                trained, update = update, compression.decode(data, compressed, weights)
+                gap = max(gap, evidence.compare(weights, update, trained).relative)
             updates.append((update, len(part.y)))
             size = len(data)
         weights = aggregation.fedavg(updates)
         accuracies.append(trainer.evaluate(spec, weights, holdout.x, holdout.y).accuracy)
-    return accuracies, size
+    return accuracies, size, gap
 
 
 def main(kinds: list[str]) -> None:
@@ -56,9 +60,17 @@ def main(kinds: list[str]) -> None:
     found: dict[str, dict[str, object]] = {}
     for kind in kinds:
         for compressed in COMPRESSIONS:
-            accuracies, size = curve(kind, compressed, train, holdout)
-            found[f"{kind} {compressed}"] = {"accuracies": [round(a, 4) for a in accuracies], "bytes": size}
-            print(f"{kind} {compressed:<5} {size:>10,} bytes  " + " ".join(f"{a:.1%}" for a in accuracies), flush=True)
+            accuracies, size, gap = curve(kind, compressed, train, holdout)
+            found[f"{kind} {compressed}"] = {
+                "accuracies": [round(a, 4) for a in accuracies],
+                "bytes": size,
+                "gap": round(gap, 4),
+            }
+            print(
+                f"{kind} {compressed:<5} {size:>10,} bytes  off by {gap:.4f}  "
+                + " ".join(f"{a:.1%}" for a in accuracies),
+                flush=True,
+            )
     kept = ROOT / "bench" / "results" / "compression.json"
     kept.write_text(json.dumps({"date": f"{date.today()}", **found}, indent=1) + "\n")
 

@@ -46,13 +46,18 @@ class Cache:
         """Where a download that is not complete grows."""
         return self._blobs / f"{blob.sha256}.part"
 
-    def result(self, offer: Offer) -> Blob | None:
-        """The update that this very work gave before, if it is still here."""
+    def adopt(self, blob: Blob) -> None:
+        """Keeps a download that was found to be complete."""
+        self.partial(blob).replace(self._blobs / blob.sha256)
+
+    def result(self, offer: Offer) -> tuple[Blob, bytes] | None:
+        """The update that this very work gave before, and its bytes, if they are still here."""
         try:
             blob = Blob(**json.loads(self._result(offer).read_text()))
         except (OSError, ValueError, TypeError):
             return None
-        return blob if self.get(blob) is not None else None
+        data = self.get(blob)
+        return None if data is None else (blob, data)
 
     def remember(self, offer: Offer, update: Blob) -> None:
         """Notes which update the work of an offer gave."""

@@ -29,7 +29,7 @@ from dmlworker import __version__, compression, protocol
 from dmlworker.cache import Cache
 from dmlworker.display import Display, named
 from dmlworker.protocol import Ack, Blob, Cancel, Hyper, Lease, Offer, ProtocolError, VersionMismatch, Welcome
-from dmlworker.transfer import TransferError, backoff, fetch, send
+from dmlworker.transfer import backoff, fetch, send
 from dmlworker.wallet import Wallet
 
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -271,10 +271,7 @@ class Worker:
         """Does the work of one lease; whatever goes wrong is told to the platform and ends this lease only."""
         await self._say(protocol.Accept(offer.lease))
         try:
-            update = self._cache.result(offer) or await self._compute(http, offer)
-            data = self._cache.get(update)
-            if data is None:
-                raise TransferError("the update vanished from the cache")
+            update, data = self._cache.result(offer) or await self._compute(http, offer)
             await send(http, update, data, self._mover(offer.lease))
             self._sent[offer.lease] = offer
             await self._say(protocol.Commit(offer.lease, update.sha256, update.size))
@@ -285,14 +282,14 @@ class Worker:
             self._display.say(f"{named(offer.lease)}: can't be done ({reason})")
             await self._say(protocol.Decline(offer.lease, reason[: protocol.MAX_TEXT]))
 
-    async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> Blob:
+    async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> tuple[Blob, bytes]:
         self._display.say(f"{named(offer.lease)}: training")
         moved, blobs = self._mover(offer.lease), (offer.spec, offer.weights, offer.shard)
         spec, weights, shard = [await fetch(http, self._cache, blob, moved) for blob in blobs]
         data = await self._in_thread(self._train, offer, spec, weights, shard, asyncio.get_running_loop())
         update = self._cache.put(data)
         self._cache.remember(offer, update)
-        return update
+        return update, data
 
     def _mover(self, lease: Lease) -> Callable[[], None]:
         """What a transfer calls for every piece: tells the platform that there is life, however slow the line."""

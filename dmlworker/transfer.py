@@ -5,12 +5,14 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
 from dmlworker.cache import Cache
 from dmlworker.protocol import Blob, blob_path
 
+Done = TypeVar("Done")
 TRIES = 6
 CHUNK = 1 << 20
 Moved = Callable[[], None]
@@ -35,10 +37,8 @@ async def fetch(http: httpx.AsyncClient, cache: Cache, blob: Blob, moved: Moved)
     """The blob's bytes, from the disk or the platform. Raises TransferError, or OSError if the disk is full."""
     data = cache.get(blob)
     if data is None:
-        await _persist(lambda: _download(http, blob, cache.partial(blob), moved), f"fetching {blob.sha256[:12]}")
-        data = cache.partial(blob).read_bytes()
-        cache.put(data)
-        cache.partial(blob).unlink(missing_ok=True)
+        data = await _persist(lambda: _download(http, blob, cache.partial(blob), moved), f"fetching {blob.sha256[:12]}")
+        cache.adopt(blob)
     return data
 
 
@@ -47,7 +47,7 @@ async def send(http: httpx.AsyncClient, blob: Blob, data: bytes, moved: Moved) -
     await _persist(lambda: _upload(http, blob, data, moved), f"sending {blob.sha256[:12]}")
 
 
-async def _persist(work: Callable[[], Awaitable[None]], what: str) -> None:
+async def _persist(work: Callable[[], Awaitable[Done]], what: str) -> Done:
     for attempt in range(TRIES):
         try:
             return await work()
@@ -58,14 +58,16 @@ async def _persist(work: Callable[[], Awaitable[None]], what: str) -> None:
     raise TransferError(f"{what}: {reason}")
 
 
-async def _download(http: httpx.AsyncClient, blob: Blob, path: Path, moved: Moved) -> None:
+async def _download(http: httpx.AsyncClient, blob: Blob, path: Path, moved: Moved) -> bytes:
     """One try; what an earlier one left in `path` is asked for no more."""
     have = path.stat().st_size if path.exists() else 0
     if have < blob.size or not have:
         await _append(http, blob, path, have, moved)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != blob.sha256:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != blob.sha256:
         path.unlink(missing_ok=True)
         raise _Again("what arrived has another hash")
+    return data
 
 
 async def _append(http: httpx.AsyncClient, blob: Blob, path: Path, have: int, moved: Moved) -> None:
