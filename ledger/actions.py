@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from contracts.chain import Call, Reverted
 from dmlsite import jobs
@@ -75,6 +75,13 @@ def _has_ended(ticket: UUID) -> bool:
 
 def _ends(ticket: UUID) -> QuerySet[ChainTx]:
     return ChainTx.objects.filter(case=ticket, verb__in=ENDING_VERBS)
+
+
+def is_due(tx: ChainTx) -> bool:
+    """Whether the end of a payment, which `tx` was to be, is still to come, and nothing else is under way."""
+    if tx.verb not in ENDING_VERBS or _has_ended(tx.case):
+        return False
+    return not _ends(tx.case).filter(Q(state__in=ALIVE) | Q(created__gt=tx.created)).exists()
 
 
 def _settle(ticket: UUID, shares: Mapping[str, int], fee: int, receipt_root: str) -> None:

@@ -164,8 +164,9 @@ def confirm(on: Chain) -> None:
     final = on.finalized()
     for attempt in Attempt.objects.filter(tx__state=State.SENT).select_related("tx"):
         _confirm(attempt, final, on)
-    for tx in ChainTx.objects.filter(state=State.REVERTED, error=""):
-        _reverted(tx, on)
+    for tx in ChainTx.objects.filter(state=State.REVERTED):
+        if not tx.error or actions.is_due(tx):
+            _reverted(tx, on)
     for sender in ChainTx.objects.exclude(sender="").order_by().values_list("sender", flat=True).distinct():
         _notice_foreign(sender, on)
 
@@ -185,14 +186,17 @@ def _confirm(attempt: Attempt, final: Block, on: Chain) -> None:
 def _reverted(tx: ChainTx, on: Chain) -> None:
     """It was right when it was signed, and is not any more. Asking again tells why.
 
-    As long as no reason is written down, nothing has come of it: the next `confirm` asks again.
+    As long as no reason is written down, nothing has come of it: the next `confirm` asks again. So it does as long as the
+    end of a payment is due: the reason may have passed, and another have come for which another decision is right.
     """
     why = _refusal(tx, on)
+    reason = "it would go through now" if why is None else str(why) or "refused"
     with transaction.atomic():
-        if why is None or not actions.reconsider(tx, why):
+        done = why is not None and actions.reconsider(tx, why)
+        if not done and not tx.error:
             alarm(Kind.REVERTED, f"{tx} in {tx.hash}", tx.case)
-        reason = "it would go through now" if why is None else str(why) or "refused"
-        ChainTx.objects.filter(pk=tx.pk).update(error=reason)
+        if reason != tx.error:
+            ChainTx.objects.filter(pk=tx.pk).update(error=reason)
 
 
 def _refusal(tx: ChainTx, on: Chain) -> Reverted | None:

@@ -657,6 +657,19 @@ def test_a_reverted_decision_is_replaced_by_another(machine: Ledger, first: str)
     machine.an_admin_acts()
 
 
+@pytest.mark.parametrize("leaving", [PROVIDERS[:1], PROVIDERS[:2]])
+def test_a_provider_leaves_while_a_reverted_settlement_waits(machine: Ledger, leaving: list[str]) -> None:
+    """It reverted for a reason that passes, and by then there is another, for which another decision is right."""
+    machine.release(0, (1, 1), None)
+    machine.send_what_is_due(None, 1)
+    machine.an_owner_acts("pause", 0)
+    machine.mine(None, latest_first=True)
+    machine.go_on(None, sends=False, latest_first=False, keep=0)
+    assert ChainTx.objects.get().error == "EnforcedPause()"
+    for wallet in leaving:
+        machine.a_provider_moves_on(wallet, leaves=True)
+
+
 def too_late(machine: Ledger) -> None:
     """A settlement was sent in time, and is mined after `settleBy`."""
     machine.release(0, (1, 1), None)
