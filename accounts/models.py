@@ -72,9 +72,6 @@ class ApiKey(models.Model):
         return key
 
     @classmethod
-    def owner(cls, key: str) -> User | None:
-        """The active user whose unrevoked key this is."""
-        found = (
-            cls.objects.select_related("user").filter(digest=digest(key), revoked=None, user__is_active=True).first()
-        )
-        return found.user if found else None
+    def valid(cls, key: str) -> "models.QuerySet[ApiKey]":
+        """The row of a key that was not revoked and whose owner may log in; none for anything else."""
+        return cls.objects.filter(digest=digest(key), revoked=None, user__is_active=True)

@@ -1,4 +1,4 @@
-"""The one ASGI application: pages and API by Django, sockets by Channels. Any ASGI server runs it."""
+"""The one ASGI application: pages and API by Django, sockets by Channels, workers' bytes. Any ASGI server runs it."""
 
 import os
 
@@ -13,6 +13,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.urls import path  # noqa: E402
 
+from training import blobs  # noqa: E402
 from training.consumers import TicketConsumer, WorkerConsumer  # noqa: E402
 
 browsers = AllowedHostsOriginValidator(
@@ -27,4 +28,9 @@ async def sockets(scope, receive, send):  # type: ignore[no-untyped-def]
     return await browsers(scope, receive, send)
 
 
-application = ProtocolTypeRouter({"http": pages, "websocket": sockets})
+async def http(scope, receive, send):  # type: ignore[no-untyped-def]
+    door = blobs.door if scope["path"].startswith(blobs.PREFIX) else pages
+    return await door(scope, receive, send)
+
+
+application = ProtocolTypeRouter({"http": http, "websocket": sockets})

@@ -291,8 +291,7 @@ def worker_of(token: str) -> Provider:
     with the reason."""
     if token.startswith("wallet:"):
         return _signed_in(token)
-    user = ApiKey.owner(token)
-    provider = Provider.objects.filter(user=user).first() if user else None
+    provider = Provider.objects.filter(user__api_keys__in=ApiKey.valid(token)).first()
     if provider is None:
         raise Forbidden("This key is not known, or it was revoked.")
     return provider

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -461,9 +461,10 @@ def _open_work(provider: Provider) -> QuerySet[Assignment]:
 def readable_blob(provider: Provider, sha256: str) -> Blob:
     """A blob that one of the provider's open leases names. Raises Missing: others' data does not exist for it."""
     named = Q(shard__blob=sha256) | Q(round__start=sha256) | Q(round__run__spec=sha256)
-    if not _open_work(provider).filter(named).exists():
+    found = Blob.objects.filter(Exists(_open_work(provider).filter(named)), pk=sha256).first()
+    if found is None:
         raise Missing("none of your leases names this")
-    return Blob.objects.get(pk=sha256)
+    return found
 
 
 def upload_limit(provider: Provider) -> int:

@@ -1,7 +1,7 @@
 """Content-addressed bytes in the file storage. The row is the truth: a file without one is a crash's half-written rest."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -25,6 +25,9 @@ class TooLarge(Invalid):
 
     status = 413  # type: ignore[assignment]
 
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"at most {limit} bytes are taken here")
+
 
 def path(sha256: str) -> str:
     return f"blobs/{sha256[:2]}/{sha256}"
@@ -36,30 +39,19 @@ def put(data: bytes) -> Blob:
     return Blob.objects.filter(pk=sha256).first() or _save(sha256, len(data), ContentFile(data))
 
 
-def take(sha256: str, chunks: Iterable[bytes], limit: int) -> Blob:
-    """Store what somebody sends. Raises TooLarge past `limit` bytes, Invalid if it is not what it is called."""
-    with _Spool() as spool:
-        for chunk in chunks:
-            if spool.size + len(chunk) > limit:
-                raise TooLarge(f"at most {limit} bytes are taken here")
-            spool.write(chunk)
-        if spool.sha256 != sha256:
-            raise Invalid("the bytes do not have this SHA-256")
-        return spool.store()
-
-
 def put_weights(weights: Sequence[np.ndarray]) -> Blob:
     """Store weights as safetensors, without a copy of them in memory."""
-    with _Spool() as spool:
+    with Spool() as spool:
         write(cast(IO[bytes], spool), weights)
-        return spool.store()
+        return spool.keep()[0]
 
 
-class _Spool:
+class Spool:
     """Bytes on their way into the store: counted and hashed as they come. On a local disk they are only renamed then."""
 
-    def __init__(self) -> None:
-        self._digest, self.size = hashlib.sha256(), 0
+    def __init__(self, limit: int | None = None) -> None:
+        """`limit`: bytes that are taken at most."""
+        self._digest, self._size, self._limit = hashlib.sha256(), 0, limit
         self._file = NamedTemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR, delete=False)  # noqa: SIM115 (__exit__ closes it)
 
     def __enter__(self) -> Self:
@@ -70,18 +62,22 @@ class _Spool:
         Path(self._file.name).unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> int:
+        """Raises TooLarge past the limit."""
+        self._size += memoryview(chunk).nbytes
+        if self._limit is not None and self._size > self._limit:
+            raise TooLarge(self._limit)
         self._digest.update(chunk)
-        self.size += memoryview(chunk).nbytes
         return self._file.write(chunk)
 
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    def store(self) -> Blob:
+    def keep(self, expected: str | None = None) -> tuple[Blob, bool]:
+        """(the blob, whether it is new). Raises Invalid if the bytes are not what they are called."""
+        sha256 = self._digest.hexdigest()
+        if expected not in (None, sha256):
+            raise Invalid("the bytes do not have this SHA-256")
         self._file.flush()
-        known = Blob.objects.filter(pk=self.sha256).first()
-        return known or _save(self.sha256, self.size, _Movable(self._file))
+        if known := Blob.objects.filter(pk=sha256).first():
+            return known, False
+        return _save(sha256, self._size, _Movable(self._file)), True
 
 
 class _Movable(File):
@@ -99,7 +95,9 @@ def _save(sha256: str, size: int, file: File) -> Blob:
     saved = default_storage.save(name, file)
     if saved != name:  # somebody stored the same bytes meanwhile
         default_storage.delete(saved)
-    return Blob.objects.get_or_create(pk=sha256, defaults={"size": size})[0]
+    blob = Blob(sha256=sha256, size=size)
+    Blob.objects.bulk_create([blob], ignore_conflicts=True)
+    return blob
 
 
 def get(sha256: str) -> bytes:

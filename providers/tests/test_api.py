@@ -64,7 +64,7 @@ def test_a_key_needs_a_deposit_and_works(user, provider):
     answer = api(user).post(KEYS, {"name": "cellar"})
     assert answer.status_code == 201
     assert answer["Cache-Control"] == "no-store"
-    assert ApiKey.owner(answer.json()["key"]) == user
+    assert ApiKey.valid(answer.json()["key"]).get().user == user
     assert ApiKey.objects.get().name == "cellar"
 
 

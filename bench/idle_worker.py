@@ -1,0 +1,33 @@
+"""A worker that does nothing, for bench/rounds.py: the whole conversation and all the bytes, and hardly any arithmetic.
+
+What it sends is near the start weights, and like and unlike the others' as honest updates are, so that no audit is ordered.
+"""
+
+import asyncio
+import sys
+from typing import Any
+
+import numpy as np
+
+from dmlworker.__main__ import parser, run
+from dmlworker.client import Settings, Worker
+from dmlworker.protocol import Offer
+from dmlworker.weights import pack, unpack
+
+
+class IdleWorker(Worker):
+    def _warm_up(self) -> str:
+        return "nothing"
+
+    def _train(self, offer: Offer, spec: bytes, weights: bytes, shard: bytes, loop: asyncio.AbstractEventLoop) -> bytes:
+        arrays: list[np.ndarray[Any, Any]] = unpack(weights)
+        step = np.float32(1e-4 if offer.lease.round % 2 else -1e-4)  # there and back: the accuracy stays
+        for array in arrays:
+            array += step
+            array.reshape(-1)[offer.lease.shard % 4 :: 4] += step / 2
+        return pack(arrays)
+
+
+if __name__ == "__main__":
+    options = parser().parse_args()
+    sys.exit(run(Settings(options.server, options.key, options.cache, 1), IdleWorker))

@@ -1,0 +1,127 @@
+"""Rounds in which the workers do nothing: what is left is ours. Time from one round's opening to the next one's, and memory.
+
+    python -m bench.rounds [--workers 4] [--megabytes 1 10 100] [--rounds 12]
+
+The whole platform in real processes (web under uvicorn, jobs under Dramatiq, PostgreSQL, Redis, chain, scanner), and every
+worker a process of its own that speaks the real protocol over WebSocket and HTTP, all on this machine's loopback.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import psycopg
+
+from contracts.devchain import free_port
+from dmlsite.supervisor import ROOT, Child, Platform
+
+SECONDS = 600
+"""A measurement that takes longer is given up."""
+
+
+@contextmanager
+def platform(workers: int):
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"PROVIDERS_PER_TICKET": str(workers), "DML_ENV": "development", "LEASE_SECONDS": "300"}
+        found = Platform(Path(folder), free_port(), free_port(), settings=settings)
+        found.start()
+        try:
+            yield found
+        finally:
+            found.stop()
+
+
+def query(on: Platform, sql: str) -> list[tuple[Any, ...]]:
+    folder = on.layout.sockets / "pg"
+    with psycopg.connect(f"host={folder} user=postgres dbname=dml") as connection:
+        return connection.execute(sql).fetchall()
+
+
+def open_market(on: Platform, workers: int, megabytes: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.market", str(workers), str(megabytes)]
+    done = subprocess.run(command, cwd=ROOT, env=on.env, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def private_megabytes(child: Child) -> float:
+    """Memory of a process group's own (RssAnon): what is only mapped from files is not counted."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(path.name)) == child.process.pid:
+                status = (path / "status").read_text()
+                total += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+        except (OSError, StopIteration):
+            continue
+    return total / 1000
+
+
+class Memory(threading.Thread):
+    """Watches the most that web and jobs hold."""
+
+    def __init__(self, on: Platform) -> None:
+        super().__init__(daemon=True)
+        self.children = {name: on.children[name] for name in ("web", "jobs")}
+        self.most = dict.fromkeys(self.children, 0.0)
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.1):
+            for name, child in self.children.items():
+                self.most[name] = max(self.most[name], private_megabytes(child))
+
+
+def measure(workers: int, megabytes: int, rounds: int) -> dict[str, Any]:
+    with platform(workers) as on:
+        market = open_market(on, workers, megabytes)
+        for number, key in enumerate(market["keys"]):
+            env = {"DML_SERVER": on.url, "DML_KEY": key}
+            cache = on.layout.var / "workers" / str(number)
+            on.spawn(f"worker-{number}", "-m", "bench.idle_worker", "--cache", str(cache), env=env)
+        memory = Memory(on)
+        memory.start()
+        moments = opened(on, rounds)
+        memory.over.set()
+    times = [(later - earlier).total_seconds() for earlier, later in zip(moments[1:], moments[2:], strict=False)]
+    return {
+        "seconds": round(mean(times), 3),
+        "fastest": round(min(times), 3),
+        "memory": {k: round(v) for k, v in memory.most.items()},
+    }
+
+
+def opened(on: Platform, rounds: int) -> list[Any]:
+    """When each round was opened. The first two are not counted: caches are filled then."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        found = [moment for (moment,) in query(on, "select opened from training_round order by number")]
+        if len(found) > rounds + 1:
+            return found
+        time.sleep(0.5)
+    raise SystemExit(f"{len(found)} rounds in {SECONDS} s; see {on.layout.var / 'log'}")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--workers", type=int, default=4)
+    options.add_argument("--megabytes", type=int, nargs="+", default=[1, 10, 100])
+    options.add_argument("--rounds", type=int, default=12)
+    wanted = options.parse_args()
+    for megabytes in wanted.megabytes:
+        found = measure(wanted.workers, megabytes, wanted.rounds)
+        print(f"{wanted.workers} workers, {megabytes:>4} MB: {found}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
