@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -442,10 +443,27 @@ def test_lines_without_a_terminal_and_a_bar_with_one(
 
 
 # --- The command line, as a process -----------------------------------------------------------------------------------
-async def command(*arguments: str, module: str = "dmlworker") -> asyncio.subprocess.Process:
+async def command(
+    *arguments: str, module: str = "dmlworker", stdout: int | IO[bytes] = asyncio.subprocess.PIPE
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", module, *arguments, stdout=stdout, stderr=asyncio.subprocess.PIPE
     )
+
+
+def test_a_log_on_a_full_disk_ends_no_work(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            offered(platform)
+            options = ("--server", platform.url, "--key", KEY, "--cache", str(tmp_path), "--threads", "1")
+            with Path("/dev/full").open("wb") as full:
+                process = await command(*options, stdout=full)
+            await platform.hears(Commit)
+            assert process.returncode is None
+            process.terminate()
+            await asyncio.wait_for(process.communicate(), 20)
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
