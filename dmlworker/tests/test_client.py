@@ -132,6 +132,33 @@ def test_a_broken_connection_does_not_interrupt_the_training(tmp_path: Path) -> 
     run(scenario)
 
 
+def test_a_line_that_does_not_hold_never_keeps_it_away_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def soon(attempt: int, longest: float) -> float:
+        waits.append(min(longest, 2.0**attempt))
+        return 0.01
+
+    monkeypatch.setattr(client, "backoff", soon)
+
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path) as lines:
+            for breaks in range(1, 8):
+                while lines.text.count("Connected") < breaks:
+                    await asyncio.sleep(0.01)
+                await platform.hang_up()
+            await platform.hears(Hello, 8)
+            assert max(waits) == client.WELCOMED_WAIT
+            platform.close_with = 1013  # now nobody is welcomed
+            await platform.hang_up()
+            while max(waits) < client.LONGEST_WAIT:
+                await asyncio.sleep(0.01)
+
+    run(scenario)
+
+
 def test_a_commit_that_was_lost_is_said_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving() as platform, working(platform, tmp_path):
