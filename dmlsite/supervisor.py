@@ -2,7 +2,9 @@
 
 database, Redis        PostgreSQL and Redis out of wheels (embedded.py)
 chain                  anvil (contracts/devchain.py)
-web, jobs, scanner     ours, as separate processes, started again when they die
+web, jobs, scanner     ours, as separate processes
+
+Whichever of them dies is started again.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from contracts.devchain import DevChain
@@ -25,6 +28,8 @@ from dmlsite.embedded import Layout, Server, ServerError, dies_with_parent, made
 ROOT = Path(__file__).resolve().parent.parent
 RESTARTS = 5
 """A child that died this often within a minute is given up."""
+SERVERS = {"database (PostgreSQL)": ("DATABASE_URL", start_postgres), "Redis": ("REDIS_URL", start_redis)}
+"""Each with the variable that names another one instead."""
 
 
 @dataclass
@@ -85,9 +90,11 @@ class Platform:
     ) -> None:
         self.layout, self.port, self.say = Layout(var), port, say
         self.chain = DevChain(var / "chain.json", chain_port)
-        self.servers: list[Server] = []
+        self.own_chain = "CHAIN_RPC_URL" not in os.environ
+        self.servers: dict[str, Server] = {}
         self.children: dict[str, Child] = {}
-        self.watching = threading.Event()
+        self.ending, self.ended = threading.Event(), threading.Event()
+        self.reviving = threading.Lock()
         self.url = f"http://localhost:{port}"
         self.env = os.environ | {
             "DML_VAR_DIR": str(var),
@@ -107,23 +114,26 @@ class Platform:
         refuse_taken(self.port)
         made(self.layout.var / "log")
         try:
-            self._start_servers()
+            self.start_servers()
             self._prepare()
             self._start_processes()
+            self.watch()
         except BaseException:
             self.stop()
             raise
 
-    def _start_servers(self) -> None:
-        self.say("database (PostgreSQL)")
-        if "DATABASE_URL" not in os.environ:
-            self.servers.append(start_postgres(self.layout))
-        self.say("Redis")
-        if "REDIS_URL" not in os.environ:
-            self.servers.append(start_redis(self.layout))
-        if "CHAIN_RPC_URL" not in os.environ:
+    def start_servers(self) -> None:
+        """Database, Redis and chain."""
+        for name, (variable, _) in SERVERS.items():
+            self.say(name)
+            if variable not in os.environ:
+                self._start_server(name)
+        if self.own_chain:
             self.say(f"chain (anvil on {self.rpc_url})")
             self.chain.start()
+
+    def _start_server(self, name: str) -> None:
+        self.servers[name] = SERVERS[name][1](self.layout)
 
     def _prepare(self) -> None:
         self._migrate()
@@ -149,7 +159,6 @@ class Platform:
         self.spawn("jobs", "manage.py", "rundramatiq", "--processes", "1", "--threads", "4")
         self.spawn("scanner", "manage.py", "scan_chain")
         self._await_web()
-        threading.Thread(target=self._watch, name="supervisor", daemon=True).start()
 
     def manage(self, *arguments: str) -> None:
         """Run a manage.py command to its end. Raises ServerError with what it said."""
@@ -187,27 +196,58 @@ class Platform:
         log = self.children["web"].log
         raise ServerError(f"The web process did not start; see {log}:\n{log.read_text()[-2000:]}")
 
+    def watch(self) -> None:
+        """Start again what dies from now on."""
+        threading.Thread(target=self._watch, name="supervisor", daemon=True).start()
+
     def _watch(self) -> None:
-        """Start a child again that died. PR_SET_PDEATHSIG ties it to this thread, which lives as long as we do."""
-        while not self.watching.wait(0.5):
-            for child in list(self.children.values()):
-                if child.alive() or child.name.startswith("worker-"):
-                    continue
-                if len(child.started) < RESTARTS:
-                    self.say(f"{child.name} died (see {child.log}); starting it again")
-                    child.start()
+        """PR_SET_PDEATHSIG ties what is started to this thread, which therefore stays until all has ended."""
+        while not self.ending.wait(0.5):
+            with self.reviving:
+                if not self.ending.is_set():
+                    self._revive_servers()
+                    self._revive_children()
+        self.ended.wait()
+
+    def _revive_servers(self) -> None:
+        for name, server in list(self.servers.items()):
+            if server.process.poll() is not None:
+                self._revive(name, partial(self._start_server, name))
+        if self.own_chain and not self.chain.alive():
+            self._revive("chain", self._restart_chain)
+
+    def _restart_chain(self) -> None:
+        self.chain.kill()  # also ends its heartbeat
+        self.chain.start()
+
+    def _revive(self, name: str, start: Callable[[], object]) -> None:
+        self.say(f"{name} died; starting it again")
+        try:
+            start()
+        except Exception as error:  # a database's last processes may still be there: the next beat tries again
+            self.say(f"{name}: {error}")
+
+    def _revive_children(self) -> None:
+        for child in list(self.children.values()):
+            if child.alive() or child.name.startswith("worker-"):
+                continue
+            if len(child.started) < RESTARTS:
+                self.say(f"{child.name} died (see {child.log}); starting it again")
+                child.start()
 
     def stop(self) -> None:
         """End every child, in the reverse order of their start."""
-        self.watching.set()
-        for child in reversed(self.children.values()):
-            child.signal(signal.SIGTERM)
-        for child in reversed(self.children.values()):
-            child.end()
-        self.chain.stop()
-        for server in reversed(self.servers):
-            server.stop()
-        self.servers, self.children = [], {}
+        self.ending.set()
+        with self.reviving:  # what is being started is waited for, and ended
+            for child in reversed(self.children.values()):
+                child.signal(signal.SIGTERM)
+            for child in reversed(self.children.values()):
+                child.end()
+            self.chain.stop()
+            for server in reversed(self.servers.values()):
+                server.stop()
+            self.servers, self.children = {}, {}
+        self.ended.set()
 
 
 def migrations_digest() -> str:

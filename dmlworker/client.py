@@ -37,6 +37,8 @@ SECONDS_BETWEEN_REPORTS = 0.5
 STEADY_SECONDS = 10.0
 """A connection that held this long was a good one: the next break starts the back-off from its beginning."""
 LONGEST_WAIT = 60.0
+WELCOMED_WAIT = 3.0
+"""The longest wait after a connection that was welcomed: the platform is there, it is the line that does not hold."""
 
 Weights = list[np.ndarray]
 Result = TypeVar("Result")
@@ -156,9 +158,10 @@ class Worker:
         while True:
             began = time.monotonic()
             reason = await self._one_connection()
+            longest = WELCOMED_WAIT if self._socket else LONGEST_WAIT
             self._socket = None
             attempt = 0 if time.monotonic() - began > STEADY_SECONDS else attempt + 1
-            wait = backoff(attempt, LONGEST_WAIT)
+            wait = backoff(attempt, longest)
             self._display.say(f"{reason}; trying again in {wait:.1f} s")
             await asyncio.sleep(wait)
 

@@ -1,5 +1,6 @@
 """What the provider sees: a progress bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -37,8 +38,9 @@ class Display:
         pass
 
     def say(self, text: str) -> None:
-        """A line about the connection or the work."""
-        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+        """A line about the connection or the work. One that can't be written, on a full disk, is not worth ending for."""
+        with contextlib.suppress(OSError):
+            print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
     def progress(self, lease: Lease, step: int, steps: int, loss: float) -> None:
         """How far the training of a lease is."""

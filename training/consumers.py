@@ -68,7 +68,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             await self.close(protocol.CLOSE_BANNED, f"You are {provider.get_standing_display()}.")
             return
         device = f"{message.device}, {message.threads} threads, {message.software}"
-        await self.channel_layer.group_add(live.provider_group(provider.pk), self.channel_name)
+        await self._listen()
         await database_sync_to_async(providers.connected)(provider, self.channel_name, device)
         self.greeted, self.offered = True, set[int]()
         heartbeat = max(1, settings.PRESENCE_SECONDS // 3)
@@ -77,7 +77,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def on_heartbeat(self, message: protocol.Heartbeat) -> None:
         await database_sync_to_async(providers.heard)(self.channel_name)
-        await self._offer()  # repeats what a lost wake-up would have said
+        await self._listen()
+        await self.changed({})  # repeats what a lost wake-up would have said
 
     async def on_accept(self, message: protocol.Accept) -> None:
         if not await database_sync_to_async(actions.accept)(self.provider, message.lease, self.channel_name):
@@ -105,6 +106,10 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await self._offer()
         for lease in await database_sync_to_async(self._withdrawn)():
             await self._say(Cancel(lease, "no longer wanted"))
+
+    async def _listen(self) -> None:
+        """Join the provider's group, again and again: a Redis that died has forgotten it, and so does one in a day."""
+        await self.channel_layer.group_add(live.provider_group(self.provider.pk), self.channel_name)
 
     async def _fresh(self) -> Provider:
         self.provider = await database_sync_to_async(Provider.objects.get)(pk=self.provider.pk)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from contracts.devchain import free_port
 from dmlsite.embedded import Layout, ServerError, start_postgres
-from dmlsite.supervisor import Child, refuse_taken
+from dmlsite.supervisor import Child, Platform, refuse_taken
 
 PARENT = """
 import os, sys, time
@@ -66,6 +67,26 @@ def test_ending_a_child_ends_what_it_started_and_cannot_be_refused(tmp_path):
     child.end(seconds=0.5)
     assert not child.alive()
     until(lambda: not alive(grandchild))
+
+
+def test_a_server_that_dies_is_started_again(tmp_path, monkeypatch):
+    for name in ("DATABASE_URL", "REDIS_URL", "CHAIN_RPC_URL"):
+        monkeypatch.delenv(name, raising=False)
+    platform = Platform(tmp_path / "var", free_port(), free_port())
+    platform.start_servers()
+    platform.watch()
+    try:
+        before = [platform.chain.process, *(server.process for server in platform.servers.values())]
+        for process in before:
+            process.kill()
+
+        def all_again():
+            now = [platform.chain.process, *(server.process for server in platform.servers.values())]
+            return not set(now) & {None, *before} and all(process.poll() is None for process in now)
+
+        until(all_again, 60)
+    finally:
+        platform.stop()
 
 
 def test_the_database_comes_back_with_its_data_after_a_kill(tmp_path):

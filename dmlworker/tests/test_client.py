@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -127,6 +128,33 @@ def test_a_broken_connection_does_not_interrupt_the_training(tmp_path: Path) -> 
             assert platform.count(Hello) == 2
             assert lines.text.count("training") == 1
             assert "trying again" in lines.text
+
+    run(scenario)
+
+
+def test_a_line_that_does_not_hold_never_keeps_it_away_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def soon(attempt: int, longest: float) -> float:
+        waits.append(min(longest, 2.0**attempt))
+        return 0.01
+
+    monkeypatch.setattr(client, "backoff", soon)
+
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path) as lines:
+            for breaks in range(1, 8):
+                while lines.text.count("Connected") < breaks:
+                    await asyncio.sleep(0.01)
+                await platform.hang_up()
+            await platform.hears(Hello, 8)
+            assert max(waits) == client.WELCOMED_WAIT
+            platform.close_with = 1013  # now nobody is welcomed
+            await platform.hang_up()
+            while max(waits) < client.LONGEST_WAIT:
+                await asyncio.sleep(0.01)
 
     run(scenario)
 
@@ -473,10 +501,27 @@ def test_lines_without_a_terminal_and_a_bar_with_one(
 
 
 # --- The command line, as a process -----------------------------------------------------------------------------------
-async def command(*arguments: str, module: str = "dmlworker") -> asyncio.subprocess.Process:
+async def command(
+    *arguments: str, module: str = "dmlworker", stdout: int | IO[bytes] = asyncio.subprocess.PIPE
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", module, *arguments, stdout=stdout, stderr=asyncio.subprocess.PIPE
     )
+
+
+def test_a_log_on_a_full_disk_ends_no_work(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            offered(platform)
+            options = ("--server", platform.url, "--key", KEY, "--cache", str(tmp_path), "--threads", "1")
+            with Path("/dev/full").open("wb") as full:
+                process = await command(*options, stdout=full)
+            await platform.hears(Commit)
+            assert process.returncode is None
+            process.terminate()
+            await asyncio.wait_for(process.communicate(), 20)
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
