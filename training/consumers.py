@@ -20,6 +20,7 @@ from training.models import Assignment, Run
 
 log = logging.getLogger(__name__)
 BAD_FRAME = 4400
+State = Assignment.State
 
 
 class WorkerConsumer(AsyncWebsocketConsumer):
@@ -63,17 +64,15 @@ class WorkerConsumer(AsyncWebsocketConsumer):
                 await self._say(Cancel(lease, str(error)))
 
     async def on_hello(self, message: protocol.Hello) -> None:
-        provider = await self._fresh()
-        if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
-            await self.close(protocol.CLOSE_BANNED, f"You are {provider.get_standing_display()}.")
+        if not await self._may_work():
             return
         device = f"{message.device}, {message.threads} threads, {message.software}"
         await self._listen()
-        await database_sync_to_async(providers.connected)(provider, self.channel_name, device)
+        await database_sync_to_async(providers.connected)(self.provider, self.channel_name, device)
         self.greeted, self.offered = True, set[int]()
         heartbeat = max(1, settings.PRESENCE_SECONDS // 3)
-        await self._say(protocol.Welcome(provider.user_name, heartbeat))
-        await self._offer()
+        await self._say(protocol.Welcome(self.provider.user_name, heartbeat))
+        await self.changed({})
 
     async def on_heartbeat(self, message: protocol.Heartbeat) -> None:
         await database_sync_to_async(providers.heard)(self.channel_name)
@@ -99,34 +98,32 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def changed(self, event: dict[str, Any]) -> None:
         """Woken by the channel layer: the standing or the leases of this provider changed."""
-        provider = await self._fresh()
-        if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
-            await self.close(protocol.CLOSE_BANNED, f"You are {provider.get_standing_display()}.")
-            return
-        await self._offer()
-        for lease in await database_sync_to_async(self._withdrawn)():
-            await self._say(Cancel(lease, "no longer wanted"))
+        news = await database_sync_to_async(self._news)()
+        if await self._may_work():
+            for message in news:
+                await self._say(message)
+
+    async def _may_work(self) -> bool:
+        if self.provider.standing in (Standing.ACTIVE, Standing.EXITING):
+            return True
+        await self.close(protocol.CLOSE_BANNED, f"You are {self.provider.get_standing_display()}.")
+        return False
+
+    def _news(self) -> list[protocol.Message]:
+        """What this worker was not told yet, in one step to the database's thread: new offers, and Cancel for leases whose run
+        ended or that were given to someone else."""
+        self.provider.refresh_from_db()
+        new = [found for found in actions.offers(self.provider) if found.pk not in self.offered]
+        known = Assignment.objects.filter(pk__in=self.offered).select_related("round", "shard")
+        closed = [found for found in known if found.state not in (State.OFFERED, State.ACCEPTED)]
+        self.offered |= {found.pk for found in new}
+        self.offered -= {found.pk for found in closed}
+        gone = [found for found in closed if found.state != State.COMMITTED]
+        return [offer_of(found) for found in new] + [Cancel(lease_of(found), "no longer wanted") for found in gone]
 
     async def _listen(self) -> None:
         """Join the provider's group, again and again: a Redis that died has forgotten it, and so does one in a day."""
         await self.channel_layer.group_add(live.provider_group(self.provider.pk), self.channel_name)
-
-    async def _fresh(self) -> Provider:
-        self.provider = await database_sync_to_async(Provider.objects.get)(pk=self.provider.pk)
-        return self.provider
-
-    async def _offer(self) -> None:
-        for assignment in await database_sync_to_async(actions.offers)(self.provider):
-            if assignment.pk not in self.offered:
-                self.offered.add(assignment.pk)
-                await self._say(offer_of(assignment))
-
-    def _withdrawn(self) -> list[Lease]:
-        """Leases offered here whose run ended or that were given to someone else."""
-        gone = Assignment.objects.filter(pk__in=self.offered).exclude(state__in=Assignment.LIVE)
-        found = list(gone.select_related("round", "shard"))
-        self.offered -= {assignment.pk for assignment in found}
-        return [lease_of(assignment) for assignment in found]
 
     async def _say(self, message: protocol.Message) -> None:
         await self.send(protocol.encode(message))
