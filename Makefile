@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts bench
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts bench verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -44,6 +44,17 @@ fuzz-contracts: node_modules/.done
 
 bench: setup .bench/flower/.done
 	$(PY) bench/averaging.py
+
+# TensorFlow Federated, likewise, as a referee of our Federated Averaging.
+.bench/tff/.done: bench/tff-requirements.txt bench/tff-requirements-nodeps.txt
+	@echo "Installing TensorFlow Federated …"
+	@$(PYTHON) -m venv .bench/tff
+	@.bench/tff/bin/pip install --quiet --disable-pip-version-check -r bench/tff-requirements.txt
+	@.bench/tff/bin/pip install --quiet --disable-pip-version-check --no-deps -r bench/tff-requirements-nodeps.txt
+	@touch $@
+
+verify-tff: setup .bench/tff/.done
+	$(PY) -m bench.verify_tff $(ARGS)
 
 clean:
 	rm -rf var
