@@ -221,10 +221,11 @@ def apart(one: Weights, other: Weights) -> float:
 
 
 class Report:
-    """Lines for the screen, numbers for the file, and whether all bounds hold."""
+    """Lines for the screen, numbers for the file (if one is named, rewritten at each line), and whether all bounds hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self.rows: list[dict[str, Any]] = []
+        self._path = path
         self._began = time.monotonic()
 
     def add(
@@ -234,6 +235,12 @@ class Report:
         numbers = "  ".join(f"{key}: {value:.1e}" for key, value in found.items())
         verdict, seconds = "holds" if holds else "BROKEN" if judged else "beyond", time.monotonic() - self._began
         print(f"{verdict:<6} {name:<37} bound {bound:.1e}   {numbers}  ({seconds:.0f} s)", flush=True)
+        self.save(complete=False)
+
+    def save(self, complete: bool) -> None:
+        head = {"date": f"{date.today()}", "cores": os.cpu_count(), "complete": complete, "holds": self.holds}
+        if self._path:
+            self._path.write_text(json.dumps({**head, "cases": self.rows}, indent=1) + "\n")
 
     @property
     def holds(self) -> bool:
@@ -319,14 +326,12 @@ def main() -> int:
     parser.add_argument("--only", choices=("mlp", "cnn"), help="one model; nothing is kept")
     only = parser.parse_args().only
     trainer.threads(2)
-    report = Report()
+    report = Report(None if only else RESULTS)
     with tempfile.TemporaryDirectory() as folder:
         double = in_double(Path(folder))
         for kind in (only,) if only else ("mlp", "cnn"):
             verify(report, kind, double)
-    if not only:
-        kept = {"date": f"{date.today()}", "cores": os.cpu_count(), "holds": report.holds, "cases": report.rows}
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+    report.save(complete=True)
     return 0 if report.holds else 1
 
 
