@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-compression
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-compression verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -50,6 +50,17 @@ bench-compression: setup
 
 fuzz-ledger: setup
 	LEDGER_EXAMPLES=$${LEDGER_EXAMPLES:-3000} $(PY) -m pytest -q ledger/tests/test_stateful.py
+
+# TensorFlow Federated, likewise, as a referee of our Federated Averaging.
+.bench/tff/.done: bench/tff-requirements.txt bench/tff-requirements-nodeps.txt
+	@echo "Installing TensorFlow Federated …"
+	@$(PYTHON) -m venv .bench/tff
+	@.bench/tff/bin/pip install --quiet --disable-pip-version-check -r bench/tff-requirements.txt
+	@.bench/tff/bin/pip install --quiet --disable-pip-version-check --no-deps -r bench/tff-requirements-nodeps.txt
+	@touch $@
+
+verify-tff: setup .bench/tff/.done
+	$(PY) -m bench.verify_tff $(ARGS)
 
 clean:
 	rm -rf var
