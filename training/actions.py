@@ -130,9 +130,20 @@ def _lease(round_: Round, shard: Shard, provider: Provider) -> Assignment:
 
 def fill(round_: Round) -> None:
     """Give every shard of an open round that nobody has to somebody. Nobody online: the sweep tries again."""
-    for shard in round_.run.shards.exclude(assignments__in=round_.assignments.filter(state__in=Assignment.LIVE)):
+    for shard in _left_over(round_):
         if provider := _pick(round_, shard):
             _lease(round_, shard, provider)
+
+
+def _left_over(round_: Round) -> QuerySet[Shard]:
+    return round_.run.shards.exclude(assignments__in=round_.assignments.filter(state__in=Assignment.LIVE))
+
+
+def _refill(round_: Round) -> None:
+    """As `fill`, for whoever has not locked the round."""
+    if _left_over(round_).exists():
+        with transaction.atomic():
+            fill(Round.objects.select_for_update().get(pk=round_.pk))
 
 
 def _pick(round_: Round, shard: Shard) -> Provider | None:
@@ -153,9 +164,8 @@ def reassign_overdue() -> None:
     """Take leases back that made no progress in time, and hand out every shard that nobody has."""
     late = Assignment.objects.filter(state__in=[State.OFFERED, State.ACCEPTED], deadline__lt=timezone.now())
     late.update(state=State.EXPIRED, note="no progress in time")
-    for round_ in Round.objects.filter(state=Round.State.OPEN, run__state=Run.State.TRAINING):
-        with transaction.atomic():
-            fill(Round.objects.select_for_update().get(pk=round_.pk))
+    for round_ in Round.objects.filter(state=Round.State.OPEN, run__state=Run.State.TRAINING).select_related("run"):
+        _refill(round_)
 
 
 def offers(provider: Provider) -> list[Assignment]:
@@ -364,7 +374,7 @@ def pass_round(round_: Round, accuracy: float, loss: float | None) -> None:
         if following is None:
             jobs.enqueue("training.tasks.finish", str(run.pk))
             return
-        fill(Round.objects.select_for_update().get(pk=following.pk))
+        _refill(following)
         if ready(following):
             jobs.enqueue("training.tasks.close_round", following.pk)
 
