@@ -105,7 +105,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             return
         await self._offer()
         for lease in await database_sync_to_async(self._withdrawn)():
-            await self._say(Cancel(lease, "no longer wanted"))
+            await self._say(Cancel(lease, "its time was over, or the training has ended"))
 
     async def _listen(self) -> None:
         """Join the provider's group, again and again: a Redis that died has forgotten it, and so does one in a day."""
