@@ -11,7 +11,8 @@ import httpx
 from dmlworker.cache import Cache
 from dmlworker.protocol import Blob, blob_path
 
-TRIES = 6
+TRIES = 8
+"""Half a minute to a minute in all: a platform that is being restarted is waited for, and what was computed not thrown away."""
 
 
 class TransferError(Exception):
