@@ -36,6 +36,8 @@ SECONDS_BETWEEN_REPORTS = 0.5
 """Progress goes out at most this often."""
 STEADY_SECONDS = 10.0
 """A connection that held this long was a good one: the next break starts the back-off from its beginning."""
+WELCOME_SECONDS = 15.0
+"""A platform that has not answered Hello by then has lost us, on its way down or up: another connection fares better."""
 LONGEST_WAIT = 60.0
 WELCOMED_WAIT = 3.0
 """The longest wait after a connection that was welcomed: the platform is there, it is the line that does not hold."""
@@ -201,13 +203,18 @@ class Worker:
         await socket.send(protocol.encode(hello))
         beats: asyncio.Task[None] | None = None
         try:
-            async for frame in socket:
-                message = protocol.decode(frame if isinstance(frame, str) else "")
-                if isinstance(message, Welcome):
-                    beats = beats or asyncio.create_task(_heartbeat(socket, message.heartbeat))
-                    self._socket = socket
-                    self._display.say(f"Connected to {self._settings.server} as {message.provider}. Waiting for work.")
-                await self._handle(message)
+            async with asyncio.timeout(WELCOME_SECONDS) as patience:
+                async for frame in socket:
+                    message = protocol.decode(frame if isinstance(frame, str) else "")
+                    if isinstance(message, Welcome):
+                        patience.reschedule(None)
+                        beats = beats or asyncio.create_task(_heartbeat(socket, message.heartbeat))
+                        self._socket = socket
+                        said = f"Connected to {self._settings.server} as {message.provider}"
+                        self._display.say(f"{said}. Waiting for work.")
+                    await self._handle(message)
+        except TimeoutError:
+            return "The platform took the connection and said nothing"
         finally:
             if beats:
                 beats.cancel()

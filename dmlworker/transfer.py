@@ -13,7 +13,8 @@ from dmlworker.cache import Cache
 from dmlworker.protocol import Blob, blob_path
 
 Done = TypeVar("Done")
-TRIES = 6
+TRIES = 8
+"""Half a minute to a minute in all: a platform that is being restarted is waited for, and what was computed not thrown away."""
 CHUNK = 1 << 20
 Moved = Callable[[], None]
 """Called whenever some bytes went over the line."""

@@ -21,6 +21,7 @@ from training.models import Assignment, Run
 log = logging.getLogger(__name__)
 BAD_FRAME = 4400
 State = Assignment.State
+WITHDRAWN = "its time was over, or the training has ended"
 
 
 class WorkerConsumer(AsyncWebsocketConsumer):
@@ -119,7 +120,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         self.offered |= {found.pk for found in new}
         self.offered -= {found.pk for found in closed}
         gone = [found for found in closed if found.state != State.COMMITTED]
-        return [offer_of(found) for found in new] + [Cancel(lease_of(found), "no longer wanted") for found in gone]
+        return [offer_of(found) for found in new] + [Cancel(lease_of(found), WITHDRAWN) for found in gone]
 
     async def _listen(self) -> None:
         """Join the provider's group, again and again: a Redis that died has forgotten it, and so does one in a day."""

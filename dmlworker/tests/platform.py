@@ -28,6 +28,7 @@ class Platform:
         self.damage: Callable[[str, bytes], bytes] = lambda path, data: data
         self.put_statuses: list[int] = []
         self.frames: list[str] = []
+        self.silent = False
         self.url = ""
         self.store = ""
         """Host and port of an object store, to which fetches are sent on: another name of this server."""
@@ -94,7 +95,8 @@ class Platform:
             self._send = send
             for text in self.frames:
                 await send({"type": "websocket.send", "text": text})
-            await self.say(Welcome("ada", 1))
+            if not self.silent:
+                await self.say(Welcome("ada", 1))
             for offer in self.offers:
                 await self.say(offer)
         if isinstance(message, Commit):

@@ -159,6 +159,28 @@ def test_a_line_that_does_not_hold_never_keeps_it_away_for_long(
     run(scenario)
 
 
+def test_a_platform_that_takes_the_connection_and_says_nothing_is_called_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "WELCOME_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        async with serving() as platform:
+            platform.silent = True
+            async with working(platform, tmp_path) as lines:
+                await platform.hears(Hello, 2)
+                assert "said nothing" in lines.text
+                platform.silent = False
+                while "Connected" not in lines.text:
+                    await asyncio.sleep(0.01)
+                offered(platform)
+                await platform.say(platform.offers[-1])
+                await platform.hears(Commit)
+                assert platform.count(Hello) >= 3
+
+    run(scenario)
+
+
 def test_a_commit_that_was_lost_is_said_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving() as platform, working(platform, tmp_path):
@@ -328,7 +350,8 @@ def test_a_blob_that_is_not_there_is_declined(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statuses", "reason"), [([413], "too large"), ([503] * 6, "answered 503"), ([422] * 6, "422")]
+    ("statuses", "reason"),
+    [([413], "too large"), ([503] * transfer.TRIES, "answered 503"), ([422] * transfer.TRIES, "422")],
 )
 def test_an_update_that_is_not_taken_is_declined(tmp_path: Path, statuses: list[int], reason: str) -> None:
     def prepare(platform: Platform) -> None:

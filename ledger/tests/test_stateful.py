@@ -424,7 +424,9 @@ class Ledger(RuleBasedStateMachine):
         """No more faults, and all that waits for somebody is done, until nothing changes any more."""
         self.chain.base_fee = 1
         self._follow()
-        while self.chain.tip.state.paused:  # again, if that filled the gap before another pause, in the place of a lost one
+        while (
+            self.chain.tip.state.paused
+        ):  # again, if that filled the gap before another pause, in the place of a lost one
             self.chain.submit(self.chain.unpause_call(), ROLES["admin"].address)
             self._follow()
         before: object = self._stands()
