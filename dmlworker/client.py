@@ -276,6 +276,7 @@ class Worker:
             finally:
                 self._current = None
                 self._display.finished()
+                self._cache.prune()
 
     async def _serve(self, http: httpx.AsyncClient, offer: Offer) -> None:
         """Does the work of one lease; whatever goes wrong is told to the platform and ends this lease only."""

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -26,6 +26,9 @@ from ledger.models import ChainEvent
 from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
 
 USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,29}")
+
+FORGOTTEN = timedelta(days=1)
+"""A connection that was not heard from for so long is no longer shown."""
 
 BY_DEPOSIT = {
     "Registered": (Standing.ACTIVE, "deposit paid"),
@@ -333,6 +336,11 @@ def heard(channel: str) -> None:
 
 def disconnected(channel: str) -> None:
     Connection.objects.filter(channel=channel).delete()
+
+
+def forget_connections() -> None:
+    """Rows of sockets whose web process died: nobody said goodbye."""
+    Connection.objects.filter(seen__lt=timezone.now() - FORGOTTEN).delete()
 
 
 def available() -> QuerySet[Provider]:

@@ -17,3 +17,4 @@ def event_seen(pk: int) -> None:
 def sweep() -> None:
     """What no event tells of."""
     actions.close_overdue()
+    actions.forget_connections()

@@ -32,6 +32,9 @@ from training.models import Assignment, Audit, Blob, Round, Run, Shard
 State = Assignment.State
 TRIES = 3
 """A step of a ticket that fails this often ends it in a refund."""
+HOPELESS = {State.REJECTED: TRIES, State.DECLINED: 20}
+"""So does a shard with so many malformed updates in a round, or declined so often: full disks and broken lines are the
+workers' own, and pass."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +152,16 @@ def _refill(round_: Round) -> None:
 def _pick(round_: Round, shard: Shard) -> Provider | None:
     """Who gets a shard: whoever had it last round (its blob is cached there), else the one with least to do.
 
-    One who let this very lease lapse gets it again only if there is nobody else.
+    One who let this very lease lapse gets it again only if there is nobody else, and one who declined it not before some
+    time has passed.
     """
+    while_ago = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
+    lately = round_.assignments.filter(shard=shard, state=State.DECLINED, offered__gt=while_ago)
     failed = set(round_.assignments.filter(shard=shard).values_list("provider", flat=True))
     before = Assignment.objects.filter(shard=shard, round__number=round_.number - 1, state=State.COMMITTED)
     had = set(before.values_list("provider", flat=True))
     busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
-    found = list(candidates(round_.run).annotate(busy=busy))
+    found = list(candidates(round_.run).exclude(pk__in=lately.values("provider")).annotate(busy=busy))
     random.shuffle(found)
     return min(found, key=lambda p: (p.pk in failed, p.pk not in had, p.busy), default=None)
 
@@ -243,20 +249,24 @@ def record_update(provider: Provider, lease: Lease, sha256: str) -> None:
 
 def decline(provider: Provider, lease: Lease, reason: str) -> None:
     """A worker cannot serve a lease (disk full, model refused): somebody else gets it at once."""
-    reject(find(provider, lease), f"declined: {reason}")
+    _hand_back(find(provider, lease), State.DECLINED, f"declined: {reason}")
 
 
 def reject(assignment: Assignment, reason: str) -> None:
-    """A declined lease or a malformed update: not paid, no blame, the shard goes to somebody else."""
+    """A malformed update: not paid, no blame, the shard goes to somebody else."""
+    _hand_back(assignment, State.REJECTED, reason)
+
+
+def _hand_back(assignment: Assignment, state: str, reason: str) -> None:
     with transaction.atomic():
         run, live_ = (
             _locked(assignment.round.run),
             Assignment.objects.filter(pk=assignment.pk, state__in=Assignment.LIVE),
         )
         round_ = Round.objects.select_for_update().get(pk=assignment.round_id)
-        if run and round_.state == Round.State.OPEN and live_.update(state=State.REJECTED, note=reason[:1000]):
-            tickets.note(run.ticket, "rejected", f"{assignment.provider}: {reason}")
-            if round_.assignments.filter(shard=assignment.shard, state=State.REJECTED).count() < TRIES:
+        if run and round_.state == Round.State.OPEN and live_.update(state=state, note=reason[:1000]):
+            tickets.note(run.ticket, state, f"{assignment.provider}: {reason}")
+            if round_.assignments.filter(shard=assignment.shard, state=state).count() < HOPELESS[state]:
                 fill(round_)
             elif not unchecked(round_):  # else a bad update may have spoilt this round's start: its check decides
                 _give_up(run, reason)

@@ -106,6 +106,7 @@ class Assignment(models.Model):
         ACCEPTED = "accepted"
         COMMITTED = "committed"
         REJECTED = "rejected", "rejected: malformed"
+        DECLINED = "declined", "declined by the worker"
         EXPIRED = "expired", "expired: given to someone else"
         CANCELLED = "cancelled"
 

@@ -1,9 +1,11 @@
-"""A worker shows a sign-in that its provider's wallet signed, in place of an API key."""
+"""A worker shows a sign-in that its provider's wallet signed, in place of an API key; connections that nobody closed."""
 
 import time
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
+from django.utils import timezone
 from eth_account import Account
 
 from accounts.models import User
@@ -12,7 +14,7 @@ from dmlsite.errors import Forbidden
 from dmlworker.client import Settings
 from dmlworker.wallet import Wallet
 from providers import actions
-from providers.models import Provider, Standing
+from providers.models import Connection, Provider, Standing
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +37,14 @@ def site(settings):
 
 def test_the_wallets_signature_opens_the_door(key, provider, site):
     assert actions.worker_of(Wallet(key).token(site)) == provider
+
+
+def test_a_connection_whose_web_process_died_is_forgotten_some_day(provider):
+    for age in (0, 2):
+        seen = timezone.now() - timedelta(days=age)
+        Connection.objects.create(provider=provider, channel=f"channel {age}", seen=seen)
+    actions.forget_connections()
+    assert Connection.objects.get().channel == "channel 0"
 
 
 def test_a_wallet_that_never_joined_opens_nothing(provider, site):

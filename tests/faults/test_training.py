@@ -172,7 +172,7 @@ def test_12_a_worker_whose_disk_is_full_declines_and_stays(stage, reference):
     resource.prlimit(child.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     child.signal(signal.SIGCONT)
     assert stage.settled(ticket) == reference
-    assert stage.again(ticket, lease).state == "rejected"
+    assert stage.again(ticket, lease).state == "declined"
     assert stage.lease(ticket, round=lease.round, shard=lease.shard, state="committed").provider != lease.provider
     assert child.alive() and lease.provider in stage.online()
     resource.prlimit(child.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -109,6 +109,28 @@ def test_what_nobody_can_train_on_is_refunded_and_not_tried_for_ever(started, mo
     assert set(Provider.objects.values_list("standing", flat=True)) == {Standing.ACTIVE}
 
 
+def test_declining_is_no_sign_that_the_job_is_hopeless_unless_everybody_does_it_all_the_time(started, monkeypatch):
+    refunds = []
+    monkeypatch.setattr("ledger.actions.refund", lambda *args: refunds.append(args))
+    shard = leases(started)[0].shard
+    for count in range(actions.HOPELESS[State.DECLINED]):
+        assert not refunds, count
+        lease = Assignment.objects.get(round__run=started, shard=shard, state__in=Assignment.LIVE)
+        actions.decline(lease.provider, lease_of(lease), "No space left on device")
+        Assignment.objects.filter(shard=shard).update(offered=timezone.now() - timedelta(days=1))
+        actions.reassign_overdue()
+    assert len(refunds) == 1
+
+
+def test_who_declined_is_not_asked_again_at_once(started):
+    shard = leases(started)[0].shard
+    for _ in range(2):
+        lease = Assignment.objects.get(round__run=started, shard=shard, state__in=Assignment.LIVE)
+        actions.decline(lease.provider, lease_of(lease), "No space left on device")
+        actions.reassign_overdue()
+    assert not Assignment.objects.filter(round__run=started, shard=shard, state__in=Assignment.LIVE).exists()
+
+
 def test_progress_keeps_a_lease_alive(started):
     lease = leases(started)[0]
     assert actions.accept(lease.provider, lease_of(lease), f"channel-{lease.provider}")
