@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-compression verify-tff
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-rounds bench-compression verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -44,6 +44,9 @@ fuzz-contracts: node_modules/.done
 
 bench: setup .bench/flower/.done
 	$(PY) bench/averaging.py
+
+bench-rounds: setup
+	$(PY) -m bench.rounds $(ARGS)
 
 bench-compression: setup
 	$(PY) -m bench.compression

@@ -1,6 +1,6 @@
 """Rounds in which the workers do nothing: what is left is ours. Time from one round's opening to the next one's, and memory.
 
-    python -m bench.rounds [--workers 4] [--megabytes 1 10 100] [--rounds 12]
+    make bench-rounds        (ARGS="--workers 16 --megabytes 1 10 --rounds 12")
 
 The whole platform in real processes (web under uvicorn, jobs under Dramatiq, PostgreSQL, Redis, chain, scanner), and every
 worker a process of its own that speaks the real protocol over WebSocket and HTTP, all on this machine's loopback.
@@ -14,7 +14,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -29,7 +31,7 @@ SECONDS = 600
 
 
 @contextmanager
-def platform(workers: int):
+def platform(workers: int) -> Iterator[Platform]:
     with tempfile.TemporaryDirectory() as folder:
         settings = {"PROVIDERS_PER_TICKET": str(workers), "DML_ENV": "development", "LEASE_SECONDS": "300"}
         found = Platform(Path(folder), free_port(), free_port(), settings=settings)
@@ -57,6 +59,7 @@ def open_market(on: Platform, workers: int, megabytes: int) -> dict[str, Any]:
 def private_megabytes(child: Child) -> float:
     """Memory of a process group's own (RssAnon): what is only mapped from files is not counted."""
     total = 0
+    assert child.process is not None
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if os.getpgid(int(path.name)) == child.process.pid:
@@ -118,9 +121,17 @@ def main() -> None:
     options.add_argument("--megabytes", type=int, nargs="+", default=[1, 10, 100])
     options.add_argument("--rounds", type=int, default=12)
     wanted = options.parse_args()
+    kept = ROOT / "bench" / "results" / "rounds.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {}
     for megabytes in wanted.megabytes:
-        found = measure(wanted.workers, megabytes, wanted.rounds)
-        print(f"{wanted.workers} workers, {megabytes:>4} MB: {found}", flush=True)
+        name = f"{wanted.workers} workers, {megabytes} MB"
+        known[name] = {
+            "date": f"{date.today()}",
+            "cores": os.cpu_count(),
+            **measure(wanted.workers, megabytes, wanted.rounds),
+        }
+        print(f"{name}: {known[name]}", flush=True)
+        kept.write_text(json.dumps(known, indent=1) + "\n")
 
 
 if __name__ == "__main__":

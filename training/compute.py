@@ -96,8 +96,8 @@ def measure(run: Run, sha256: str) -> tuple[int, int, float | None]:
     from dmlworker import trainer
 
     x, y = datasets.load(store.get(run.holdout_id))
-    with _one_at_a_time:
-        found = trainer.evaluate(spec_of(run), weights_of(sha256), x, y)
+    with _one_at_a_time, store.weights(sha256) as weights:
+        found = trainer.evaluate(spec_of(run), weights, x, y)
     return found.correct, found.samples, found.loss if math.isfinite(found.loss) else None
 
 
