@@ -38,6 +38,14 @@ def servers() -> Iterator[None]:
         server.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> None:
+    """The same algorithm with next to no work: at its real cost, hashing passwords is most of the time of most tests."""
+    from django.contrib.auth.hashers import Argon2PasswordHasher
+
+    Argon2PasswordHasher.time_cost, Argon2PasswordHasher.memory_cost, Argon2PasswordHasher.parallelism = 1, 8, 1
+
+
 @pytest.fixture(scope="session")
 def devchain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An anvil with our contracts on it, for the session; use `chain` in tests."""

@@ -22,7 +22,7 @@ from training.models import Assignment, Audit, Round, Run
 
 LONG = 3_600_000
 """Milliseconds that a step may take."""
-PATIENCE = timedelta(seconds=20)
+PATIENCE = timedelta(seconds=4 * settings.SWEEP_SECONDS)
 """A step not begun after this long is begun by the sweep."""
 
 
