@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,11 @@ class Cache:
         return self._results / f"rest-{name}-{round_}"
 
     def prune(self, max_bytes: int = MAX_BYTES) -> None:
-        """Removes the least recently used files until the rest fit."""
-        entries = [(path, path.stat()) for path in (*self._blobs.iterdir(), *self._results.iterdir())]
+        """Removes the least recently used files until the rest fit. Another worker may be at work in the same folder."""
+        entries = []
+        for path in (*self._blobs.iterdir(), *self._results.iterdir()):
+            with suppress(FileNotFoundError):
+                entries.append((path, path.stat()))
         used = sum(stat.st_size for _, stat in entries)
         for path, stat in sorted(entries, key=lambda entry: entry[1].st_mtime):
             if used <= max_bytes:

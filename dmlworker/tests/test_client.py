@@ -309,6 +309,14 @@ def test_a_damaged_cache_is_noticed(tmp_path: Path) -> None:
     assert cache.get(cache.put(b"good")) == b"good"
 
 
+def test_what_another_worker_takes_away_while_the_cache_is_pruned_is_no_error(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    kept = cache.put(b"kept")
+    (tmp_path / "blobs" / "gone").symlink_to("nowhere")  # named in the folder, and not there any more
+    cache.prune(max_bytes=4)
+    assert cache.get(kept) == b"kept"
+
+
 def test_the_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
     import os
 
