@@ -150,7 +150,8 @@ def _refill(round_: Round) -> None:
 
 
 def _pick(round_: Round, shard: Shard) -> Provider | None:
-    """Who gets a shard: whoever had it last round (its blob is cached there), else the one with least to do.
+    """Who gets a shard: whoever had it last round (its blob is cached there), else one without a part in this round, and of
+    these the one with least to do.
 
     One who let this very lease lapse gets it again only if there is nobody else, and one who declined it not before some
     time has passed.
@@ -160,10 +161,13 @@ def _pick(round_: Round, shard: Shard) -> Provider | None:
     failed = set(round_.assignments.filter(shard=shard).values_list("provider", flat=True))
     before = Assignment.objects.filter(shard=shard, round__number=round_.number - 1, state=State.COMMITTED)
     had = set(before.values_list("provider", flat=True))
+    part = Count(
+        "assignments", filter=Q(assignments__round=round_, assignments__state__in=Assignment.LIVE), distinct=True
+    )
     busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
-    found = list(candidates(round_.run).exclude(pk__in=lately.values("provider")).annotate(busy=busy))
+    found = list(candidates(round_.run).exclude(pk__in=lately.values("provider")).annotate(part=part, busy=busy))
     random.shuffle(found)
-    return min(found, key=lambda p: (p.pk in failed, p.pk not in had, p.busy), default=None)
+    return min(found, key=lambda p: (p.pk in failed, p.pk not in had, p.part, p.busy), default=None)
 
 
 def reassign_overdue() -> None:

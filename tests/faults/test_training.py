@@ -102,9 +102,9 @@ def straggled(stage):
     process = stage.child(lease.provider).process
     stage.lease(ticket, round=lease.round + 1)
     other = stage.lease(ticket, round=lease.round, shard=lease.shard, state="committed").provider
+    stage.child(other).end()
     stage.child(lease.provider).signal(signal.SIGCONT)
     stage.until(lambda: lease.provider in stage.online(), "the straggler to be heard again")
-    stage.child(other).end()
     return ticket, lease, process, stage.settled(ticket)
 
 

@@ -156,6 +156,15 @@ def test_a_provider_takes_so_many_tickets_as_its_workers_have_hands(started, set
     assert actions.start(third)
 
 
+def test_a_shard_that_is_left_over_goes_to_one_without_a_part_in_the_round(started):
+    make_provider("cleo")
+    first, second = leases(started)
+    commit(first)
+    actions.decline(second.provider, lease_of(second), "No space left on device")
+    again = Assignment.objects.get(shard=second.shard, state=State.OFFERED)
+    assert again.provider.user_name == "cleo"
+
+
 def test_the_least_busy_are_asked_first(started):
     idle = {make_provider(name).pk for name in ("cleo", "dan")}
     second = another(started)
