@@ -6,6 +6,7 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
+from tickets.models import TRAINING
 
 MODELS = [
     ("auto", "Choose by the data's shape"),
@@ -105,18 +106,7 @@ class OrderForm(forms.Form):
         error_messages={"required": "Connect the wallet that will pay."},
     )
 
-    ADVANCED = (
-        "model_kind",
-        "rounds",
-        "patience",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "strategy",
-        "proximal",
-        "compression",
-        "seed",
-    )
+    ADVANCED = ("model_kind", *TRAINING, "seed")
 
     def clean_payer(self) -> str:
         try:

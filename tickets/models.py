@@ -30,6 +30,10 @@ REFUNDABLE = (Status.PAID, Status.UPLOADED, Status.TRAINING)
 """While the platform may still decide on a refund."""
 
 
+TRAINING = ("rounds", "patience", "epochs", "batch_size", "learning_rate", "strategy", "proximal", "compression")
+"""What a customer chooses of the training itself; a run takes it over."""
+
+
 class Ticket(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="tickets")

@@ -26,7 +26,7 @@ from dmlworker.protocol import Hyper, Lease
 from providers import actions as providers
 from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
-from tickets.models import Status, Ticket
+from tickets.models import TRAINING, Status, Ticket
 from training.models import Assignment, Audit, Blob, Round, Run, Shard
 
 State = Assignment.State
@@ -52,8 +52,7 @@ class Prepared:
 # --- The start --------------------------------------------------------------------------------------------------------
 def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     """Write down everything that training depends on, once per ticket."""
-    names = ("rounds", "patience", "epochs", "batch_size", "learning_rate", "strategy", "proximal", "compression")
-    fixed = {name: getattr(ticket, name) for name in names}
+    fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     with transaction.atomic():
         run = Run.objects.create(

@@ -5,6 +5,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, list_link, page_link, pretty
+from tickets.models import TRAINING
 from training.models import Assignment, Audit, Round, Run
 
 
@@ -61,19 +62,8 @@ class RunAdmin(ReadOnlyAdmin):
     list_filter = ["state", "created"]
     list_select_related = ["ticket"]
     search_fields = ["ticket__id", "id", "ticket__customer__email", "ticket__file_name"]
-    fields = ["order", "state", "progress", "last_accuracy", "work", "about", "classes", "spec", "holdout", "rounds"]
-    fields += [
-        "patience",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "strategy",
-        "proximal",
-        "compression",
-        "seed",
-        "created",
-        "finished",
-    ]
+    fields = ["order", "state", "progress", "last_accuracy", "work", "about", "classes", "spec", "holdout"]
+    fields += [*TRAINING, "seed", "created", "finished"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         return super().get_queryset(request).prefetch_related("all_rounds")

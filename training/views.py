@@ -76,10 +76,10 @@ def _rounds(run: Run) -> dict[str, Any]:
 
 def _waiting(run: Run) -> str:
     """What a run waits for, in words, and how many start before it."""
-    last = run.ticket.events.filter(kind="waiting").last()
-    before = actions.queue().index(run) if run in actions.queue() else 0
-    queue = f"; {before} before yours" if before else ""
-    return f"{last.text if last else 'the providers are being asked'}{queue}"
+    last, queue = run.ticket.events.filter(kind="waiting").last(), actions.queue()
+    before = queue.index(run) if run in queue else 0
+    place = f"; {before} before yours" if before else ""
+    return f"{last.text if last else 'the providers are being asked'}{place}"
 
 
 def _work(round_: Round) -> list[Assignment]:
