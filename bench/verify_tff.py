@@ -29,13 +29,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from bench import tff_environment
 from dmlworker import models, trainer
+from dmlworker.backends import tensorflow
 from dmlworker.protocol import Hyper
 from training import aggregation, datasets
 from training.aggregation import average
@@ -125,7 +126,8 @@ OURS = Engine("float32", trainer.train, platform_mean)
 
 def in_double(folder: Path) -> Engine:
     """Our trainer and our mean, their source read with float64 for float32. The product itself has one precision."""
-    local, mean = _in_double(trainer, folder), _in_double(average, folder)
+    local, steps, mean = (_in_double(module, folder) for module in (trainer, tensorflow, average))
+    local.backends = SimpleNamespace(chosen=lambda: steps)  # type: ignore[attr-defined]
 
     def train(spec: dict[str, Any], weights: Weights, *rest: Any) -> Weights:
         doubled = json.loads(json.dumps(spec).replace("float32", "float64"))

@@ -119,6 +119,8 @@ DRAMATIQ_BROKER = {
 # Milliseconds at most between two looks at an idle queue. Dramatiq's own default, a second, is most of a short round.
 os.environ.setdefault("dramatiq_worker_timeout", "50")
 DRAMATIQ_AUTODISCOVER_MODULES = ["tasks"]
+# Replays are judged by how far TensorFlow's kernels are from each other; workers may choose another library, not the jobs.
+os.environ["KERAS_BACKEND"] = "tensorflow"
 
 # --- Files ------------------------------------------------------------------------------------------------------------
 STATIC_URL = "/static/"

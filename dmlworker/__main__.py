@@ -11,7 +11,7 @@ import time
 from getpass import getpass
 from pathlib import Path
 
-from dmlworker import __version__
+from dmlworker import __version__, backends
 from dmlworker.client import Refused, Settings, Worker
 from dmlworker.display import Display, display
 from dmlworker.wallet import Wallet
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None, worker: type[Worker] = Worker) -> i
     options = parser().parse_args(arguments)
     try:
         wallet = Wallet.load(options.wallet, _passphrase()) if options.wallet else None
-        settings = Settings(options.server, options.key or "", options.cache, options.threads, wallet)
+        settings = Settings(options.server, options.key or "", options.cache, options.threads, wallet, options.backend)
     except ValueError as error:
         return _fail(str(error))
     return run(settings, worker)
@@ -45,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "dml-worker", help="folder for data")
     found.add_argument("--threads", type=_positive, default=_cores(), help="threads to train with (default: all cores)")
+    found.add_argument(
+        "--backend",
+        choices=sorted(backends.LIBRARIES),
+        default=backends.DEFAULT,
+        help="library to train with (default: %(default)s)",
+    )
     found.add_argument("--version", action="version", version=f"dml-worker {__version__}")
     return found
 

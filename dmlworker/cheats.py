@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     options_of.add_argument("--mode", choices=sorted(MODES), required=True)
     options = options_of.parse_args(arguments)
     cache = options.cache / f"cheat-{options.mode}"
-    return run(Settings(options.server, options.key, cache, options.threads), cheating(options.mode))
+    settings = Settings(options.server, options.key, cache, options.threads, backend=options.backend)
+    return run(settings, cheating(options.mode))
 
 
 if __name__ == "__main__":

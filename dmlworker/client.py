@@ -25,7 +25,7 @@ from safetensors.numpy import load as load_tensors
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from dmlworker import __version__, compression, protocol
+from dmlworker import __version__, backends, compression, protocol
 from dmlworker.cache import Cache
 from dmlworker.display import Display, named
 from dmlworker.protocol import Ack, Blob, Cancel, Hyper, Lease, Offer, ProtocolError, VersionMismatch, Welcome
@@ -57,13 +57,14 @@ class _Stopped(Exception):
 @dataclass(frozen=True)
 class Settings:
     """Where to work, as whom (by an API key, or by a wallet), and with how much of this computer. cache: a folder; each
-    provider gets its own inside."""
+    provider gets its own inside. backend: one of `backends.LIBRARIES`."""
 
     server: str
     key: str = field(repr=False)
     cache: Path
     threads: int
     wallet: Wallet | None = None
+    backend: str = backends.DEFAULT
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.server)
@@ -199,7 +200,8 @@ class Worker:
             yield socket
 
     async def _talk(self, socket: ClientConnection) -> str:
-        hello = protocol.Hello(f"dml-worker {__version__}", self._settings.threads, self._device)
+        software = f"dml-worker {__version__} ({backends.LIBRARIES[self._settings.backend].title})"
+        hello = protocol.Hello(software, self._settings.threads, self._device)
         await socket.send(protocol.encode(hello))
         beats: asyncio.Task[None] | None = None
         try:
@@ -319,15 +321,17 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._trainer, work, *arguments)
 
     def _warm_up(self) -> str:
-        """Imports TensorFlow, which takes seconds, before the first offer comes; gives the device that it computes on.
-        Raises Refused if it is missing."""
-        from dmlworker import trainer
-
+        """Imports TensorFlow or JAX, which takes seconds, before the first offer comes; gives the device that it computes
+        on. Raises Refused if it is missing."""
+        library = backends.LIBRARIES[self._settings.backend]
         try:
+            backends.choose(self._settings.backend)
+            from dmlworker import trainer
+
             trainer.threads(self._settings.threads)
             return trainer.device()
         except ImportError as error:
-            raise Refused(f"TensorFlow can't be imported ({error}). Install it: pip install tensorflow-cpu") from error
+            raise Refused(f"{library.title} can't be imported ({error}). Install it: {library.install}") from error
 
     def _train(self, offer: Offer, spec: bytes, weights: bytes, shard: bytes, loop: asyncio.AbstractEventLoop) -> bytes:
         from dmlworker import models, trainer

@@ -1,7 +1,7 @@
 """The local update: start weights, a shard and hyper-parameters in; trained weights out, the same ones every time.
 
 The platform fixes all that decides the result, sample order included, so a replay can tell honest work from other. Plain
-SGD on the mean cross-entropy, in a compiled loop. TensorFlow is imported inside the functions, at the first call.
+SGD on the mean cross-entropy, in compiled steps of TensorFlow or JAX (`backends`), imported at the first call.
 """
 
 import json
@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmlworker import models
+from dmlworker import backends, models
 from dmlworker.protocol import Hyper
 from dmlworker.weights import MalformedUpdate, unpack
 from dmlworker.weights import pack as _pack
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
 __all__ = [
     "Evaluation", "Hyper", "MalformedUpdate", "device", "evaluate", "export", "initial_weights", "pack", "threads", "train", "unpack",
@@ -52,26 +51,16 @@ class Evaluation:
 
 
 def threads(n: int) -> None:
-    """Pins TensorFlow to `n` threads; to be called before it first computes. Another number gives other rounding.
+    """Pins the library to `n` threads; to be called before it first computes. Another number may give other rounding.
 
-    Raises RuntimeError if TensorFlow already runs with another number.
+    Raises RuntimeError if it already runs with another number, ImportError if it is not installed.
     """
-    import tensorflow as tf
-
-    settings = tf.config.threading
-    if settings.get_intra_op_parallelism_threads() == n and settings.get_inter_op_parallelism_threads() == 1:
-        return
-    settings.set_intra_op_parallelism_threads(n)
-    # The steps follow one another: there is nothing to run side by side.
-    settings.set_inter_op_parallelism_threads(1)
+    backends.chosen().threads(n)
 
 
 def device() -> str:
-    """What TensorFlow computes on: "CPU", or the names of the GPUs that it found."""
-    import tensorflow as tf
-
-    found = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
-    return ", ".join(details.get("device_name", "GPU") for details in found) or "CPU"
+    """What the library computes on: "CPU", or the names of the GPUs that it found."""
+    return backends.chosen().device()
 
 
 def initial_weights(spec: Spec, seed: int) -> Weights:
@@ -92,7 +81,7 @@ def _initializers(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _arrays(model: "keras.Sequential") -> Weights:
-    # Copies: TensorFlow may hand out views of memory that the next step changes.
+    # Copies: the library may hand out views of memory that the next step changes.
     return [np.array(weight, dtype=np.float32) for weight in model.get_weights()]
 
 
@@ -130,36 +119,28 @@ def _program(spec: bytes, batch_size: int, dtype: str, held: bool) -> "_Program"
 
 
 class _Program:
-    """A model with its loops, compiled once for a batch size and a type of input. One caller at a time: `lock`.
+    """A model with its steps, compiled once for a batch size and a type of input. One caller at a time: `lock`.
 
-    `held`: by FedProx to its start weights, which the loop then keeps beside the model's."""
+    `held`: by FedProx to its start weights, which the steps then keep beside the model's."""
 
     def __init__(self, spec: Spec, batch_size: int, dtype: str, held: bool) -> None:
-        import tensorflow as tf
-
         self.lock = threading.Lock()
         self._model = models.from_spec(spec)
         self._batch_size = batch_size
-        self._anchors = [tf.Variable(weight.value) for weight in self._model.trainable_weights] if held else []
-        self._run, self._score = _compile(self._model, batch_size, dtype, self._anchors)
+        self._steps = backends.chosen().Steps(self._model, batch_size, dtype, held)
 
     def train(
         self, weights: Weights, x: np.ndarray, y: np.ndarray, hyper: Hyper, progress: ProgressCallback
     ) -> Weights:
-        import tensorflow as tf
-
         self._load(weights)
         self._check(x, y)
-        for anchor, weight in zip(self._anchors, self._model.trainable_weights if self._anchors else (), strict=True):
-            anchor.assign(weight.value)
-        rows, labels = tf.constant(x), tf.constant(y)
-        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal)
+        run = self._steps.start(x, y, hyper)
         per_epoch = -(-len(y) // self._batch_size)
         done, steps = 0, hyper.epochs * per_epoch
         for order in _orders(len(y), hyper):
             total, samples = 0.0, 0
             for batches, mask in _calls(order, self._batch_size):
-                total += float(self._run(rows, labels, batches, mask, *rates))
+                total += run(batches, mask)
                 samples += int(mask.sum())
                 done += len(batches)
                 progress(done, steps, total / samples)
@@ -171,9 +152,9 @@ class _Program:
         correct, total = 0, 0.0
         for first in range(0, len(y), self._batch_size):
             part = slice(first, first + self._batch_size)
-            right, loss = self._score(x[part], y[part])
-            correct += int(right)
-            total += float(loss)
+            right, loss = self._steps.score(x[part], y[part])
+            correct += right
+            total += loss
         return Evaluation(correct, len(y), total / len(y) if np.isfinite(total) else float("inf"))
 
     def _load(self, weights: Weights) -> None:
@@ -210,56 +191,6 @@ def _calls(order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.
     for first in range(0, steps, per_call):
         part = slice(first, first + per_call)
         yield padded.reshape(steps, batch_size)[part], mask.reshape(steps, batch_size)[part]
-
-
-def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: list["tf.Variable"]) -> tuple[Any, Any]:
-    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` counts what is right.
-
-    anchors: FedProx' start weights, to which each step pulls back (Li et al. 2018, https://arxiv.org/abs/1812.06127: the
-    gradient of mu/2 |w - w_start|^2 is added); without them there is no such term in the compiled loop.
-    """
-    import tensorflow as tf
-
-    def logits(rows: "tf.Tensor") -> "tf.Tensor":
-        # Cross-entropy is taken before the softmax, the last layer, where it keeps its precision.
-        values = tf.cast(rows, tf.float32)
-        for layer in model.layers[:-1]:
-            values = layer(values)
-        return values
-
-    variables = [weight.value for weight in model.trainable_weights]
-    rows = tf.TensorSpec((None, *model.input_shape[1:]), np.dtype(dtype))
-    labels = tf.TensorSpec((None,), tf.int32)
-    batches = tf.TensorSpec((None, batch_size), tf.int32)
-    mask = tf.TensorSpec((None, batch_size), tf.float32)
-
-    def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any, pull: Any) -> Any:
-        total = tf.constant(0.0)
-        for step in tf.range(tf.shape(batches)[0]):
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            with tf.GradientTape() as tape:
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    tf.gather(y, batches[step]), logits(tf.gather(x, batches[step]))
-                )
-                loss = tf.reduce_sum(losses * mask[step])
-                mean = loss / tf.reduce_sum(mask[step])
-            gradients = tape.gradient(mean, variables)
-            if anchors:
-                gradients = [g + pull * (w - a) for g, w, a in zip(gradients, variables, anchors, strict=True)]
-            for variable, gradient in zip(variables, gradients, strict=True):
-                variable.assign_sub(rate * gradient)
-            total += loss
-        return total
-
-    def score(x: Any, y: Any) -> Any:
-        values = logits(x)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, values)
-        right = tf.equal(tf.argmax(values, axis=1, output_type=tf.int32), y)
-        finite = tf.reduce_all(tf.math.is_finite(values), axis=1)
-        return tf.math.count_nonzero(right & finite), tf.reduce_sum(tf.cast(losses, tf.float64))
-
-    signature = [rows, labels, batches, mask, tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.float32)]
-    return tf.function(run, input_signature=signature), tf.function(score, input_signature=[rows, labels])
 
 
 def pack(weights: Weights, spec: Spec | None = None) -> bytes:

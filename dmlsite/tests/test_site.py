@@ -24,6 +24,14 @@ def test_the_web_process_never_imports_tensorflow(program):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_jobs_use_tensorflow_whatever_the_environment_says():
+    """A worker may train with JAX; what it did is judged by TensorFlow's own rounding."""
+    check = "import django; django.setup(); from dmlworker import models; import keras; print(keras.backend.backend())"
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "dmlsite.settings", "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", check], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["tensorflow"], done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("DATABASE_URL", "sqlite:///x.db"), ("CHAIN_ID", "polygon"), ("DML_ENV", "staging"), ("DEBUG", "maybe")],

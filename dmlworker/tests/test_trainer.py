@@ -87,7 +87,7 @@ def test_one_compilation_serves_every_shard_and_round() -> None:
         trainer.train(SPEC, START, X[:size], Y[:size], HYPER)
     program = trainer._program(models.spec_bytes(SPEC), 10, "<f4", held=False)
     assert trainer._program.cache_info().misses == 1
-    assert program._run.experimental_get_tracing_count() == 1
+    assert program._steps._run.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize("weights", [START[:-1], [*START[:-1], np.zeros(4, np.float32)], []])

@@ -1,0 +1,108 @@
+"""Training steps in JAX: one compiled step, called again and again.
+
+No loop in XLA: in one, on a CPU, convolutions take ten times as long (docs/decisions/training-arithmetic.md).
+"""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmlworker.backends import Run
+from dmlworker.protocol import Hyper
+
+if TYPE_CHECKING:
+    import keras
+
+_pinned: list[int] = []
+
+
+def threads(n: int) -> None:
+    """See `trainer.threads`. XLA's compiler, at work for seconds once a ticket, is not held by it."""
+    import jax
+
+    if _pinned and _pinned != [n]:
+        raise RuntimeError(f"JAX is pinned to {_pinned[0]} threads.")
+    # XLA takes the size of its pool from NPROC when it starts; this setting complains if it has.
+    jax.config.update("jax_num_cpu_devices", 1)
+    os.environ["NPROC"] = str(n)
+    _pinned[:] = [n]
+
+
+def device() -> str:
+    """See `trainer.device`."""
+    import jax
+
+    return ", ".join(device.device_kind for device in jax.devices() if device.platform != "cpu") or "CPU"
+
+
+class Steps:
+    """See `backends.Steps`."""
+
+    def __init__(self, model: "keras.Sequential", batch_size: int, dtype: str, held: bool) -> None:
+        self._variables = model.trainable_variables
+        self._batch_size = batch_size
+        self._held = held
+        self._step, self._score = _compile(model)
+
+    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
+        anchors = self._values() if self._held else []
+        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal)
+
+        def run(batches: np.ndarray, mask: np.ndarray) -> float:
+            weights, losses = self._values(), []
+            for batch, share in zip(batches, mask, strict=True):
+                weights, loss = self._step(weights, anchors, x[batch], y[batch], share, *rates)
+                losses.append(loss)
+            for variable, weight in zip(self._variables, weights, strict=True):
+                variable.assign(weight)
+            return float(sum(map(float, losses)))
+
+        return run
+
+    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[int, float]:
+        # Filled up to one shape, or the last batch would be compiled for itself.
+        missing = self._batch_size - len(y)
+        rows, labels = (np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) for part in (x, y))
+        right, losses = (np.asarray(found)[: len(y)] for found in self._score(self._values(), rows, labels))
+        return int(right.sum()), float(losses.sum(dtype=np.float64))
+
+    def _values(self) -> list[Any]:
+        return [variable.value for variable in self._variables]
+
+
+def _compile(model: "keras.Sequential") -> tuple[Any, Any]:
+    """(step, score): `step` gives the weights after a step of SGD and the sum of the samples' losses; `score` says for each
+    sample whether it is right, and its loss.
+
+    anchors: FedProx' start weights, to which each step pulls back (see backends/tensorflow.py), or none.
+    """
+    import jax
+    import keras
+    from jax import numpy as jnp
+
+    variables = model.trainable_variables
+
+    def losses_of(weights: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        # Cross-entropy is taken before the softmax, the last layer, where it keeps its precision.
+        values = x.astype(jnp.float32)
+        with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
+            for layer in model.layers[:-1]:
+                values = layer(values)
+        return -jnp.take_along_axis(jax.nn.log_softmax(values), y[:, None], axis=1)[:, 0], values
+
+    def mean(weights: Any, x: Any, y: Any, share: Any) -> tuple[Any, Any]:
+        loss = jnp.sum(losses_of(weights, x, y)[0] * share)
+        return loss / jnp.sum(share), loss
+
+    def step(weights: Any, anchors: Any, x: Any, y: Any, share: Any, rate: Any, pull: Any) -> tuple[Any, Any]:
+        gradients, loss = jax.grad(mean, has_aux=True)(weights, x, y, share)
+        if anchors:
+            gradients = [g + pull * (w - a) for g, w, a in zip(gradients, weights, anchors, strict=True)]
+        return [w - rate * g for w, g in zip(weights, gradients, strict=True)], loss
+
+    def score(weights: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        losses, values = losses_of(weights, x, y)
+        return (jnp.argmax(values, axis=1) == y) & jnp.all(jnp.isfinite(values), axis=1), losses
+
+    return jax.jit(step), jax.jit(score)

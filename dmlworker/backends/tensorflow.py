@@ -1,0 +1,110 @@
+"""Training steps in TensorFlow: a loop over them, compiled, so that small models don't wait for Python."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmlworker.backends import Run
+from dmlworker.protocol import Hyper
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+
+def threads(n: int) -> None:
+    """See `trainer.threads`."""
+    import tensorflow as tf
+
+    settings = tf.config.threading
+    if settings.get_intra_op_parallelism_threads() == n and settings.get_inter_op_parallelism_threads() == 1:
+        return
+    settings.set_intra_op_parallelism_threads(n)
+    # The steps follow one another: there is nothing to run side by side.
+    settings.set_inter_op_parallelism_threads(1)
+
+
+def device() -> str:
+    """See `trainer.device`."""
+    import tensorflow as tf
+
+    found = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    return ", ".join(details.get("device_name", "GPU") for details in found) or "CPU"
+
+
+class Steps:
+    """See `backends.Steps`."""
+
+    def __init__(self, model: "keras.Sequential", batch_size: int, dtype: str, held: bool) -> None:
+        import tensorflow as tf
+
+        self._weights = model.trainable_weights if held else []
+        self._anchors = [tf.Variable(weight.value) for weight in self._weights]
+        self._run, self._score = _compile(model, batch_size, dtype, self._anchors)
+
+    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
+        import tensorflow as tf
+
+        for anchor, weight in zip(self._anchors, self._weights, strict=True):
+            anchor.assign(weight.value)
+        rows, labels = tf.constant(x), tf.constant(y)
+        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal)
+
+        def run(batches: np.ndarray, mask: np.ndarray) -> float:
+            return float(self._run(rows, labels, batches, mask, *rates))
+
+        return run
+
+    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[int, float]:
+        right, loss = self._score(x, y)
+        return int(right), float(loss)
+
+
+def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: list["tf.Variable"]) -> tuple[Any, Any]:
+    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` counts what is right.
+
+    anchors: FedProx' start weights, to which each step pulls back (Li et al. 2018, https://arxiv.org/abs/1812.06127: the
+    gradient of mu/2 |w - w_start|^2 is added); without them there is no such term in the compiled loop.
+    """
+    import tensorflow as tf
+
+    def logits(rows: "tf.Tensor") -> "tf.Tensor":
+        # Cross-entropy is taken before the softmax, the last layer, where it keeps its precision.
+        values = tf.cast(rows, tf.float32)
+        for layer in model.layers[:-1]:
+            values = layer(values)
+        return values
+
+    variables = [weight.value for weight in model.trainable_weights]
+    rows = tf.TensorSpec((None, *model.input_shape[1:]), np.dtype(dtype))
+    labels = tf.TensorSpec((None,), tf.int32)
+    batches = tf.TensorSpec((None, batch_size), tf.int32)
+    mask = tf.TensorSpec((None, batch_size), tf.float32)
+
+    def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any, pull: Any) -> Any:
+        total = tf.constant(0.0)
+        for step in tf.range(tf.shape(batches)[0]):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            with tf.GradientTape() as tape:
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    tf.gather(y, batches[step]), logits(tf.gather(x, batches[step]))
+                )
+                loss = tf.reduce_sum(losses * mask[step])
+                mean = loss / tf.reduce_sum(mask[step])
+            gradients = tape.gradient(mean, variables)
+            if anchors:
+                gradients = [g + pull * (w - a) for g, w, a in zip(gradients, variables, anchors, strict=True)]
+            for variable, gradient in zip(variables, gradients, strict=True):
+                variable.assign_sub(rate * gradient)
+            total += loss
+        return total
+
+    def score(x: Any, y: Any) -> Any:
+        values = logits(x)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, values)
+        right = tf.equal(tf.argmax(values, axis=1, output_type=tf.int32), y)
+        finite = tf.reduce_all(tf.math.is_finite(values), axis=1)
+        return tf.math.count_nonzero(right & finite), tf.reduce_sum(tf.cast(losses, tf.float64))
+
+    signature = [rows, labels, batches, mask, tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.float32)]
+    return tf.function(run, input_signature=signature), tf.function(score, input_signature=[rows, labels])
