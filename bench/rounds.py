@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from statistics import mean
@@ -56,18 +56,54 @@ def open_market(on: Platform, workers: int, megabytes: int) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def private_megabytes(child: Child) -> float:
+def group_of(process: int) -> Iterator[Path]:
+    """The folders in /proc of a process and of all that it started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if process in (int(path.name), os.getpgid(int(path.name)), parent(path)):
+                yield path
+
+
+def parent(path: Path) -> int:
+    return int(after_name(path)[1])
+
+
+def after_name(path: Path) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; the name before them may hold blanks."""
+    return (path / "stat").read_text().rpartition(")")[2].split()
+
+
+def private_megabytes(process: int) -> float:
     """Memory of a process group's own (RssAnon): what is only mapped from files is not counted."""
     total = 0
-    assert child.process is not None
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getpgid(int(path.name)) == child.process.pid:
-                status = (path / "status").read_text()
-                total += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
-        except (OSError, StopIteration):
-            continue
+    for path in group_of(process):
+        with suppress(OSError, StopIteration):
+            status = (path / "status").read_text()
+            total += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
     return total / 1000
+
+
+def processor_seconds(process: int) -> float:
+    """Processor time of a process group so far, its ended children included."""
+    total = 0
+    for path in group_of(process):
+        with suppress(OSError):
+            total += sum(map(int, after_name(path)[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def processes(on: Platform) -> dict[str, list[int]]:
+    """Who takes part in a round, by what they are."""
+    found: dict[str, list[int]] = {"web": [], "jobs": [], "workers": [], "other": []}
+    for name, child in on.children.items():
+        assert child.process is not None
+        kind = "workers" if name.startswith("worker-") else name if name in found else "other"
+        found[kind].append(child.process.pid)
+    return found | {name.split()[0]: [server.process.pid] for name, server in on.servers.items()}
+
+
+def used(on: Platform) -> dict[str, float]:
+    return {kind: sum(map(processor_seconds, group)) for kind, group in processes(on).items()}
 
 
 class Memory(threading.Thread):
@@ -75,14 +111,14 @@ class Memory(threading.Thread):
 
     def __init__(self, on: Platform) -> None:
         super().__init__(daemon=True)
-        self.children = {name: on.children[name] for name in ("web", "jobs")}
-        self.most = dict.fromkeys(self.children, 0.0)
+        self.groups = {name: processes(on)[name][0] for name in ("web", "jobs")}
+        self.most = dict.fromkeys(self.groups, 0.0)
         self.over = threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.1):
-            for name, child in self.children.items():
-                self.most[name] = max(self.most[name], private_megabytes(child))
+            for name, process in self.groups.items():
+                self.most[name] = max(self.most[name], private_megabytes(process))
 
 
 def measure(workers: int, megabytes: int, rounds: int) -> dict[str, Any]:
@@ -94,24 +130,28 @@ def measure(workers: int, megabytes: int, rounds: int) -> dict[str, Any]:
             on.spawn(f"worker-{number}", "-m", "bench.idle_worker", "--cache", str(cache), env=env)
         memory = Memory(on)
         memory.start()
-        moments = opened(on, rounds)
+        begun, before = len(opened(on, 2)), used(on)
+        moments = opened(on, begun + rounds)
+        after = used(on)
         memory.over.set()
-    times = [(later - earlier).total_seconds() for earlier, later in zip(moments[1:], moments[2:], strict=False)]
+    counted = moments[begun - 1 :]  # in the first two, caches are filled
+    times = [(later - earlier).total_seconds() for earlier, later in zip(counted, counted[1:], strict=False)]
     return {
         "seconds": round(mean(times), 3),
         "fastest": round(min(times), 3),
-        "memory": {k: round(v) for k, v in memory.most.items()},
+        "memory": {kind: round(most) for kind, most in memory.most.items()},
+        "processor": {kind: round((after[kind] - before[kind]) / (len(moments) - begun), 3) for kind in after},
     }
 
 
 def opened(on: Platform, rounds: int) -> list[Any]:
-    """When each round was opened. The first two are not counted: caches are filled then."""
+    """When each round was opened, as soon as there are so many."""
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         found = [moment for (moment,) in query(on, "select opened from training_round order by number")]
-        if len(found) > rounds + 1:
+        if len(found) >= rounds:
             return found
-        time.sleep(0.5)
+        time.sleep(0.2)
     raise SystemExit(f"{len(found)} rounds in {SECONDS} s; see {on.layout.var / 'log'}")
 
 
