@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 
 from contracts.devchain import free_port
-from dmlsite.supervisor import ROOT, Child, Platform
+from dmlsite.supervisor import ROOT, Platform
 
 SECONDS = 600
 """A measurement that takes longer is given up."""
