@@ -49,13 +49,13 @@ ENGINES = {
         sys.executable,
         """
 from pathlib import Path
-from dmlworker.weights import mapped, write
+from dmlworker.weights import mapped, pieces
 from training.aggregation import fedavg
 folder = Path(sys.argv[1])
 for seed in range(UPDATES):
     with open(folder / str(seed), "wb") as file:
-        write(file, [update(seed)])
-measure(lambda: fedavg((mapped(folder / str(seed)), 100 + seed) for seed in range(UPDATES)))
+        file.writelines(pieces([update(seed)]))
+measure(lambda: fedavg([(mapped(folder / str(seed)), 100 + seed) for seed in range(UPDATES)]))
 """,
     ),
     "Flower": (

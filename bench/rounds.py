@@ -28,6 +28,8 @@ from dmlsite.supervisor import ROOT, Platform
 
 SECONDS = 600
 """A measurement that takes longer is given up."""
+WARM = 5
+"""Rounds before the first that counts: libraries are loaded and caches filled in them."""
 
 
 @contextmanager
@@ -130,11 +132,11 @@ def measure(workers: int, megabytes: int, rounds: int) -> dict[str, Any]:
             on.spawn(f"worker-{number}", "-m", "bench.idle_worker", "--cache", str(cache), env=env)
         memory = Memory(on)
         memory.start()
-        begun, before = len(opened(on, 2)), used(on)
+        begun, before = len(opened(on, WARM)), used(on)
         moments = opened(on, begun + rounds)
         after = used(on)
         memory.over.set()
-    counted = moments[begun - 1 :]  # in the first two, caches are filled
+    counted = moments[begun - 1 :]
     times = [(later - earlier).total_seconds() for earlier, later in zip(counted, counted[1:], strict=False)]
     return {
         "seconds": round(mean(times), 3),

@@ -114,11 +114,11 @@ def platform_mean(start: Weights, updates: Updates) -> Weights:
     received = [(trainer.unpack(trainer.pack(weights)), count) for weights, count in updates]
     for weights, _ in received:
         aggregation.check(weights, start)
-    return aggregation.step("fedavg", start, aggregation.fedavg(iter(received)))[0]
+    return aggregation.step("fedavg", start, aggregation.fedavg(received))[0]
 
 
 def plain_mean(start: Weights, updates: Updates) -> Weights:
-    return aggregation.fedavg((weights, 1) for weights, _ in updates)
+    return aggregation.fedavg([(weights, 1) for weights, _ in updates])
 
 
 OURS = Engine("float32", trainer.train, platform_mean)

@@ -1,13 +1,15 @@
 """Tell open pages and connected workers that something changed. They then ask the database what."""
 
-import logging
+import asyncio
+import threading
+from functools import cache
 from uuid import UUID
 
-from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
 
-log = logging.getLogger(__name__)
+PATIENCE = 10
+"""Seconds that Redis may take."""
 
 
 def ticket_group(ticket: UUID) -> str:
@@ -18,10 +20,24 @@ def provider_group(provider: UUID) -> str:
     return f"provider.{provider}"
 
 
-def changed(group: str) -> None:
-    """After commit, wake whoever listens to `group`. A lost wake-up is repaired by the next one, or by the sweep."""
-    transaction.on_commit(lambda: _send(group), robust=True)
+def changed(*groups: str) -> None:
+    """After commit, wake whoever listens to a group. A lost wake-up is repaired by the next one, or by the sweep."""
+    transaction.on_commit(lambda: _send(groups), robust=True)
 
 
-def _send(group: str) -> None:
-    async_to_sync(get_channel_layer().group_send)(group, {"type": "changed"})
+def _send(groups: tuple[str, ...]) -> None:
+    asyncio.run_coroutine_threadsafe(_tell(groups), _loop()).result(PATIENCE)
+
+
+async def _tell(groups: tuple[str, ...]) -> None:
+    layer = get_channel_layer()
+    for group in groups:
+        await layer.group_send(group, {"type": "changed"})
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One for all that this process says: a loop of its own for each call would connect to Redis each time."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="live", daemon=True).start()
+    return loop

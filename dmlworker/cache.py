@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from dmlworker import protocol
 from dmlworker.protocol import Blob, Lease, Offer
-from dmlworker.weights import MalformedUpdate, pack, unpack
+from dmlworker.weights import Bytes, MalformedUpdate, pieces, unpack
 
 MAX_BYTES = 4 * 10**9
 """Blobs kept from one start to the next; the least recently used go first."""
@@ -37,10 +38,10 @@ class Cache:
         os.utime(path)
         return data
 
-    def put(self, data: bytes) -> Blob:
-        """Keeps bytes under their hash."""
-        blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
-        _write(self._blobs / blob.sha256, data)
+    def put(self, *parts: Bytes) -> Blob:
+        """Keeps bytes, given in parts, under their hash."""
+        blob = blob_of(parts)
+        _write(self._blobs / blob.sha256, *parts)
         return blob
 
     def partial(self, blob: Blob) -> Path:
@@ -51,14 +52,14 @@ class Cache:
         """Keeps a download that was found to be complete."""
         self.partial(blob).replace(self._blobs / blob.sha256)
 
-    def result(self, offer: Offer) -> tuple[Blob, bytes] | None:
+    def result(self, offer: Offer) -> tuple[Blob, list[bytes]] | None:
         """The update that this very work gave before, and its bytes, if they are still here."""
         try:
             blob = Blob(**json.loads(self._result(offer).read_text()))
         except (OSError, ValueError, TypeError):
             return None
         data = self.get(blob)
-        return None if data is None else (blob, data)
+        return None if data is None else (blob, [data])
 
     def remember(self, offer: Offer, update: Blob) -> None:
         """Notes which update the work of an offer gave."""
@@ -82,7 +83,7 @@ class Cache:
 
     def keep_rest(self, lease: Lease, rest: list[np.ndarray]) -> None:
         """For the next round. That of the round before stays, in case this work has to be done again."""
-        _write(self._rest(lease, lease.round), pack(rest))
+        _write(self._rest(lease, lease.round), *pieces(rest))
         self._rest(lease, lease.round - 2).unlink(missing_ok=True)
 
     def _rest(self, lease: Lease, round_: int) -> Path:
@@ -103,11 +104,21 @@ class Cache:
             used -= stat.st_size
 
 
-def _write(path: Path, data: bytes) -> None:
+def blob_of(parts: Iterable[Bytes]) -> Blob:
+    """What to call bytes that are given in parts."""
+    digest, size = hashlib.sha256(), 0
+    for part in parts:
+        digest.update(part)
+        size += len(part)
+    return Blob(digest.hexdigest(), size)
+
+
+def _write(path: Path, *parts: Bytes) -> None:
     """All or nothing: a crash leaves no half file under a real name."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.writelines(parts)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -26,11 +26,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from dmlworker import __version__, backends, compression, protocol
-from dmlworker.cache import Cache
+from dmlworker.cache import Cache, blob_of
 from dmlworker.display import Display, named
 from dmlworker.protocol import Ack, Blob, Cancel, Hyper, Lease, Offer, ProtocolError, VersionMismatch, Welcome
-from dmlworker.transfer import backoff, fetch, send
+from dmlworker.transfer import backoff, fetch, fetch_once, send
 from dmlworker.wallet import Wallet
+from dmlworker.weights import Bytes, pieces
 
 SECONDS_BETWEEN_REPORTS = 0.5
 """Progress goes out at most this often."""
@@ -39,6 +40,8 @@ STEADY_SECONDS = 10.0
 WELCOME_SECONDS = 15.0
 """A platform that has not answered Hello by then has lost us, on its way down or up: another connection fares better."""
 LONGEST_WAIT = 60.0
+WORTH_KEEPING = 2.0
+"""Seconds of training; the result of less is not written down for another time: it would be had sooner again than read."""
 WELCOMED_WAIT = 3.0
 """The longest wait after a connection that was welcomed: the platform is there, it is the line that does not hold."""
 
@@ -111,6 +114,7 @@ class Worker:
         self._socket: ClientConnection | None = None
         self._waiting: dict[Lease, Offer] = {}
         self._sent: dict[Lease, Offer] = {}
+        self._start: tuple[Blob | None, Bytes] = None, b""
         self._current: Lease | None = None
         self._steps = 0
         self._drop = threading.Event()
@@ -284,8 +288,8 @@ class Worker:
         """Does the work of one lease; whatever goes wrong is told to the platform and ends this lease only."""
         await self._say(protocol.Accept(offer.lease))
         try:
-            update, data = self._cache.result(offer) or await self._compute(http, offer)
-            await send(http, update, data, self._mover(offer.lease))
+            update, parts = self._cache.result(offer) or await self._compute(http, offer)
+            await send(http, update, parts, self._mover(offer.lease))
             self._sent[offer.lease] = offer
             await self._say(protocol.Commit(offer.lease, update.sha256, update.size))
         except _Stopped:
@@ -295,14 +299,26 @@ class Worker:
             self._display.say(f"{named(offer.lease)}: can't be done ({reason})")
             await self._say(protocol.Decline(offer.lease, reason[: protocol.MAX_TEXT]))
 
-    async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> tuple[Blob, bytes]:
+    async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> tuple[Blob, Sequence[Bytes]]:
         self._display.say(f"{named(offer.lease)}: training")
-        moved, blobs = self._mover(offer.lease), (offer.spec, offer.weights, offer.shard)
-        spec, weights, shard = [await fetch(http, self._cache, blob, moved) for blob in blobs]
-        data = await self._in_thread(self._train, offer, spec, weights, shard, asyncio.get_running_loop())
-        update = self._cache.put(data)
-        self._cache.remember(offer, update)
-        return update, data
+        moved = self._mover(offer.lease)
+        spec, shard = [await fetch(http, self._cache, blob, moved) for blob in (offer.spec, offer.shard)]
+        weights = await self._weights(http, offer.weights, moved)
+        began = time.monotonic()
+        parts = await self._in_thread(self._train, offer, spec, weights, shard, asyncio.get_running_loop())
+        update = blob_of(parts)
+        if time.monotonic() - began > WORTH_KEEPING:
+            with contextlib.suppress(OSError):  # a full disk does not keep us from sending it
+                self._cache.put(*parts)
+                self._cache.remember(offer, update)
+        return update, parts
+
+    async def _weights(self, http: httpx.AsyncClient, blob: Blob, moved: Callable[[], None]) -> Bytes:
+        """A round's start weights. All shards of a round have the same, no other round has them: not worth a place on disk."""
+        if self._start[0] != blob:
+            self._start = None, b""
+            self._start = blob, await fetch_once(http, blob, moved)
+        return self._start[1]
 
     def _mover(self, lease: Lease) -> Callable[[], None]:
         """What a transfer calls for every piece: tells the platform that there is life, however slow the line."""
@@ -333,7 +349,9 @@ class Worker:
         except ImportError as error:
             raise Refused(f"{library.title} can't be imported ({error}). Install it: {library.install}") from error
 
-    def _train(self, offer: Offer, spec: bytes, weights: bytes, shard: bytes, loop: asyncio.AbstractEventLoop) -> bytes:
+    def _train(
+        self, offer: Offer, spec: bytes, weights: Bytes, shard: bytes, loop: asyncio.AbstractEventLoop
+    ) -> Sequence[Bytes]:
         from dmlworker import models, trainer
 
         report = self._reporter(offer.lease, loop)
@@ -341,7 +359,7 @@ class Worker:
         start = trainer.unpack(weights)
         trained = trainer.train(models.spec_from_bytes(spec), start, x, y, offer.hyper, report)
         update = self.update(start, trained, offer.hyper)
-        return trainer.pack(update) if offer.hyper.compression == "none" else self._compressed(offer, start, update)
+        return pieces(update) if offer.hyper.compression == "none" else [self._compressed(offer, start, update)]
 
     def _compressed(self, offer: Offer, start: Weights, update: Weights) -> bytes:
         """The change of the weights in fewer bytes; what that loses is kept for the next round of this shard."""

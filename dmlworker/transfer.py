@@ -1,18 +1,19 @@
-"""Blobs over HTTP: fetched with resume and verified, sent by hash. Errors are sorted into 'try again' and 'give up'."""
+"""Blobs over HTTP: fetched and sent with resume, and verified by their hash. Errors are sorted into 'try again' and 'give up'."""
 
 import asyncio
 import hashlib
+import io
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from itertools import count
+from typing import IO
 
 import httpx
 
 from dmlworker.cache import Cache
 from dmlworker.protocol import Blob, blob_path
+from dmlworker.weights import Bytes
 
-Done = TypeVar("Done")
 TRIES = 8
 """Half a minute to a minute in all: a platform that is being restarted is waited for, and what was computed not thrown away."""
 CHUNK = 1 << 20
@@ -35,20 +36,38 @@ def backoff(attempt: int, longest: float = 30.0) -> float:
 
 
 async def fetch(http: httpx.AsyncClient, cache: Cache, blob: Blob, moved: Moved) -> bytes:
-    """The blob's bytes, from the disk or the platform. Raises TransferError, or OSError if the disk is full."""
+    """The blob's bytes, from the disk or the platform, and kept on the disk. Raises TransferError, or OSError if the disk is
+    full."""
     data = cache.get(blob)
     if data is None:
-        data = await _persist(lambda: _download(http, blob, cache.partial(blob), moved), f"fetching {blob.sha256[:12]}")
+        with cache.partial(blob).open("a+b") as file:
+            await _fetched(http, blob, file, moved)
+            file.seek(0)
+            data = file.read()
         cache.adopt(blob)
     return data
 
 
-async def send(http: httpx.AsyncClient, blob: Blob, data: bytes, moved: Moved) -> None:
-    """Stores bytes on the platform under their hash; to send them twice does no harm. Raises TransferError."""
-    await _persist(lambda: _upload(http, blob, data, moved), f"sending {blob.sha256[:12]}")
+async def fetch_once(http: httpx.AsyncClient, blob: Blob, moved: Moved) -> memoryview:
+    """The blob's bytes from the platform, held in memory only: for what no later work will ask for. Raises TransferError."""
+    file = io.BytesIO()
+    await _fetched(http, blob, file, moved)
+    return file.getbuffer()
 
 
-async def _persist(work: Callable[[], Awaitable[Done]], what: str) -> Done:
+async def send(http: httpx.AsyncClient, blob: Blob, parts: Sequence[Bytes], moved: Moved) -> None:
+    """Stores bytes, given in parts, on the platform under their hash; to send them twice does no harm. What got there before
+    the line broke is not sent again. Raises TransferError."""
+    tries = count()
+
+    async def upload() -> None:
+        first = await _arrived(http, blob) if next(tries) else 0
+        await _upload(http, blob, parts, first, moved)
+
+    await _persist(upload, f"sending {blob.sha256[:12]}")
+
+
+async def _persist(work: Callable[[], Awaitable[None]], what: str) -> None:
     for attempt in range(TRIES):
         try:
             return await work()
@@ -59,46 +78,64 @@ async def _persist(work: Callable[[], Awaitable[Done]], what: str) -> Done:
     raise TransferError(f"{what}: {reason}")
 
 
-async def _download(http: httpx.AsyncClient, blob: Blob, path: Path, moved: Moved) -> bytes:
-    """One try; what an earlier one left in `path` is asked for no more."""
-    have = path.stat().st_size if path.exists() else 0
+async def _fetched(http: httpx.AsyncClient, blob: Blob, file: IO[bytes], moved: Moved) -> None:
+    await _persist(lambda: _download(http, blob, file, moved), f"fetching {blob.sha256[:12]}")
+
+
+async def _download(http: httpx.AsyncClient, blob: Blob, file: IO[bytes], moved: Moved) -> None:
+    """One try; what an earlier one left in the file is asked for no more."""
+    have = file.seek(0, io.SEEK_END)
     if have < blob.size or not have:
-        await _append(http, blob, path, have, moved)
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != blob.sha256:
-        path.unlink(missing_ok=True)
+        await _append(http, blob, file, have, moved)
+    file.seek(0)
+    if hashlib.file_digest(file, "sha256").hexdigest() != blob.sha256:
+        file.truncate(0)
         raise _Again("what arrived has another hash")
-    return data
 
 
-async def _append(http: httpx.AsyncClient, blob: Blob, path: Path, have: int, moved: Moved) -> None:
+async def _append(http: httpx.AsyncClient, blob: Blob, file: IO[bytes], have: int, moved: Moved) -> None:
     # Not compressed: the hash, the size and the range are those of the bytes themselves.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     async with http.stream("GET", blob_path(blob.sha256), headers=headers) as response:
         if response.status_code == 416:
-            path.unlink(missing_ok=True)
+            file.truncate(0)
         _check(response, (200, 206))
-        resumed = response.status_code == 206
-        with path.open("ab" if resumed else "wb") as file:
-            size = have if resumed else 0
-            # As they come, so that what came before a break is kept.
-            async for chunk in response.aiter_bytes():
-                size += len(chunk)
-                if size > blob.size:
-                    raise TransferError(f"{blob.sha256[:12]} is larger than was said")
-                file.write(chunk)
-                moved()
+        size = have if response.status_code == 206 else 0
+        file.seek(size)
+        file.truncate()
+        # As they come, so that what came before a break is kept.
+        async for chunk in response.aiter_raw():
+            size += len(chunk)
+            if size > blob.size:
+                raise TransferError(f"{blob.sha256[:12]} is larger than was said")
+            file.write(chunk)
+            moved()
 
 
-async def _upload(http: httpx.AsyncClient, blob: Blob, data: bytes, moved: Moved) -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        for first in range(0, len(data), CHUNK):
-            yield data[first : first + CHUNK]
+async def _arrived(http: httpx.AsyncClient, blob: Blob) -> int:
+    """How many of a blob's bytes an upload that broke has left on the platform."""
+    response = await http.head(blob_path(blob.sha256))
+    return int(response.headers.get("Upload-Offset", 0)) if response.status_code == 200 else 0
+
+
+async def _upload(http: httpx.AsyncClient, blob: Blob, parts: Sequence[Bytes], first: int, moved: Moved) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for chunk in _chunks(parts, first):
+            yield chunk
             moved()
 
     # The length is told beforehand, so that the platform can refuse too much before it took any.
-    response = await http.put(blob_path(blob.sha256), content=pieces(), headers={"Content-Length": str(len(data))})
-    _check(response, (200, 201))
+    headers = {"Content-Length": str(blob.size - first)} | ({"Upload-Offset": str(first)} if first else {})
+    method = "PATCH" if first else "PUT"
+    _check(await http.request(method, blob_path(blob.sha256), content=body(), headers=headers), (200, 201))
+
+
+def _chunks(parts: Sequence[Bytes], skip: int) -> Iterator[bytes]:
+    """The bytes of all parts, from the one after `skip` on."""
+    for part in parts:
+        for first in range(min(skip, len(part)), len(part), CHUNK):
+            yield bytes(part[first : first + CHUNK])
+        skip = max(0, skip - len(part))
 
 
 def _check(response: httpx.Response, good: tuple[int, ...]) -> None:
@@ -106,7 +143,7 @@ def _check(response: httpx.Response, good: tuple[int, ...]) -> None:
     status = response.status_code
     if status in good:
         return
-    if status >= 500 or status in (408, 416, 422, 425, 429):
+    if status >= 500 or status in (408, 409, 416, 422, 425, 429):
         raise _Again(f"the platform answered {status}")
     reasons = {401: "the key is not known", 403: "not allowed", 404: "not there", 413: "too large"}
     raise TransferError(reasons.get(status, f"the platform answered {status}"))

@@ -7,14 +7,13 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
@@ -66,7 +65,7 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
 
 def candidates(run: Run) -> QuerySet[Provider]:
     """Who may work on a run: in standing, a worker online, and not the customer themselves."""
-    return providers.available().exclude(user=run.ticket.customer)
+    return providers.available().exclude(user=run.ticket.customer_id)
 
 
 def free(run: Run) -> list[Provider]:
@@ -107,8 +106,7 @@ def start(run: Run) -> bool:
             return False
         tickets.move(run.ticket, Status.TRAINING, "with " + ", ".join(provider.user_name for provider in drawn))
         first = Round.objects.create(run=run, number=1, start=run.start)
-        for provider, shard in zip(drawn, shards, strict=True):
-            _lease(first, shard, provider)
+        _lease(first, dict(zip(shards, drawn, strict=True)))
     return True
 
 
@@ -123,18 +121,23 @@ def _say_waiting(run: Run, free: int, needed: int) -> None:
 
 
 # --- Leases -----------------------------------------------------------------------------------------------------------
-def _lease(round_: Round, shard: Shard, provider: Provider) -> Assignment:
-    attempt = round_.assignments.filter(shard=shard).count() + 1
+def _lease(round_: Round, given: dict[Shard, Provider], before: Iterable[Assignment] = ()) -> None:
+    """Offer shards to providers; `before`: the round's leases so far."""
+    attempts = Counter(lease.shard_id for lease in before)
     deadline = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
-    live.changed(live.provider_group(provider.pk))
-    return Assignment.objects.create(round=round_, shard=shard, provider=provider, attempt=attempt, deadline=deadline)
+    Assignment.objects.bulk_create(
+        Assignment(round=round_, shard=shard, provider=provider, attempt=attempts[shard.pk] + 1, deadline=deadline)
+        for shard, provider in given.items()
+    )
+    live.changed(*(live.provider_group(provider.pk) for provider in given.values()))
 
 
 def fill(round_: Round) -> None:
     """Give every shard of an open round that nobody has to somebody. Nobody online: the sweep tries again."""
-    for shard in _left_over(round_):
-        if provider := _pick(round_, shard):
-            _lease(round_, shard, provider)
+    if shards := list(_left_over(round_)):
+        draw = Draw(round_)
+        given = {shard: provider for shard in shards if (provider := draw.pick(shard))}
+        _lease(round_, given, draw.leases)
 
 
 def _left_over(round_: Round) -> QuerySet[Shard]:
@@ -148,25 +151,41 @@ def _refill(round_: Round) -> None:
             fill(Round.objects.select_for_update().get(pk=round_.pk))
 
 
-def _pick(round_: Round, shard: Shard) -> Provider | None:
-    """Who gets a shard: whoever had it last round (its blob is cached there), else one without a part in this round, and of
-    these the one with least to do.
+class Draw:
+    """Who gets which shard of a round: whoever had it last round (its blob is cached there), else one without a part in this
+    round, and of these the one with least to do; by chance among equals.
 
     One who let this very lease lapse gets it again only if there is nobody else, and one who declined it not before some
     time has passed.
     """
-    while_ago = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
-    lately = round_.assignments.filter(shard=shard, state=State.DECLINED, offered__gt=while_ago)
-    failed = set(round_.assignments.filter(shard=shard).values_list("provider", flat=True))
-    before = Assignment.objects.filter(shard=shard, round__number=round_.number - 1, state=State.COMMITTED)
-    had = set(before.values_list("provider", flat=True))
-    part = Count(
-        "assignments", filter=Q(assignments__round=round_, assignments__state__in=Assignment.LIVE), distinct=True
-    )
-    busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
-    found = list(candidates(round_.run).exclude(pk__in=lately.values("provider")).annotate(part=part, busy=busy))
-    random.shuffle(found)
-    return min(found, key=lambda p: (p.pk in failed, p.pk not in had, p.part, p.busy), default=None)
+
+    def __init__(self, round_: Round) -> None:
+        self.leases = list(round_.assignments.all())
+        while_ago = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
+        self._failed = {(lease.shard_id, lease.provider_id) for lease in self.leases}
+        self._declined = {
+            (lease.shard_id, lease.provider_id)
+            for lease in self.leases
+            if lease.state == State.DECLINED and lease.offered > while_ago
+        }
+        last = Assignment.objects.filter(round__run=round_.run_id, round__number=round_.number - 1)
+        self._had = set(last.filter(state=State.COMMITTED).values_list("shard", "provider"))
+        self._parts = Counter(lease.provider_id for lease in self.leases if lease.state in Assignment.LIVE)
+        busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
+        self._found = list(candidates(round_.run).annotate(busy=busy))
+        random.shuffle(self._found)
+
+    def pick(self, shard: Shard) -> Provider | None:
+        """A provider for a shard, who has then more to do."""
+        able = [provider for provider in self._found if (shard.pk, provider.pk) not in self._declined]
+        if found := min(able, key=lambda provider: self._order(shard, provider), default=None):
+            self._parts[found.pk] += 1
+            found.busy += 1  # type: ignore[attr-defined]
+        return found
+
+    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, int]:
+        pair = shard.pk, provider.pk
+        return pair in self._failed, pair not in self._had, self._parts[provider.pk], provider.busy  # type: ignore[attr-defined]
 
 
 def reassign_overdue() -> None:
@@ -199,26 +218,34 @@ def hyper_of(assignment: Assignment) -> Hyper:
     return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression)
 
 
+def _named(provider: Provider, lease: Lease) -> QuerySet[Assignment]:
+    """The provider's assignment that a lease names, if there is one."""
+    try:
+        run = UUID(lease.run)
+    except ValueError:
+        return Assignment.objects.none()
+    return Assignment.objects.filter(
+        provider=provider,
+        round__run=run,
+        round__number=lease.round,
+        shard__number=lease.shard,
+        attempt=lease.attempt,
+    )
+
+
 def find(provider: Provider, lease: Lease) -> Assignment:
     """The provider's assignment that a lease names. Raises Missing."""
-    try:
-        return Assignment.objects.select_related("round__run", "shard", "update").get(
-            provider=provider,
-            round__run=UUID(lease.run),
-            round__number=lease.round,
-            shard__number=lease.shard,
-            attempt=lease.attempt,
-        )
-    except (Assignment.DoesNotExist, ValueError, ValidationError):
-        raise Missing("no such lease") from None
+    found = _named(provider, lease).select_related("round__run").first()
+    if found is None:
+        raise Missing("no such lease")
+    return found
 
 
 def accept(provider: Provider, lease: Lease, channel: str) -> bool:
-    """A worker takes a lease. False if it is closed, or another living connection has it."""
-    assignment = find(provider, lease)
+    """A worker takes a lease. False if there is none, it is closed, or another living connection has it."""
     mine = Q(state=State.OFFERED) | Q(state=State.ACCEPTED, channel=channel)
     orphaned = Q(state=State.ACCEPTED) & ~Q(channel__in=Connection.objects.online().values("channel"))
-    free = Assignment.objects.filter(Q(pk=assignment.pk) & (mine | orphaned))
+    free = _named(provider, lease).filter(mine | orphaned)
     return bool(_move_on(free, state=State.ACCEPTED, channel=channel))
 
 
@@ -241,13 +268,14 @@ def record_update(provider: Provider, lease: Lease, sha256: str) -> None:
     assignment = find(provider, lease)
     if assignment.state == State.COMMITTED and assignment.update_id == sha256:
         return
-    if not Blob.objects.filter(pk=sha256).exists():
-        raise Missing("upload the update first")
-    open_ = Assignment.objects.filter(pk=assignment.pk, state__in=[State.OFFERED, State.ACCEPTED])
-    with transaction.atomic():
-        if not open_.update(state=State.COMMITTED, update_id=sha256, committed=timezone.now()):
-            raise Conflict("this lease is closed")
+    stored = Exists(Blob.objects.filter(pk=sha256))
+    open_ = Assignment.objects.filter(stored, pk=assignment.pk, state__in=[State.OFFERED, State.ACCEPTED])
+    if open_.update(state=State.COMMITTED, update_id=sha256, committed=timezone.now()):
         jobs.enqueue("training.tasks.receive", assignment.pk)
+    elif Blob.objects.filter(pk=sha256).exists():
+        raise Conflict("this lease is closed")
+    else:
+        raise Missing("upload the update first")
 
 
 def decline(provider: Provider, lease: Lease, reason: str) -> None:
@@ -281,10 +309,10 @@ def _give_up(run: Run, reason: str) -> None:
     tickets.refund(run.ticket, f"No provider could train on your data with these settings ({reason}).")
 
 
-def received(assignment: Assignment, weights: Blob) -> None:
-    """An update is well-formed, and stands for these weights; the last one of a round closes it."""
+def received(assignment: Assignment, weights: str) -> None:
+    """An update is well-formed, and stands for these weights (a blob's hash); the last one of a round closes it."""
     found = Assignment.objects.filter(pk=assignment.pk, state=State.COMMITTED)
-    found.update(received=timezone.now(), weights=weights)
+    found.update(received=timezone.now(), weights_id=weights)
     live.changed(live.ticket_group(assignment.round.run.ticket_id))
     if ready(assignment.round):
         jobs.enqueue("training.tasks.close_round", assignment.round_id)
@@ -352,18 +380,22 @@ def _locked(run: Run) -> Run | None:
 def _leave_behind(round_: Round, updates: list[Assignment]) -> None:
     """Whatever is not in the average, for a quorum closed the round, is not paid, without blame."""
     rest = round_.assignments.filter(state__in=Assignment.LIVE).exclude(pk__in=[update.pk for update in updates])
-    for update in rest.select_related("provider"):
+    late = list(rest.select_related("provider"))
+    for update in late:
         tickets.note(round_.run.ticket, "late", f"round {round_.number} went on without {update.provider}")
-        live.changed(live.provider_group(update.provider_id))
-    rest.update(state=State.EXPIRED, note="the round closed without it")
+    if late:
+        live.changed(*(live.provider_group(update.provider_id) for update in late))
+        rest.update(state=State.EXPIRED, note="the round closed without it")
 
 
 def _plateau(run: Run) -> bool:
     """Whether the checked rounds say that more of them would not help. Every machine gives the same answer: a round is
     closed only after the one before was checked."""
+    if not run.patience:
+        return False
     losses = list(run.all_rounds.exclude(checked=None).order_by("number").values_list("loss", flat=True))
     known = [math.inf if loss is None else loss for loss in losses]
-    return 0 < run.patience < len(known) and min(known[-run.patience :]) >= min(known[: -run.patience])
+    return run.patience < len(known) and min(known[-run.patience :]) >= min(known[: -run.patience])
 
 
 def to_audit(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment, str]]:
@@ -427,8 +459,8 @@ def stop(run: Run) -> None:
     """End a run without a result; its leases are taken back."""
     Run.objects.filter(pk=run.pk).update(state=Run.State.STOPPED, finished=timezone.now())
     leases = Assignment.objects.filter(round__run=run, state__in=[State.OFFERED, State.ACCEPTED])
-    for provider in Provider.objects.filter(assignments__in=leases).distinct():
-        live.changed(live.provider_group(provider.pk))
+    providers_ = leases.order_by().values_list("provider", flat=True).distinct()
+    live.changed(*map(live.provider_group, providers_))
     leases.update(state=State.CANCELLED)
     jobs.enqueue("training.tasks.start_waiting")
 

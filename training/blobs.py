@@ -1,5 +1,8 @@
 """Blobs over HTTP for workers: `GET` with byte ranges, `PUT` for updates. A worker gets what its leases name, no more.
 
+An upload that broke is gone on with: `HEAD` says in Upload-Offset how much of it is here, `PATCH` with that offset brings the
+rest (the terms of https://datatracker.ietf.org/doc/draft-ietf-httpbis-resumable-upload/).
+
 An ASGI application of its own beside Django's pages: bytes go from the socket to the store and back as they come, and no
 page's middleware (sessions, templates, a copy of the body) stands in their way.
 """
@@ -9,10 +12,11 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 from channels.db import database_sync_to_async
 
-from dmlsite.errors import DomainError, Forbidden
+from dmlsite.errors import Conflict, DomainError, Forbidden, Missing
 from dmlworker.protocol import blob_path
 from providers.actions import worker_of
 from providers.models import Provider
@@ -20,6 +24,7 @@ from training import actions, store
 from training.models import Blob
 
 PREFIX = blob_path("")
+SHA256 = re.compile("[0-9a-f]{64}")
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -35,8 +40,13 @@ async def door(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     sha256 = scope["path"].removeprefix(PREFIX)
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     try:
-        if scope["method"] == "PUT":
-            await _answer(send, await _take(sha256, headers, receive))
+        if not SHA256.fullmatch(sha256):
+            raise Missing("a blob is called by its SHA-256")
+        if scope["method"] in ("PUT", "PATCH"):
+            await _answer(send, await _take(sha256, headers, receive, resume=scope["method"] == "PATCH"))
+        elif scope["method"] == "HEAD":
+            size = await database_sync_to_async(_waiting)(sha256, headers)
+            await _answer(send, HTTPStatus.OK, **{"Upload-Offset": str(size)})
         elif scope["method"] == "GET":
             await _give(sha256, headers, send)
         else:
@@ -68,35 +78,60 @@ def _provider(headers: dict[str, str]) -> Provider:
 
 
 # --- From a worker ----------------------------------------------------------------------------------------------------
-async def _take(sha256: str, headers: dict[str, str], receive: Receive) -> int:
-    limit = await database_sync_to_async(_room)(headers)
-    with store.Spool(limit) as spool:
-        async for piece in _pieces(receive):
-            await asyncio.to_thread(spool.write, piece)
+async def _take(sha256: str, headers: dict[str, str], receive: Receive, resume: bool) -> int:
+    provider, limit = await database_sync_to_async(_room)(headers)
+    part = headers.get("upload-offset", "") if resume else None
+    with await asyncio.to_thread(_spool, provider.pk, sha256, limit, part) as spool:
+        try:
+            async for piece in _pieces(receive):
+                await asyncio.to_thread(spool.write, piece)
+        except Gone:
+            await asyncio.to_thread(spool.set_aside, provider.pk, sha256)
+            raise
         return await database_sync_to_async(_keep)(spool, sha256)
 
 
-def _room(headers: dict[str, str]) -> int:
-    """Bytes that this worker may store. Raises TooLarge if it says that it sends more: none of them is read then."""
-    limit = actions.upload_limit(_provider(headers))
+def _room(headers: dict[str, str]) -> tuple[Provider, int]:
+    """Whose worker it is, and the bytes that it may store. Raises TooLarge if it says that it sends more: none is read then."""
+    provider = _provider(headers)
+    limit = actions.upload_limit(provider)
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
         raise store.TooLarge(limit)
-    return limit
+    return provider, limit
 
 
-async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+def _waiting(sha256: str, headers: dict[str, str]) -> int:
+    """Bytes of an upload of this worker that broke."""
+    return store.waiting_bytes(_provider(headers).pk, sha256)
+
+
+def _spool(owner: UUID, sha256: str, limit: int, offset: str | None) -> store.Spool:
+    """A new one, or what is here of an upload that broke. Raises Conflict unless that is as much as the worker thinks: it then
+    asks again."""
+    if offset is None:
+        return store.Spool(limit)
+    spool = store.Spool.resumed(owner, sha256, limit)
+    if offset == str(spool.size):
+        return spool
+    with spool:
+        spool.set_aside(owner, sha256)
+    raise Conflict(f"{spool.size} bytes are here")
+
+
+async def _pieces(receive: Receive) -> AsyncIterator[bytearray]:
     """The body in pieces of about a CHUNK: one step to another thread is worth more than a network packet."""
     held, more = bytearray(), True
     while more:
         event = await receive()
-        if event["type"] == "http.disconnect":
-            raise Gone
+        gone = event["type"] == "http.disconnect"
         held += event.get("body", b"")
         more = event.get("more_body", False)
-        if len(held) >= store.CHUNK or not more:
-            yield bytes(held)
-            held.clear()
+        if len(held) >= store.CHUNK or not more or gone:
+            yield held
+            held = bytearray()
+        if gone:
+            raise Gone
 
 
 def _keep(spool: store.Spool, sha256: str) -> int:

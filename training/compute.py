@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from tickets.models import Ticket
 from training import aggregation, datasets, evidence, store
 from training.actions import Prepared, hyper_of
 from training.models import Assignment, Blob, Round, Run
+
+if TYPE_CHECKING:
+    from dmlworker import trainer
 
 Weights = list[np.ndarray]
 _one_at_a_time = threading.Lock()
@@ -78,35 +82,37 @@ def weights_of(sha256: str) -> Weights:
     return unpack(store.get(sha256))
 
 
-def receive(assignment: Assignment) -> Blob:
-    """The weights that an update stands for. Raises MalformedUpdate (names, shapes, types, not finite)."""
+def receive(assignment: Assignment) -> str:
+    """The hash of the weights that an update stands for. Raises MalformedUpdate (names, shapes, types, not finite)."""
     kind, update = assignment.round.run.compression, str(assignment.update_id)
     with store.weights(assignment.round.start_id) as start:
         if kind == "none":
             with store.weights(update) as weights:
                 aggregation.check(weights, start)
-            return Blob.objects.get(pk=update)
+            return update
         decoded = compression.decode(store.get(update), kind, start)
         aggregation.check(decoded, start)
-        return store.put_weights(decoded)
+        return store.put_weights(decoded).sha256
 
 
-def measure(run: Run, sha256: str) -> tuple[int, int, float | None]:
-    """Hold-out samples that these weights get right, samples in all, mean loss (None if it is not finite)."""
+def measure(round_: Round, updates: list[Assignment]) -> tuple[float, float | None]:
+    """(accuracy, loss) of a round's mean on the hold-out; the loss is None if it is not finite. Write down how many samples
+    each update alone gets right: that is what its provider is paid by."""
+    *alone, mean = _evaluate(round_.run, [str(update.weights_id) for update in updates] + [str(round_.end_id)])
+    for update, found in zip(updates, alone, strict=True):
+        update.correct = found.correct
+    Assignment.objects.bulk_update(updates, ["correct"])
+    return mean.accuracy, mean.loss if math.isfinite(mean.loss) else None
+
+
+def _evaluate(run: Run, stored: list[str]) -> Iterator["trainer.Evaluation"]:
+    """How each of the stored weights does on the hold-out."""
     from dmlworker import trainer
 
-    x, y = datasets.load(store.get(run.holdout_id))
-    with _one_at_a_time, store.weights(sha256) as weights:
-        found = trainer.evaluate(spec_of(run), weights, x, y)
-    return found.correct, found.samples, found.loss if math.isfinite(found.loss) else None
-
-
-def measure_updates(run: Run, updates: list[Assignment]) -> None:
-    """Write down how many hold-out samples each update alone gets right: that is what its provider is paid by."""
-    for update in updates:
-        if update.correct is None:
-            update.correct = measure(run, str(update.weights_id))[0]
-            update.save(update_fields=["correct"])
+    spec, (x, y) = spec_of(run), datasets.load(store.get(run.holdout_id))
+    for sha256 in stored:
+        with _one_at_a_time, store.weights(sha256) as weights:
+            yield trainer.evaluate(spec, weights, x, y)
 
 
 def screen(round_: Round, updates: list[Assignment]) -> None:
@@ -117,21 +123,17 @@ def screen(round_: Round, updates: list[Assignment]) -> None:
         found = evidence.suspects(start, claimed, [update.correct or 0 for update in updates])
     for index, reason in found.items():
         updates[index].suspicion = reason
-        updates[index].save(update_fields=["suspicion"])
+    Assignment.objects.bulk_update([updates[index] for index in found], ["suspicion"])
 
 
 def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None]:
     """The round's end weights, and what the server's optimizer keeps for the next round, if anything.
 
-    The mean is in shard order, weighted by the shard sizes that the platform set; in memory is the sum alone.
+    The mean is in shard order, weighted by the shard sizes that the platform set; in memory is the mean alone.
     """
-
-    def stream() -> Iterator[tuple[Weights, int]]:
-        for update in updates:
-            with store.weights(str(update.weights_id)) as weights:
-                yield weights, update.shard.samples
-
-    mean = aggregation.fedavg(stream())
+    with ExitStack() as open_:
+        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
+        mean = aggregation.fedavg(list(zip(local, [update.shard.samples for update in updates], strict=True)))
     before = Round.objects.filter(run=round_.run, number=round_.number - 1).first()
     kept = weights_of(before.kept_id) if before and before.kept_id else []
     with store.weights(round_.start_id) as start:

@@ -1,11 +1,13 @@
 """Content-addressed bytes in the file storage. The row is the truth: a file without one is a crash's half-written rest."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, Self, cast
+from typing import IO, Self
+from uuid import UUID
 
 import numpy as np
 from django.conf import settings
@@ -13,11 +15,13 @@ from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
-from dmlsite.errors import Invalid
-from dmlworker.weights import mapped, write
+from dmlsite.errors import Conflict, Invalid
+from dmlworker.weights import mapped, pieces
 from training.models import Blob
 
 CHUNK = 1 << 20
+UNFINISHED_SECONDS = 86_400
+"""Half an upload is kept for so long."""
 
 
 class TooLarge(Invalid):
@@ -42,7 +46,8 @@ def put(data: bytes) -> Blob:
 def put_weights(weights: Sequence[np.ndarray]) -> Blob:
     """Store weights as safetensors, without a copy of them in memory."""
     with Spool() as spool:
-        write(cast(IO[bytes], spool), weights)
+        for piece in pieces(weights):
+            spool.write(piece)
         return spool.keep()[0]
 
 
@@ -51,8 +56,26 @@ class Spool:
 
     def __init__(self, limit: int | None = None) -> None:
         """`limit`: bytes that are taken at most."""
-        self._digest, self._size, self._limit = hashlib.sha256(), 0, limit
+        self._digest, self.size, self._limit = hashlib.sha256(), 0, limit
         self._file = NamedTemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR, delete=False)  # noqa: SIM115 (__exit__ closes it)
+
+    @classmethod
+    def resumed(cls, owner: UUID, sha256: str, limit: int) -> Self:
+        """What was set aside, to be gone on with. Raises Conflict if there is none, TooLarge."""
+        spool = cls(limit)
+        spool._file.close()
+        try:
+            _waiting(owner, sha256).replace(spool._file.name)
+            spool._file = open(spool._file.name, "r+b")  # noqa: SIM115
+            while chunk := spool._file.read(CHUNK):
+                spool._count(chunk)
+        except FileNotFoundError:
+            spool.__exit__()
+            raise Conflict("there is nothing to go on with") from None
+        except TooLarge:
+            spool.__exit__()
+            raise
+        return spool
 
     def __enter__(self) -> Self:
         return self
@@ -63,11 +86,21 @@ class Spool:
 
     def write(self, chunk: bytes) -> int:
         """Raises TooLarge past the limit."""
-        self._size += memoryview(chunk).nbytes
-        if self._limit is not None and self._size > self._limit:
+        self._count(chunk)
+        return self._file.write(chunk)
+
+    def _count(self, chunk: bytes) -> None:
+        self.size += memoryview(chunk).nbytes
+        if self._limit is not None and self.size > self._limit:
             raise TooLarge(self._limit)
         self._digest.update(chunk)
-        return self._file.write(chunk)
+
+    def set_aside(self, owner: UUID, sha256: str) -> None:
+        """Keep what came so far, for `resumed`: one upload of each owner."""
+        self._file.flush()
+        for path in _unfinished(owner, "*"):
+            path.unlink(missing_ok=True)
+        Path(self._file.name).replace(_waiting(owner, sha256))
 
     def keep(self, expected: str | None = None) -> tuple[Blob, bool]:
         """(the blob, whether it is new). Raises Invalid if the bytes are not what they are called."""
@@ -77,7 +110,29 @@ class Spool:
         self._file.flush()
         if known := Blob.objects.filter(pk=sha256).first():
             return known, False
-        return _save(sha256, self._size, _Movable(self._file)), True
+        return _save(sha256, self.size, _Movable(self._file)), True
+
+
+def waiting_bytes(owner: UUID, sha256: str) -> int:
+    """How much of an upload that broke is here."""
+    return sum(path.stat().st_size for path in _unfinished(owner, sha256))
+
+
+def _waiting(owner: UUID, sha256: str) -> Path:
+    return Path(settings.FILE_UPLOAD_TEMP_DIR) / f"{owner}.{sha256}.part"
+
+
+def _unfinished(owner: UUID, sha256: str) -> list[Path]:
+    return list(Path(settings.FILE_UPLOAD_TEMP_DIR).glob(_waiting(owner, sha256).name))
+
+
+def forget_unfinished() -> None:
+    """Remove what nobody goes on with, and what a process that was killed left behind."""
+    while_ago = time.time() - UNFINISHED_SECONDS
+    for path in Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir():
+        with suppress(FileNotFoundError):
+            if path.is_file() and path.stat().st_mtime < while_ago:
+                path.unlink()
 
 
 class _Movable(File):

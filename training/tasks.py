@@ -95,13 +95,12 @@ def check_round(pk: int) -> None:
 
 def _check(round_: Round) -> None:
     updates = actions.updates_of(round_)
-    compute.measure_updates(round_.run, updates)
+    accuracy, loss = compute.measure(round_, updates)
     compute.screen(round_, updates)
     if failed := [audit for update, why in actions.to_audit(round_, updates) if (audit := _audit(update, why))]:
         actions.convict(round_, failed)
         return
-    correct, samples, loss = compute.measure(round_.run, str(round_.end_id))
-    actions.pass_round(round_, correct / samples, loss)
+    actions.pass_round(round_, accuracy, loss)
 
 
 def _audit(update: Assignment, why: str) -> Audit | None:
@@ -168,6 +167,7 @@ def sweep() -> None:
     late = timezone.now() - PATIENCE
     actions.stop_ended()
     actions.reassign_overdue()
+    store.forget_unfinished()
     for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list(
         "pk", flat=True
     ):

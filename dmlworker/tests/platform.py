@@ -27,6 +27,8 @@ class Platform:
         self.close_with: int | None = None
         self.damage: Callable[[str, bytes], bytes] = lambda path, data: data
         self.put_statuses: list[int] = []
+        self.unfinished = b""
+        """What there is of an update whose upload broke."""
         self.frames: list[str] = []
         self.silent = False
         self.url = ""
@@ -117,8 +119,13 @@ class Platform:
             await _respond(send, 200, self.blobs[sha256])
         elif not allowed:
             await _respond(send, 403)
-        elif scope["method"] == "PUT":
-            await _respond(send, await self._put(sha256, receive))
+        elif scope["method"] in ("PUT", "PATCH"):
+            offset = int(headers.get("upload-offset", 0))
+            await _respond(send, await self._put(sha256, receive, self.unfinished[:offset]))
+        elif scope["method"] == "HEAD":
+            start = {"type": "http.response.start", "status": 200}
+            await send(start | {"headers": [(b"upload-offset", str(len(self.unfinished)).encode())]})
+            await send({"type": "http.response.body"})
         elif sha256 not in self.blobs:
             await _respond(send, 404)
         else:
@@ -126,8 +133,8 @@ class Platform:
             body = self.blobs[sha256][first:]
             await _respond(send, 206 if span else 200, self.damage(sha256, body), len(body))
 
-    async def _put(self, sha256: str, receive: Any) -> int:
-        body, more = b"", True
+    async def _put(self, sha256: str, receive: Any, body: bytes) -> int:
+        more = True
         while more:
             event = await receive()
             body, more = body + event.get("body", b""), event.get("more_body", False)

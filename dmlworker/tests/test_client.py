@@ -36,6 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks are short, and TensorFlow, which other tests have started, keeps its threads."""
     monkeypatch.setattr(transfer, "backoff", lambda *_: 0.01)
     monkeypatch.setattr(client, "backoff", lambda *_: 0.01)
+    monkeypatch.setattr(client, "WORTH_KEEPING", 0)
     monkeypatch.setattr(trainer, "threads", lambda n: None)
 
 
@@ -258,6 +259,33 @@ def test_a_download_that_breaks_is_resumed_where_it_broke(tmp_path: Path) -> Non
     run(scenario)
 
 
+def test_an_upload_that_breaks_is_resumed_where_it_broke(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            platform.put_statuses, platform.unfinished = [503], honest()[:1000]
+            offered(platform)
+            commit = await platform.hears(Commit)
+            assert platform.blobs[commit.sha256] == honest()
+            assert [method for method, sha256, _ in platform.requests if sha256 == commit.sha256] == [
+                "PUT", "HEAD", "PATCH"
+            ]  # fmt: skip
+
+    run(scenario)
+
+
+def test_start_weights_are_fetched_once_a_round(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            offer = offered(platform)
+            await platform.hears(Commit)
+            await platform.say(offered(platform, round_=2))
+            await platform.hears(Commit, 2)
+            fetched = [sha256 for method, sha256, _ in platform.requests if method == "GET"]
+            assert fetched.count(offer.weights.sha256) == 1
+
+    run(scenario)
+
+
 def test_what_lies_in_an_object_store_is_fetched_there_without_the_key(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving() as platform, working(platform, tmp_path):
@@ -373,17 +401,27 @@ def test_a_model_that_is_refused_is_declined(tmp_path: Path) -> None:
     declined(tmp_path, lambda platform: offered(platform, spec=b'{"class_name":"Lambda"}'), "chain of layers")
 
 
-def test_a_full_disk_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put = Cache.put
-    full = iter([OSError(errno.ENOSPC, "No space left on device")])
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
-    def failing(cache: Cache, data: bytes) -> protocol.Blob:
-        if error := next(full, None):
-            raise error
-        return put(cache, data)
 
-    monkeypatch.setattr(Cache, "put", failing)
+def test_a_disk_too_full_for_the_shard_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt, fails = Cache.adopt, iter([full])
+    monkeypatch.setattr(Cache, "adopt", lambda *them: next(fails, adopt)(*them))
     declined(tmp_path, offered, "No space left")
+
+
+def test_a_disk_too_full_for_the_result_does_not_keep_it_from_being_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cache, "put", full)
+
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            offered(platform)
+            assert platform.blobs[(await platform.hears(Commit)).sha256] == honest()
+
+    run(scenario)
 
 
 def test_a_busy_platform_gets_the_update_at_the_next_try(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def make_ticket(status: str = Status.UPLOADED, **fields) -> Ticket:
 
 @pytest.fixture
 def files(settings, tmp_path):
-    settings.MEDIA_ROOT = tmp_path
+    settings.MEDIA_ROOT, settings.FILE_UPLOAD_TEMP_DIR = tmp_path, tmp_path / "unfinished"
+    settings.FILE_UPLOAD_TEMP_DIR.mkdir()
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def commit(assignment, data=b"update", correct=5):
     update = store.put(data + str(assignment.pk).encode())
     actions.record_update(assignment.provider, lease_of(assignment), update.pk)
     Assignment.objects.filter(pk=assignment.pk).update(correct=correct)
-    actions.received(assignment, update)
+    actions.received(assignment, update.pk)
     return update
 
 

@@ -1,13 +1,15 @@
 """Averaging by hand, in any order, and the gate before it."""
 
-from collections.abc import Iterator
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.aggregation import MalformedUpdate, Mean, check, fedavg
+from dmlworker.weights import mapped, pieces
+from training.aggregation import MalformedUpdate, check, fedavg
 from training.aggregation.average import BLOCK
 
 Weights = list[np.ndarray]
@@ -53,27 +55,24 @@ def test_arrival_order_does_not_matter_when_shards_are_added_in_order(arrival: l
     assert same(fedavg(in_order), expected)
 
 
-def test_updates_are_taken_one_at_a_time() -> None:
-    alive = 0
-
-    def stream() -> Iterator[tuple[Weights, int]]:
-        nonlocal alive
-        for seed in range(10):
-            alive += 1
-            assert alive == 1
-            yield some(seed), 1
-            alive -= 1
-
-    fedavg(stream())
+def test_memory_is_one_model_however_many_updates_there_are(tmp_path: Path) -> None:
+    one = 2_000_000
+    for seed in range(6):
+        with (tmp_path / str(seed)).open("wb") as file:
+            file.writelines(pieces([np.full(one, seed, np.float32)]))
+    tracemalloc.start()
+    average = fedavg([(mapped(tmp_path / str(seed)), 1) for seed in range(6)])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert same(average, [np.full(one, 2.5, np.float32)])
+    assert most < 1.5 * 4 * one
 
 
 def test_nothing_to_average_and_what_does_not_fit_are_refused() -> None:
     other = [(some(1, 49), 1), (some(1)[:1], 1)]
     for updates in ([], [(some(1), 0)], [(some(1), -1)], *([(some(1), 1), odd] for odd in other)):
-        with pytest.raises(ValueError, match="update"):
+        with pytest.raises(ValueError, match="(?i)update"):
             fedavg(updates)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no updates"):
-        Mean([(2,)]).result()
 
 
 def test_the_gate_lets_an_update_through() -> None:

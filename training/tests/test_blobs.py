@@ -1,6 +1,7 @@
 """The door for workers' bytes: who gets what, parts of it, and what is refused before a byte was taken."""
 
 import hashlib
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from accounts.models import ApiKey
 from dmlsite.asgi import application
 from dmlworker.protocol import blob_path
 from training import store
+from training.blobs import door
 from training.models import Assignment, Blob
 from training.tests.conftest import leases
 
@@ -41,6 +43,21 @@ class Caller:
         transport = httpx.ASGITransport(application)
         async with httpx.AsyncClient(transport=transport, base_url=settings.SITE_URL, headers=headers) as client:
             return await client.request(method, blob_path(sha256), **more)
+
+    @async_to_sync
+    async def breaks_off(self, sha256: str, data: bytes) -> None:
+        """Sends the beginning of an update, and hangs up."""
+        events = [{"type": "http.request", "body": data, "more_body": True}, {"type": "http.disconnect"}]
+        headers = [(b"authorization", f"Bearer {self.key}".encode())]
+        scope = {"type": "http", "method": "PUT", "path": blob_path(sha256), "headers": headers}
+
+        async def receive() -> dict:
+            return events.pop(0)
+
+        async def send(event: dict) -> None:
+            raise AssertionError("nobody is there to hear this")
+
+        await door(scope, receive, send)
 
 
 async def aiter_of(pieces):
@@ -80,6 +97,53 @@ def test_an_update_is_stored_once_under_its_own_hash(worker):
     assert store.get(sha256) == DATA
     assert worker.put(DATA, sha256="0" * 64).status_code == 422
     assert not Blob.objects.filter(pk="0" * 64).exists()
+
+
+@pytest.fixture
+def broken(worker, lease) -> str:
+    """The hash of an upload whose line broke in the middle."""
+    sha256 = hashlib.sha256(DATA).hexdigest()
+    worker.breaks_off(sha256, DATA[:9])
+    return sha256
+
+
+def test_an_upload_that_broke_is_gone_on_with(worker, broken):
+    assert worker.call("HEAD", broken).headers["Upload-Offset"] == "9"
+    assert not Blob.objects.filter(pk=broken).exists()
+    assert worker.call("PATCH", broken, content=DATA[9:], headers={"Upload-Offset": "9"}).status_code == 201
+    assert store.get(broken) == DATA
+    assert worker.call("HEAD", broken).headers["Upload-Offset"] == "0"
+    assert list(Path(settings.FILE_UPLOAD_TEMP_DIR).glob(f"*{broken}*")) == []
+
+
+def test_the_rest_of_an_upload_must_fit_what_is_there(worker, broken):
+    assert worker.call("PATCH", broken, content=DATA[3:], headers={"Upload-Offset": "3"}).status_code == 409
+    assert worker.call("PATCH", "1" * 64, content=DATA, headers={"Upload-Offset": "9"}).status_code == 409
+    assert worker.call("PATCH", broken, content=b"something", headers={"Upload-Offset": "9"}).status_code == 422
+    assert worker.call("HEAD", broken).headers["Upload-Offset"] == "0"  # it can only be sent anew
+
+
+def test_an_upload_is_gone_on_with_by_who_began_it_and_one_waits_for_each(worker, broken, lease):
+    other = Caller(ApiKey.issue(leases(lease.round.run)[1].provider.user))
+    assert other.call("HEAD", broken).headers["Upload-Offset"] == "0"
+    assert other.call("PATCH", broken, content=DATA[9:], headers={"Upload-Offset": "9"}).status_code == 409
+    worker.breaks_off("1" * 64, b"second")
+    assert worker.call("HEAD", broken).headers["Upload-Offset"] == "0"
+    assert worker.call("HEAD", "1" * 64).headers["Upload-Offset"] == "6"
+
+
+def test_half_an_upload_is_forgotten_after_a_while(worker, broken, monkeypatch):
+    store.forget_unfinished()
+    assert worker.call("HEAD", broken).headers["Upload-Offset"] == "9"
+    monkeypatch.setattr(store, "UNFINISHED_SECONDS", -1)
+    store.forget_unfinished()
+    assert worker.call("HEAD", broken).headers["Upload-Offset"] == "0"
+
+
+@pytest.mark.parametrize("name", ["..", "*", "0" * 63, "../" + "0" * 64, "Z" * 64])
+def test_only_a_hash_names_a_blob(worker, name):
+    for method in ("GET", "HEAD", "PUT", "PATCH"):
+        assert worker.call(method, name).status_code == 404
 
 
 def test_too_much_is_refused_before_it_is_stored(worker, lease):

@@ -70,7 +70,7 @@ def test_yogi_lets_its_second_moment_fall_slower_than_adam() -> None:
 def test_four_rounds_are_flowers(name: str) -> None:
     weights, state = start_of(), []
     for number, expected in enumerate(json.loads(FLOWER.read_text())["rounds"][name], 1):
-        mean = fedavg(zip(locals_of(weights, number), SAMPLES, strict=True))
+        mean = fedavg(list(zip(locals_of(weights, number), SAMPLES, strict=True)))
         rate = 0.01 if name == "fedyogi" else 1.0
         weights, state = step(name, weights, mean, state, number=number, rate=rate)
         for array, values in zip(weights, expected, strict=True):
@@ -90,7 +90,7 @@ def test_four_rounds_are_keras(name: str) -> None:
     variables = [keras.Variable(array) for array in start_of()]
     weights, state = start_of(), []
     for number in range(1, 5):
-        mean = fedavg(zip(locals_of(weights, number), SAMPLES, strict=True))
+        mean = fedavg(list(zip(locals_of(weights, number), SAMPLES, strict=True)))
         theirs.apply([before - after for before, after in zip(weights, mean, strict=True)], variables)
         weights, state = step(name, weights, mean, state, number=number, rate=rate)
         for array, variable in zip(weights, variables, strict=True):

@@ -75,7 +75,7 @@ def test_a_short_update_stands_for_weights_near_those_that_were_trained(kind):
     delta = [np.random.default_rng(2).normal(0, 0.1, array.shape).astype(np.float32) for array in start]
     trained = [array + change for array, change in zip(start, delta, strict=True)]
     lease.update = store.put(compression.encode(delta, actions.hyper_of(lease).compression)[0])
-    lease.weights = compute.receive(lease)
+    lease.weights_id = compute.receive(lease)
     lease.save()
     assert (run.compression, evidence.agrees(compute.distance(lease, trained))) == (kind, True)
     assert compute.distance(lease, trained).relative < 0.02
