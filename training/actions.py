@@ -200,9 +200,13 @@ def offers(provider: Provider) -> list[Assignment]:
     """The leases that this provider's workers should be told of: not accepted by a connection that still lives."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         return []
-    taken = Q(channel__in=Connection.objects.online().values("channel"))
-    open_ = Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED]).exclude(taken)
-    return list(open_.select_related("round__run__spec", "round__start", "shard__blob"))
+    open_ = Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED])
+    found = list(open_.select_related("round__run__spec", "round__start", "shard__blob"))
+    channels = [lease.channel for lease in found if lease.channel]
+    taken = (
+        Connection.objects.online().filter(channel__in=channels).values_list("channel", flat=True) if channels else []
+    )
+    return [lease for lease in found if lease.channel not in taken]
 
 
 def seed_of(assignment: Assignment) -> int:

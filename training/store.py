@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -16,7 +16,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
 from dmlsite.errors import Conflict, Invalid
-from dmlworker.weights import mapped, pieces
+from dmlworker.weights import Bytes, mapped, pieces
 from training.models import Blob
 
 CHUNK = 1 << 20
@@ -46,8 +46,7 @@ def put(data: bytes) -> Blob:
 def put_weights(weights: Sequence[np.ndarray]) -> Blob:
     """Store weights as safetensors, without a copy of them in memory."""
     with Spool() as spool:
-        for piece in pieces(weights):
-            spool.write(piece)
+        spool.writelines(pieces(weights))
         return spool.keep()[0]
 
 
@@ -84,13 +83,14 @@ class Spool:
         self._file.close()
         Path(self._file.name).unlink(missing_ok=True)
 
-    def write(self, chunk: bytes) -> int:
+    def writelines(self, pieces: Iterable[Bytes]) -> None:
         """Raises TooLarge past the limit."""
-        self._count(chunk)
-        return self._file.write(chunk)
+        for piece in pieces:
+            self._count(piece)
+            self._file.write(piece)
 
-    def _count(self, chunk: bytes) -> None:
-        self.size += memoryview(chunk).nbytes
+    def _count(self, chunk: Bytes) -> None:
+        self.size += len(chunk)
         if self._limit is not None and self.size > self._limit:
             raise TooLarge(self._limit)
         self._digest.update(chunk)
