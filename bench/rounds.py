@@ -96,7 +96,7 @@ def processor_seconds(process: int) -> float:
 
 def processes(on: Platform) -> dict[str, list[int]]:
     """Who takes part in a round, by what they are."""
-    found: dict[str, list[int]] = {"web": [], "jobs": [], "workers": [], "other": []}
+    found: dict[str, list[int]] = {"web": [], "jobs": [], "compute": [], "workers": [], "other": []}
     for name, child in on.children.items():
         assert child.process is not None
         kind = "workers" if name.startswith("worker-") else name if name in found else "other"
@@ -113,7 +113,7 @@ class Memory(threading.Thread):
 
     def __init__(self, on: Platform) -> None:
         super().__init__(daemon=True)
-        self.groups = {name: processes(on)[name][0] for name in ("web", "jobs")}
+        self.groups = {name: processes(on)[name][0] for name in ("web", "jobs", "compute")}
         self.most = dict.fromkeys(self.groups, 0.0)
         self.over = threading.Event()
 

@@ -11,6 +11,8 @@ from typing import Any
 import dramatiq
 from django.db import transaction
 
+COMPUTE = "compute"
+"""The queue of what needs TensorFlow, minutes or hours at a time: payments, mail and averages do not wait behind it."""
 SWEEP_AGE = 10_000
 """Milliseconds after which a sweep that was not begun is dropped: jobs that lag behind must not be given the same again and
 again, and the next sweep comes in a moment."""

@@ -2,7 +2,8 @@
 
 database, Redis        PostgreSQL and Redis out of wheels (embedded.py)
 chain                  anvil (contracts/devchain.py)
-web, jobs, scanner     ours, as separate processes
+web, scanner           ours, as separate processes
+jobs, compute          likewise: all that needs no TensorFlow, and what does
 
 Whichever of them dies is started again.
 """
@@ -156,7 +157,10 @@ class Platform:
         # Compressing tensors costs ten times what it saves; one process, as the embedded default has two cores.
         self.spawn("web", *web, "--ws-per-message-deflate", "false", "--lifespan", "off", "--no-access-log")
         self.say("jobs (Dramatiq) and scanner")
-        self.spawn("jobs", "manage.py", "rundramatiq", "--processes", "1", "--threads", "4")
+        for name, queue, threads in (("jobs", "default", 4), ("compute", "compute", 2)):
+            self.spawn(
+                name, "manage.py", "rundramatiq", "--queues", queue, "--processes", "1", "--threads", str(threads)
+            )
         self.spawn("scanner", "manage.py", "scan_chain")
         self._await_web()
 

@@ -26,7 +26,7 @@ PATIENCE = timedelta(seconds=4 * settings.SWEEP_SECONDS)
 """A step not begun after this long is begun by the sweep."""
 
 
-@jobs.actor(time_limit=LONG)
+@jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
 def prepare(ticket: str) -> None:
     """Cut an uploaded file into shards. One that cannot be trained on gets the whole payment back."""
     found = tickets.get(ticket)
@@ -81,7 +81,7 @@ def close_round(pk: int) -> None:
                 actions.finish_round(round_, updates, *compute.average(round_, updates))
 
 
-@jobs.actor(time_limit=LONG)
+@jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
 def check_round(pk: int) -> None:
     """Measure a closed round, screen and audit its updates, while the next one trains. Bad work ends the run: no model that
     holds any leaves the house."""
@@ -127,7 +127,7 @@ def _judge(update: Assignment, number: int, why: str, distance: evidence.Distanc
     return Audit.objects.update_or_create(assignment=update, number=number, defaults=verdict)[0]
 
 
-@jobs.actor(time_limit=LONG)
+@jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
 def finish(run: str) -> None:
     """Make the customer's files, then pay the providers."""
     found = Run.objects.select_related("ticket").get(pk=run)

@@ -318,6 +318,11 @@ class Stage(Live):
         alive = self.platform.chain.alive
         self.until(lambda: self.platform.chain.process is not before and alive(), "the chain to be started again")
 
+    def forget_shards(self, name: str) -> None:
+        """Empty a worker's cache of what it fetched."""
+        for blob in (self.var / "workers" / name).glob("*/blobs/*"):
+            blob.unlink()
+
     @contextmanager
     def second_worker(self, name: str) -> Iterator[str]:
         """Another process with the key of a provider's worker; gives its name."""

@@ -165,15 +165,18 @@ def test_11_a_worker_of_an_older_version_is_told_so_and_goes(stage):
     assert closed.value.rcvd.reason == f"protocol version 1 is not spoken here, only version {protocol.VERSION}"
 
 
-def test_12_a_worker_whose_disk_is_full_declines_and_stays(stage, reference):
+def test_12_a_worker_whose_disk_is_full_sends_what_it_has_declines_the_rest_and_stays(stage, reference):
     ticket = stage.begin()
     lease = stage.freeze(ticket)
     child = stage.child(lease.provider)
     resource.prlimit(child.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    stage.forget_shards(lease.provider)  # for the next round it has to fetch its shard again
     child.signal(signal.SIGCONT)
     assert stage.settled(ticket) == reference
-    assert stage.again(ticket, lease).state == "declined"
-    assert stage.lease(ticket, round=lease.round, shard=lease.shard, state="committed").provider != lease.provider
+    assert stage.again(ticket, lease).state == "committed"
+    following = {"round": lease.round + 1, "shard": lease.shard}
+    assert stage.lease(ticket, **following, state="declined").provider == lease.provider
+    assert stage.lease(ticket, **following, state="committed").provider != lease.provider
     assert child.alive() and lease.provider in stage.online()
     resource.prlimit(child.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 

@@ -59,7 +59,7 @@ def test_4_seven_of_ten_calls_of_a_whole_ticket_fail_and_every_unit_arrives(flak
     killed = False
     for now in flaky.follow(customer, ticket, 600):
         if now["status"] == "settled" and not killed:
-            for name in ("jobs", "scanner"):
+            for name in ("jobs", "compute", "scanner"):
                 flaky.platform.children[name].signal(signal.SIGKILL)
             killed = True
     assert killed and now["status"] == "settled"
