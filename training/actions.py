@@ -203,9 +203,8 @@ def offers(provider: Provider) -> list[Assignment]:
     open_ = Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED])
     found = list(open_.select_related("round__run__spec", "round__start", "shard__blob"))
     channels = [lease.channel for lease in found if lease.channel]
-    taken = (
-        Connection.objects.online().filter(channel__in=channels).values_list("channel", flat=True) if channels else []
-    )
+    online = Connection.objects.online().filter(channel__in=channels)
+    taken = set(online.values_list("channel", flat=True)) if channels else set()
     return [lease for lease in found if lease.channel not in taken]
 
 
