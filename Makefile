@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-rounds bench-compression verify-tff
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-rounds bench-digits bench-compression verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -37,16 +37,22 @@ contracts: node_modules/.done
 fuzz-contracts: node_modules/.done
 	FOUNDRY_PROFILE=deep node_modules/.bin/forge test
 
-# Flower, in an environment of its own, to be measured beside us.
-.bench/flower/.done:
-	@$(PYTHON) -m venv .bench/flower && .bench/flower/bin/pip install --quiet --disable-pip-version-check flwr==1.41.0
+# Flower, in an environment of its own, to be measured beside us; with what our worker trains with, in our versions.
+.bench/flower/.done: requirements.txt | .venv/.done
+	@echo "Installing Flower …"
+	@$(PYTHON) -m venv .bench/flower
+	@grep -E '^(tensorflow|tensorflow-cpu|keras|numpy|safetensors)==' requirements.txt > .bench/flower/pins.txt
+	@VIRTUAL_ENV=.bench/flower .venv/bin/uv pip install --quiet --compile-bytecode flwr==1.41.0 -r .bench/flower/pins.txt
 	@touch $@
 
 bench: setup .bench/flower/.done
 	$(PY) bench/averaging.py
 
-bench-rounds: setup
+bench-rounds: setup .bench/flower/.done
 	$(PY) -m bench.rounds $(ARGS)
+
+bench-digits: setup .bench/flower/.done .bench/tff/.done
+	$(PY) -m bench.digits $(ARGS)
 
 bench-compression: setup
 	$(PY) -m bench.compression

@@ -1,12 +1,13 @@
 """Runs inside a platform's environment: puts providers with keys, and a run that waits for them, into its database.
 
-python -m bench.market PROVIDERS MEGABYTES      prints {"keys": [...], "run": "..."}
+python -m bench.market CASE.npz ROUNDS      prints ["key", ...], one for each of the case's shards
 """
 
 import json
 import os
 import sys
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dmlsite.settings")
@@ -15,18 +16,15 @@ import django
 
 django.setup()
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from accounts.models import ApiKey, User  # noqa: E402
-from dmlworker import models, trainer  # noqa: E402
+from bench.case import SEED, Case  # noqa: E402
+from dmlworker.models import spec_bytes  # noqa: E402
 from dmlworker.weights import pack  # noqa: E402
 from providers.models import Provider, Standing  # noqa: E402
 from tickets.models import Status, Ticket  # noqa: E402
 from training import actions, datasets, store  # noqa: E402
-
-FEATURES, SAMPLES = 20, 20
 
 
 def provider(number: int) -> str:
@@ -39,33 +37,32 @@ def provider(number: int) -> str:
     return ApiKey.issue(user)
 
 
-def ticket() -> Ticket:
+def ticket(rounds: int) -> Ticket:
     customer = User.objects.create_user(f"{uuid4().hex[:8]}@example.org", None, is_customer=True)
     soon = timezone.now() + timedelta(days=1)
     fixed = {"file_name": "a.csv", "file_size": 10, "price": 10_000, "payer": "0x" + "a" * 40, "signature": b""}
     return Ticket.objects.create(
-        customer=customer, status=Status.UPLOADED, rounds=10_000, pay_by=soon, settle_by=soon, **fixed
+        customer=customer, status=Status.UPLOADED, rounds=rounds, pay_by=soon, settle_by=soon, **fixed
     )
 
 
-def model(megabytes: int) -> dict[str, object]:
-    """A dense net of so many MB of weights."""
-    width = round((megabytes * 250_000) ** 0.5)
-    layers = [keras.layers.Dense(width, activation="relu") for _ in range(2)]
-    last = [keras.layers.Dense(2), keras.layers.Activation("softmax")]
-    return models.spec(keras.Sequential([keras.Input((FEATURES,)), *layers, *last]))
+def prepared(case: Case) -> actions.Prepared:
+    return actions.Prepared(
+        spec=store.put(spec_bytes(case.spec)),
+        start=store.put(pack(case.start)),
+        holdout=store.put(datasets.dump(*case.holdout)),
+        shards=[(store.put(datasets.dump(x, y)), len(y)) for x, y in case.shards],
+        classes=[str(number) for number in range(len(case.start[-1]))],
+        facts={"holdout_samples": len(case.holdout[1])},
+    )
 
 
-def main(providers: int, megabytes: int) -> None:
-    random = np.random.default_rng(1)
-    x, y = random.normal(size=(SAMPLES, FEATURES)).astype(np.float32), np.arange(SAMPLES, dtype=np.int32) % 2
-    spec = model(megabytes)
-    blobs = [models.spec_bytes(spec), pack(trainer.initial_weights(spec, 1)), datasets.dump(x, y)]
-    shards = [(store.put(datasets.dump(x + number, y)), SAMPLES) for number in range(providers)]
-    prepared = actions.Prepared(*map(store.put, blobs), shards, ["a", "b"], {"holdout_samples": SAMPLES})
-    keys = [provider(number) for number in range(providers)]
-    print(json.dumps({"keys": keys, "run": str(actions.open_run(ticket(), prepared, seed=1).pk)}))
+def main(file: Path, rounds: int) -> None:
+    case = Case.load(file)
+    keys = [provider(number) for number in range(len(case.shards))]
+    actions.open_run(ticket(rounds), prepared(case), seed=SEED)
+    print(json.dumps(keys))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

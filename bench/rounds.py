@@ -1,179 +1,97 @@
-"""Rounds in which the workers do nothing: what is left is ours. Time from one round's opening to the next one's, and memory.
+"""Rounds in which the workers do nothing: what is left is the engine. Seconds from one round to the next, and memory; ours
+and then Flower's in the same run.
 
-    make bench-rounds        (ARGS="--workers 16 --megabytes 1 10 --rounds 12")
+    make bench-rounds        (ARGS="--alone" without Flower; ARGS="--workers 16 --megabytes 1 10 --rounds 22")
 
-The whole platform in real processes (web under uvicorn, jobs under Dramatiq, PostgreSQL, Redis, chain, scanner), and every
-worker a process of its own that speaks the real protocol over WebSocket and HTTP, all on this machine's loopback.
+Ours: the whole platform (ours.py), and every worker a process of its own that speaks the real protocol over WebSocket and
+HTTP (idle_worker.py). Flower: its deployment mode (flower.py).
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import date
-from pathlib import Path
-from statistics import mean
-from typing import Any
 
-import psycopg
+import numpy as np
 
-from contracts.devchain import free_port
-from dmlsite.supervisor import ROOT, Platform
+from bench import flower, ours, report
+from bench.case import Case, seeds
+from bench.processes import Memory, children, family, processor_seconds
+from dmlsite.supervisor import Platform
+from dmlworker import models, trainer
 
-SECONDS = 600
-"""A measurement that takes longer is given up."""
-WARM = 5
-"""Rounds before the first that counts: libraries are loaded and caches filled in them."""
+FEATURES, SAMPLES = 20, 20
+ENDLESS = 10_000
+"""Rounds of the ticket. It does not come near its end, where audits would be drawn, which the idle workers cannot pass."""
 
 
-@contextmanager
-def platform(workers: int) -> Iterator[Platform]:
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {"PROVIDERS_PER_TICKET": str(workers), "DML_ENV": "development", "LEASE_SECONDS": "300"}
-        found = Platform(Path(folder), free_port(), free_port(), settings=settings)
-        found.start()
-        try:
-            yield found
-        finally:
-            found.stop()
+def idle(megabytes: int, workers: int) -> Case:
+    """A dense net of so many MB of weights, and hardly any data."""
+    import keras
+
+    width = round((megabytes * 250_000) ** 0.5)
+    layers = [keras.layers.Dense(width, activation="relu") for _ in range(2)]
+    last = [keras.layers.Dense(2), keras.layers.Activation("softmax")]
+    spec = models.spec(keras.Sequential([keras.Input((FEATURES,)), *layers, *last]))
+    x = np.random.default_rng(1).normal(size=(SAMPLES, FEATURES)).astype(np.float32)
+    y = np.arange(SAMPLES, dtype=np.int32) % 2
+    shards = [(x + number, y) for number in range(workers)]
+    return Case(spec, trainer.initial_weights(spec, 1), shards, (x, y), seeds(0, workers))
 
 
-def query(on: Platform, sql: str) -> list[tuple[Any, ...]]:
-    folder = on.layout.sockets / "pg"
-    with psycopg.connect(f"host={folder} user=postgres dbname=dml") as connection:
-        return connection.execute(sql).fetchall()
-
-
-def open_market(on: Platform, workers: int, megabytes: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.market", str(workers), str(megabytes)]
-    done = subprocess.run(command, cwd=ROOT, env=on.env, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def group_of(process: int) -> Iterator[Path]:
-    """The folders in /proc of a process and of all that it started."""
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if process in (int(path.name), os.getpgid(int(path.name)), parent(path)):
-                yield path
-
-
-def parent(path: Path) -> int:
-    return int(after_name(path)[1])
-
-
-def after_name(path: Path) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; the name before them may hold blanks."""
-    return (path / "stat").read_text().rpartition(")")[2].split()
-
-
-def private_megabytes(process: int) -> float:
-    """Memory of a process group's own (RssAnon): what is only mapped from files is not counted."""
-    total = 0
-    for path in group_of(process):
-        with suppress(OSError, StopIteration):
-            status = (path / "status").read_text()
-            total += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
-    return total / 1000
-
-
-def processor_seconds(process: int) -> float:
-    """Processor time of a process group so far, its ended children included."""
-    total = 0
-    for path in group_of(process):
-        with suppress(OSError):
-            total += sum(map(int, after_name(path)[11:15]))
-    return total / os.sysconf("SC_CLK_TCK")
-
-
-def processes(on: Platform) -> dict[str, list[int]]:
-    """Who takes part in a round, by what they are."""
-    found: dict[str, list[int]] = {"web": [], "jobs": [], "compute": [], "workers": [], "other": []}
-    for name, child in on.children.items():
-        assert child.process is not None
-        kind = "workers" if name.startswith("worker-") else name if name in found else "other"
-        found[kind].append(child.process.pid)
-    return found | {name.split()[0]: [server.process.pid] for name, server in on.servers.items()}
-
-
-def used(on: Platform) -> dict[str, float]:
-    return {kind: sum(map(processor_seconds, group)) for kind, group in processes(on).items()}
-
-
-class Memory(threading.Thread):
-    """Watches the most that web and jobs hold."""
-
-    def __init__(self, on: Platform) -> None:
-        super().__init__(daemon=True)
-        self.groups = {name: processes(on)[name][0] for name in ("web", "jobs", "compute")}
-        self.most = dict.fromkeys(self.groups, 0.0)
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.1):
-            for name, process in self.groups.items():
-                self.most[name] = max(self.most[name], private_megabytes(process))
-
-
-def measure(workers: int, megabytes: int, rounds: int) -> dict[str, Any]:
-    with platform(workers) as on:
-        market = open_market(on, workers, megabytes)
-        for number, key in enumerate(market["keys"]):
+def play_ours(case: Case, rounds: int) -> report.Found:
+    with ours.platform(len(case.shards)) as on:
+        for number, key in enumerate(ours.open_market(on, case, ENDLESS)):
             env = {"DML_SERVER": on.url, "DML_KEY": key}
             cache = on.layout.var / "workers" / str(number)
             on.spawn(f"worker-{number}", "-m", "bench.idle_worker", "--cache", str(cache), env=env)
-        memory = Memory(on)
-        memory.start()
-        begun, before = len(opened(on, WARM)), used(on)
-        moments = opened(on, begun + rounds)
-        after = used(on)
-        memory.over.set()
-    counted = moments[begun - 1 :]
-    times = [(later - earlier).total_seconds() for earlier, later in zip(counted, counted[1:], strict=False)]
+        begun = len(ours.opened(on, report.SKIPPED + 1))
+        server = {name: group for name, group in ours.groups(on).items() if name != "workers"}
+        with Memory(server) as memory:
+            before = used(on)
+            moments = ours.opened(on, rounds + 1)
+            after = used(on)
     return {
-        "seconds": round(mean(times), 3),
-        "fastest": round(min(times), 3),
-        "memory": {kind: round(most) for kind, most in memory.most.items()},
-        "processor": {kind: round((after[kind] - before[kind]) / (len(moments) - begun), 3) for kind in after},
+        **report.summary(np.diff(moments).tolist()),
+        "memory": memory.most,
+        "processor": {name: round((after[name] - before[name]) / (len(moments) - begun), 3) for name in after},
     }
 
 
-def opened(on: Platform, rounds: int) -> list[Any]:
-    """When each round was opened, as soon as there are so many."""
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        found = [moment for (moment,) in query(on, "select opened from training_round order by number")]
-        if len(found) >= rounds:
-            return found
-        time.sleep(0.2)
-    raise SystemExit(f"{len(found)} rounds in {SECONDS} s; see {on.layout.var / 'log'}")
+def used(on: Platform) -> dict[str, float]:
+    known = children()
+    return {name: processor_seconds(family(group, known)) for name, group in ours.groups(on).items()}
+
+
+def play_flower(case: Case, rounds: int) -> report.Found:
+    played = flower.play(case, rounds, idle=True)
+    return {**report.summary(played.seconds), "memory": {"together": played.megabytes}}
+
+
+def row(name: str, found: dict[str, report.Found]) -> list[str]:
+    dml, peer = found["DML"], found.get("Flower")
+    memory = dml["memory"]
+    cells = [name, report.shown(dml), *(f"{memory[part]:.0f} MB" for part in ("web", "jobs", "compute", "together"))]
+    return (
+        cells + [report.shown(peer), f"{peer['memory']['together']:.0f} MB", report.ratio(peer, dml)] if peer else cells
+    )
 
 
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--workers", type=int, default=4)
     options.add_argument("--megabytes", type=int, nargs="+", default=[1, 10, 100])
-    options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--rounds", type=int, default=12, help=f"the first {report.SKIPPED} are not counted")
+    options.add_argument("--alone", action="store_true", help="without Flower")
     wanted = options.parse_args()
-    kept = ROOT / "bench" / "results" / "rounds.json"
-    known = json.loads(kept.read_text()) if kept.exists() else {}
+    columns = ["weights", "ours, mean (fastest)", "web", "jobs", "compute", "all of ours"]
+    columns += [] if wanted.alone else ["Flower, mean (fastest)", "its server", "Flower / ours"]
+    rows = []
     for megabytes in wanted.megabytes:
-        name = f"{wanted.workers} workers, {megabytes} MB"
-        known[name] = {
-            "date": f"{date.today()}",
-            "cores": os.cpu_count(),
-            **measure(wanted.workers, megabytes, wanted.rounds),
-        }
-        print(f"{name}: {known[name]}", flush=True)
-        kept.write_text(json.dumps(known, indent=1) + "\n")
+        case = idle(megabytes, wanted.workers)
+        found = {"DML": play_ours(case, wanted.rounds)}
+        if not wanted.alone:
+            found["Flower"] = play_flower(case, wanted.rounds)
+        report.keep("rounds", {f"{wanted.workers} workers, {megabytes} MB": found})
+        rows.append(row(f"{megabytes} MB", found))
+    report.show(f"Rounds of {wanted.workers} workers that do nothing; memory: the most that was held", columns, rows)
 
 
 if __name__ == "__main__":

@@ -1,48 +1,46 @@
-"""TensorFlow Federated's seconds per round: one epoch over 4 clients of 2,000 digits each, batch 20, in one process.
+"""TensorFlow Federated's seconds per round on a case of bench/case.py: its Federated Averaging, in one process.
 
-    .bench/tff/bin/python bench/tff_rounds.py mlp|cnn [--rounds 5] [--cores 2] [--digits FILE.npz]
+    .bench/tff/bin/python bench/tff_rounds.py mlp|cnn CASE.npz END.npz [--cores 2]
 
-In TFF's environment; use tff_environment.run from ours. Prints JSON: seconds of each round after the first two, which
-compile. FILE holds x (n, 28, 28) uint8 and y (n,); without it the pixels are random, which takes the same time.
+In TFF's environment; use tff_environment.run from ours. Batches of 20, an epoch of every shard a round, a round for each row
+of the case's seeds. END: the weights after the last round, and the seconds of each.
 """
 
 import argparse
-import json
 import time
 
 import numpy as np
-from tff_side import averaging, batches, begin, network, pin
+from tff_side import averaging, batches, begin, pin
 
-CLIENTS, SAMPLES, BATCH, RATE = 4, 2000, 20, 0.1
+BATCH, RATE = 20, 0.1
 
 
-def digits(path):
-    if path:
-        with np.load(path) as file:
-            return file["x"][: CLIENTS * SAMPLES], file["y"][: CLIENTS * SAMPLES]
-    random = np.random.Generator(np.random.PCG64(0))
-    count = CLIENTS * SAMPLES
-    return random.integers(0, 256, (count, 28, 28), np.uint8), random.integers(0, 10, count, np.int32)
+def shuffled(samples, seed):
+    """A shard in the order that our trainer takes it in."""
+    x, y = samples
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(y))
+    return batches(x[order], y[order], BATCH)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=("mlp", "cnn"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("case")
+    parser.add_argument("end")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--digits")
     chosen = parser.parse_args()
     pin(chosen.cores)
-    x, y = digits(chosen.digits)
-    x, y = (x / 255).astype(np.float32), y.astype(np.int32)
-    data = [batches(x[first::CLIENTS], y[first::CLIENTS], BATCH) for first in range(CLIENTS)]
+    with np.load(chosen.case) as case:
+        start, seeds = [case[name] for name in sorted(case) if name.startswith("start_")], case["seeds"]
+        shards = [((case[f"x_{n}"] / 255).astype(np.float32), case[f"y_{n}"]) for n in range(seeds.shape[1])]
     process = averaging(chosen.model, RATE)
-    state, seconds = begin(process, network(chosen.model).get_weights()), []
-    for _ in range(2 + chosen.rounds):
-        began = time.perf_counter()
+    state, moments = begin(process, start), [time.perf_counter()]
+    for row in seeds:
+        data = [shuffled(samples, seed) for samples, seed in zip(shards, row, strict=True)]
         state = process.next(state, data).state
-        seconds.append(round(time.perf_counter() - began, 3))
-    print(json.dumps({"model": chosen.model, "seconds": seconds[2:], "best": min(seconds[2:])}))
+        moments.append(time.perf_counter())
+    weights = [np.asarray(weight) for weight in process.get_model_weights(state).trainable]
+    np.savez(chosen.end, *weights, seconds=np.diff(moments))
 
 
 if __name__ == "__main__":
