@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-rounds bench-compression verify-tff
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-rounds bench-scale bench-compression verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -47,6 +47,9 @@ bench: setup .bench/flower/.done
 
 bench-rounds: setup
 	$(PY) -m bench.rounds $(ARGS)
+
+bench-scale: setup
+	$(PY) -m bench.scale $(ARGS)
 
 bench-compression: setup
 	$(PY) -m bench.compression

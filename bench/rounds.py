@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -48,7 +48,7 @@ def query(on: Platform, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def open_market(on: Platform, workers: int, megabytes: int) -> dict[str, Any]:
+def open_market(on: Platform, workers: int, megabytes: int = 0) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.market", str(workers), str(megabytes)]
     done = subprocess.run(command, cwd=ROOT, env=on.env, capture_output=True, text=True)
     if done.returncode:
@@ -121,13 +121,19 @@ class Memory(threading.Thread):
                 self.most[name] = max(self.most[name], private_megabytes(process))
 
 
-def measure(workers: int, megabytes: int, rounds: int) -> dict[str, Any]:
+def start_apart(on: Platform, keys: list[str]) -> None:
+    """Every worker a process of its own."""
+    for number, key in enumerate(keys):
+        env = {"DML_SERVER": on.url, "DML_KEY": key}
+        cache = on.layout.var / "workers" / str(number)
+        on.spawn(f"worker-{number}", "-m", "bench.idle_worker", "--cache", str(cache), env=env)
+
+
+def measure(
+    workers: int, megabytes: int, rounds: int, start: Callable[[Platform, list[str]], None] = start_apart
+) -> dict[str, Any]:
     with platform(workers) as on:
-        market = open_market(on, workers, megabytes)
-        for number, key in enumerate(market["keys"]):
-            env = {"DML_SERVER": on.url, "DML_KEY": key}
-            cache = on.layout.var / "workers" / str(number)
-            on.spawn(f"worker-{number}", "-m", "bench.idle_worker", "--cache", str(cache), env=env)
+        start(on, open_market(on, workers, megabytes)["keys"])
         memory = Memory(on)
         memory.start()
         begun, before = len(opened(on, 2)), used(on)
