@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-rounds bench-digits bench-compression verify-tff
+.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-rounds bench-scale bench-digits bench-compression verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -50,6 +50,9 @@ bench: setup .bench/flower/.done
 
 bench-rounds: setup .bench/flower/.done
 	$(PY) -m bench.rounds $(ARGS)
+
+bench-scale: setup
+	$(PY) -m bench.scale $(ARGS)
 
 bench-digits: setup .bench/flower/.done .bench/tff/.done
 	$(PY) -m bench.digits $(ARGS)

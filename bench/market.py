@@ -1,6 +1,7 @@
 """Runs inside a platform's environment: puts providers with keys, and a run that waits for them, into its database.
 
 python -m bench.market CASE.npz ROUNDS      prints ["key", ...], one for each of the case's shards
+python -m bench.market PROVIDERS            so many, and no run
 """
 
 import json
@@ -16,6 +17,7 @@ import django
 
 django.setup()
 
+from django.db import transaction  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from accounts.models import ApiKey, User  # noqa: E402
@@ -57,12 +59,18 @@ def prepared(case: Case) -> actions.Prepared:
     )
 
 
-def main(file: Path, rounds: int) -> None:
+def open_run(file: Path, rounds: int) -> int:
+    """Returns for how many providers it waits."""
     case = Case.load(file)
-    keys = [provider(number) for number in range(len(case.shards))]
     actions.open_run(ticket(rounds), prepared(case), seed=SEED)
-    print(json.dumps(keys))
+    return len(case.shards)
+
+
+@transaction.atomic
+def main(what: str, *rounds: str) -> None:
+    providers = open_run(Path(what), int(rounds[0])) if rounds else int(what)
+    print(json.dumps([provider(number) for number in range(providers)]))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(*sys.argv[1:])

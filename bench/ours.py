@@ -36,8 +36,12 @@ def platform(workers: int) -> Iterator[Platform]:
 
 def open_market(on: Platform, case: Case, rounds: int) -> list[str]:
     """Puts a run and a provider for each shard into the database; returns the keys for their workers."""
-    file = case.save(on.layout.var / "case.npz")
-    command = [sys.executable, "-m", "bench.market", str(file), str(rounds)]
+    return market(on, str(case.save(on.layout.var / "case.npz")), str(rounds))
+
+
+def market(on: Platform, *arguments: str) -> list[str]:
+    """Runs bench.market in the platform's environment."""
+    command = [sys.executable, "-m", "bench.market", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=on.env, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])

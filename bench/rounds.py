@@ -8,6 +8,7 @@ HTTP (idle_worker.py). Flower: its deployment mode (flower.py).
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from dmlsite.supervisor import Platform
 from dmlworker import models, trainer
 
 FEATURES, SAMPLES = 20, 20
-ENDLESS = 10_000
+ENDLESS = 10**9
 """Rounds of the ticket. It does not come near its end, where audits would be drawn, which the idle workers cannot pass."""
 
 
@@ -36,12 +37,17 @@ def idle(megabytes: int, workers: int) -> Case:
     return Case(spec, trainer.initial_weights(spec, 1), shards, (x, y), seeds(0, workers))
 
 
-def play_ours(case: Case, rounds: int) -> report.Found:
+def start_apart(on: Platform, keys: list[str]) -> None:
+    """Every worker a process of its own."""
+    for number, key in enumerate(keys):
+        env = {"DML_SERVER": on.url, "DML_KEY": key}
+        cache = on.layout.var / "workers" / str(number)
+        on.spawn(f"worker-{number}", "-m", "bench.idle_worker", "--cache", str(cache), env=env)
+
+
+def play_ours(case: Case, rounds: int, start: Callable[[Platform, list[str]], None] = start_apart) -> report.Found:
     with ours.platform(len(case.shards)) as on:
-        for number, key in enumerate(ours.open_market(on, case, ENDLESS)):
-            env = {"DML_SERVER": on.url, "DML_KEY": key}
-            cache = on.layout.var / "workers" / str(number)
-            on.spawn(f"worker-{number}", "-m", "bench.idle_worker", "--cache", str(cache), env=env)
+        start(on, ours.open_market(on, case, ENDLESS))
         begun = len(ours.opened(on, report.SKIPPED + 1))
         server = {name: group for name, group in ours.groups(on).items() if name != "workers"}
         with Memory(server) as memory:
