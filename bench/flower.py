@@ -52,8 +52,8 @@ def play(case: Case, rounds: int, idle: bool) -> Played:
         file, end = case.save(folder / "case.npz"), folder / "end.npz"
         with Federation(folder, len(case.shards)).running() as federation, Memory({"": federation.server}) as memory:
             federation.run(f'case="{file}" end="{end}" rounds={rounds} idle={str(idle).lower()}')
-        if not end.exists():
-            raise RuntimeError(f"Flower failed:\n{(folder / 'log').read_text()[-3000:]}")
+            if not end.exists():
+                raise RuntimeError(f"Flower failed:\n{federation.log.read_text()[-5000:]}")
         with np.load(end) as found:
             weights = [found[f"arr_{number}"] for number in range(len(case.start))]
             return Played(np.diff(found["moments"]).tolist(), weights, memory.most["together"])
@@ -63,7 +63,7 @@ class Federation:
     """A SuperLink with its SuperNodes."""
 
     def __init__(self, folder: Path, nodes: int) -> None:
-        self.folder, self.nodes, self.port = folder, nodes, free_port()
+        self.folder, self.nodes, self.port, self.log = folder, nodes, free_port(), folder / "log"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.env = os.environ | SETTINGS | {"FLWR_HOME": str(folder)}
 
@@ -88,7 +88,7 @@ class Federation:
             self.stop()
 
     def start(self, program: str, *arguments: str) -> None:
-        with (self.folder / "log").open("ab") as log:
+        with self.log.open("ab") as log:
             command = [str(BIN / program), *arguments]
             process = subprocess.Popen(
                 command, cwd=self.folder, env=self.env, stdout=log, stderr=log, preexec_fn=dies_with_parent
@@ -101,12 +101,12 @@ class Federation:
             with suppress(OSError), socket.create_connection((HOST, self.port), 1):
                 return
             time.sleep(0.2)
-        raise RuntimeError(f"Flower's SuperLink did not start:\n{(self.folder / 'log').read_text()[-3000:]}")
+        raise RuntimeError(f"Flower's SuperLink did not start:\n{self.log.read_text()[-5000:]}")
 
     def run(self, config: str) -> None:
         """Runs the app to its end."""
         command = [BIN / "flwr", "run", ROOT / "bench" / "flower_app", "--stream", "--run-config", config]
-        with (self.folder / "log").open("ab") as log:
+        with self.log.open("ab") as log:
             subprocess.run(command, cwd=self.folder, env=self.env, stdout=log, stderr=log, timeout=SECONDS)
 
     def stop(self) -> None:
