@@ -312,13 +312,12 @@ def _give_up(run: Run, reason: str) -> None:
     tickets.refund(run.ticket, f"No provider could train on your data with these settings ({reason}).")
 
 
-def received(assignment: Assignment, weights: str) -> None:
-    """An update is well-formed, and stands for these weights (a blob's hash); the last one of a round closes it."""
+def received(assignment: Assignment, weights: str) -> bool:
+    """An update is well-formed, and stands for these weights (a blob's hash). Whether the round is now to be closed."""
     found = Assignment.objects.filter(pk=assignment.pk, state=State.COMMITTED)
     found.update(received=timezone.now(), weights_id=weights)
     live.changed(live.ticket_group(assignment.round.run.ticket_id))
-    if ready(assignment.round):
-        jobs.enqueue("training.tasks.close_round", assignment.round_id)
+    return bool(ready(assignment.round))
 
 
 def updates_of(round_: Round) -> list[Assignment]:

@@ -61,13 +61,16 @@ def receive(pk: int) -> None:
     update = Assignment.objects.select_related("round__run__ticket", "provider").get(pk=pk)
     if update.state != Assignment.State.COMMITTED or update.received:
         return
+    last = False
     with guarded(update.round.run.ticket, "receiving an update"):
         try:
             weights = compute.receive(update)
         except MalformedUpdate as error:
             actions.reject(update, str(error))
         else:
-            actions.received(update, weights)
+            last = actions.received(update, weights)
+    if last:  # here and now: another message would take longer than the average
+        close_round(update.round_id)
 
 
 @jobs.actor(time_limit=LONG)
