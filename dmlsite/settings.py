@@ -97,6 +97,8 @@ DATABASES = {"default": dj_database_url.parse(env.text("DATABASE_URL", EMBEDDED.
 if not DATABASES["default"]["ENGINE"].endswith("postgresql"):
     raise env.BadSetting("Environment variable DATABASE_URL: only PostgreSQL serves (row locks, exact integers)")
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# Few different queries, asked all the time: the server plans each once, which took longer than to answer it.
+DATABASES["default"].setdefault("OPTIONS", {}).update(server_side_binding=True, prepare_threshold=5)
 REDIS_URL = env.text("REDIS_URL", EMBEDDED.redis_url)
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 # The layer waits up to 5 s for a message; redis-py 8 gives up on any answer after 5 s, which would end idle sockets.
