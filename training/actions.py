@@ -196,12 +196,16 @@ def reassign_overdue() -> None:
         _refill(round_)
 
 
+def open_leases(provider: Provider) -> QuerySet[Assignment]:
+    """The oldest first."""
+    return Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED]).order_by("pk")
+
+
 def offers(provider: Provider) -> list[Assignment]:
     """The leases that this provider's workers should be told of: not accepted by a connection that still lives."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         return []
-    open_ = Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED])
-    found = list(open_.select_related("round__run__spec", "round__start", "shard__blob"))
+    found = list(open_leases(provider).select_related("round__run__spec", "round__start", "shard__blob"))
     channels = [lease.channel for lease in found if lease.channel]
     online = Connection.objects.online().filter(channel__in=channels)
     taken = set(online.values_list("channel", flat=True)) if channels else set()

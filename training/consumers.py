@@ -76,9 +76,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await self.changed({})
 
     async def on_heartbeat(self, message: protocol.Heartbeat) -> None:
-        await database_sync_to_async(providers.heard)(self.channel_name)
         await self._listen()
-        await self.changed({})  # repeats what a lost wake-up would have said
+        await self._tell(await database_sync_to_async(self._beat)())
 
     async def on_accept(self, message: protocol.Accept) -> None:
         if not await database_sync_to_async(actions.accept)(self.provider, message.lease, self.channel_name):
@@ -99,7 +98,9 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def changed(self, event: dict[str, Any]) -> None:
         """Woken by the channel layer: the standing or the leases of this provider changed."""
-        news = await database_sync_to_async(self._news)()
+        await self._tell(await database_sync_to_async(self._news)())
+
+    async def _tell(self, news: list[protocol.Message]) -> None:
         if await self._may_work():
             for message in news:
                 await self._say(message)
@@ -110,17 +111,25 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await self.close(protocol.CLOSE_BANNED, f"You are {self.provider.get_standing_display()}.")
         return False
 
+    def _beat(self) -> list[protocol.Message]:
+        """Write down that the worker lives; repeat what a lost wake-up would have said."""
+        providers.heard(self.channel_name)
+        return self._news()
+
     def _news(self) -> list[protocol.Message]:
         """What this worker was not told yet, in one step to the database's thread: new offers, and Cancel for leases whose run
-        ended or that were given to someone else."""
-        self.provider.refresh_from_db()
-        new = [found for found in actions.offers(self.provider) if found.pk not in self.offered]
-        known = Assignment.objects.filter(pk__in=self.offered).select_related("round", "shard")
-        closed = [found for found in known if found.state not in (State.OFFERED, State.ACCEPTED)]
-        self.offered |= {found.pk for found in new}
-        self.offered -= {found.pk for found in closed}
-        gone = [found for found in closed if found.state != State.COMMITTED]
-        return [offer_of(found) for found in new] + [Cancel(lease_of(found), WITHDRAWN) for found in gone]
+        ended or that were given to someone else. Mostly there is none: thousands of workers ask for it every few seconds."""
+        self.provider.refresh_from_db(fields=["standing"])
+        open_ = set(actions.open_leases(self.provider).values_list("pk", flat=True))
+        new = self._new() if open_ - self.offered else []
+        gone = Assignment.objects.filter(pk__in=self.offered - open_).exclude(state=State.COMMITTED)
+        news = [offer_of(found) for found in new]
+        news += [Cancel(lease_of(found), WITHDRAWN) for found in gone.select_related("round", "shard")]
+        self.offered = self.offered & open_ | {found.pk for found in new}
+        return news
+
+    def _new(self) -> list[Assignment]:
+        return [found for found in actions.offers(self.provider) if found.pk not in self.offered]
 
     async def _listen(self) -> None:
         """Join the provider's group, again and again: a Redis that died has forgotten it, and so does one in a day."""
