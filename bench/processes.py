@@ -64,7 +64,7 @@ class Memory(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        while not self.over.wait(0.2):
+        while not self.over.wait(0.5):
             known = children()
             now = {name: private_megabytes(family(group, known)) for name, group in self.groups.items()}
             for name, megabytes in {**now, "together": sum(now.values())}.items():

@@ -10,6 +10,7 @@ Whichever of them dies is started again.
 
 import hashlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -113,6 +114,7 @@ class Platform:
     def start(self) -> None:
         """Everything but the workers. Raises ServerError or ChainError with a text that says what to do."""
         refuse_taken(self.port)
+        allow_many_files()
         made(self.layout.var / "log")
         try:
             self.start_servers()
@@ -258,6 +260,12 @@ def migrations_digest() -> str:
     """Changes with every migration of ours, and with the packages that bring others."""
     files = [ROOT / "requirements.txt", *sorted(ROOT.glob("*/migrations/*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def allow_many_files() -> None:
+    """Each connected worker is an open file of the web process, which inherits this limit."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def refuse_taken(port: int) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -341,20 +341,21 @@ def ready(round_: Round) -> list[Assignment]:
     It waits for every shard. If the rest takes far too long (lapsed leases were handed on, and lapsed again), a quorum will
     do. It waits for the check of the round before, too: bad work is found before it went into a second average.
     """
-    found, shards = updates_of(round_), round_.run.shards.count()
-    enough = len(found) == shards or _quorum(round_, found, shards)
-    return found if enough and not unchecked(round_) else []
+    done = round_.assignments.filter(state=State.COMMITTED, received__isnull=False)
+    times, shards = sorted(done.order_by().values_list("received", flat=True)), round_.run.shards.count()
+    enough = len(times) == shards or _quorum(round_, times, shards)
+    return updates_of(round_) if enough and not unchecked(round_) else []
 
 
-def _quorum(round_: Round, found: list[Assignment], shards: int) -> bool:
-    """Enough of a round's updates, and no hope left for the rest.
+def _quorum(round_: Round, times: list[datetime], shards: int) -> bool:
+    """Enough of a round's updates, which came at these times, and no hope left for the rest.
 
     Hope lasts as long as handing a shard on twice would: three times a lease and the time that the last of the quorum took.
     """
     wanted = math.ceil(settings.QUORUM_PERCENT * shards / 100)
-    if len(found) < wanted:
+    if len(times) < wanted:
         return False
-    took = sorted(update.received for update in found if update.received)[wanted - 1] - round_.opened
+    took = times[wanted - 1] - round_.opened
     return timezone.now() > round_.opened + TRIES * (took + timedelta(seconds=settings.LEASE_SECONDS))
 
 

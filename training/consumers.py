@@ -1,5 +1,6 @@
 """Sockets: decode, one action, reply. What a connection must not forget is in the database."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,8 @@ from training.models import Assignment, Run
 
 log = logging.getLogger(__name__)
 BAD_FRAME = 4400
+JOINING = asyncio.Semaphore(50)
+"""So many at once: Redis' client refuses more than a hundred, and thousands of workers may come back together."""
 State = Assignment.State
 WITHDRAWN = "its time was over, or the training has ended"
 
@@ -133,7 +136,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def _listen(self) -> None:
         """Join the provider's group, again and again: a Redis that died has forgotten it, and so does one in a day."""
-        await self.channel_layer.group_add(live.provider_group(self.provider.pk), self.channel_name)
+        async with JOINING:
+            await self.channel_layer.group_add(live.provider_group(self.provider.pk), self.channel_name)
 
     async def _say(self, message: protocol.Message) -> None:
         await self.send(protocol.encode(message))
