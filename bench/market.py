@@ -32,14 +32,17 @@ ROUNDS = 10**9
 """So many that nobody is drawn for an audit: a replay would find out that these workers do nothing."""
 
 
-def provider(number: int) -> str:
-    """A provider in standing; returns a key for its worker."""
-    user = User.objects.create_user(f"p{number}-{uuid4().hex[:6]}@example.org", None, is_provider=True)
-    wallet = "0x" + uuid4().hex + "00000000"
-    Provider.objects.create(
-        user=user, user_name=f"p{number}-{uuid4().hex[:6]}", wallet=wallet, standing=Standing.ACTIVE
+def providers(count: int) -> list[str]:
+    """Providers in standing; returns a key for the worker of each."""
+    mark = uuid4().hex[:6]
+    names = [f"p{number}-{mark}" for number in range(count)]
+    users = [User(email=f"{name}@example.org", password="!", is_provider=True) for name in names]
+    User.objects.bulk_create(users)
+    Provider.objects.bulk_create(
+        Provider(user=user, user_name=name, wallet=f"0x{uuid4().hex}00000000", standing=Standing.ACTIVE)
+        for user, name in zip(users, names, strict=True)
     )
-    return ApiKey.issue(user)
+    return [ApiKey.issue(user) for user in users]
 
 
 def ticket() -> Ticket:
@@ -59,23 +62,22 @@ def model(megabytes: int) -> dict[str, object]:
     return models.spec(keras.Sequential([keras.Input((FEATURES,)), *layers, *last]))
 
 
-def run(providers: int, megabytes: int) -> None:
+def run(parts: int, megabytes: int) -> None:
     """A run that waits for so many providers."""
     random = np.random.default_rng(1)
     x, y = random.normal(size=(SAMPLES, FEATURES)).astype(np.float32), np.arange(SAMPLES, dtype=np.int32) % 2
     spec = model(megabytes)
     blobs = [models.spec_bytes(spec), pack(trainer.initial_weights(spec, 1)), datasets.dump(x, y)]
-    shards = [(store.put(datasets.dump(x + number, y)), SAMPLES) for number in range(providers)]
+    shards = [(store.put(datasets.dump(x + number, y)), SAMPLES) for number in range(parts)]
     prepared = actions.Prepared(*map(store.put, blobs), shards, ["a", "b"], {"holdout_samples": SAMPLES})
     actions.open_run(ticket(), prepared, seed=1)
 
 
 @transaction.atomic
-def main(providers: int, megabytes: int) -> None:
-    keys = [provider(number) for number in range(providers)]
+def main(count: int, megabytes: int) -> None:
+    print(json.dumps({"keys": providers(count)}))
     if megabytes:
-        run(providers, megabytes)
-    print(json.dumps({"keys": keys}))
+        run(count, megabytes)
 
 
 if __name__ == "__main__":
