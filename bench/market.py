@@ -29,14 +29,17 @@ from tickets.models import Status, Ticket  # noqa: E402
 from training import actions, datasets, store  # noqa: E402
 
 
-def provider(number: int) -> str:
-    """A provider in standing; returns a key for its worker."""
-    user = User.objects.create_user(f"p{number}-{uuid4().hex[:6]}@example.org", None, is_provider=True)
-    wallet = "0x" + uuid4().hex + "00000000"
-    Provider.objects.create(
-        user=user, user_name=f"p{number}-{uuid4().hex[:6]}", wallet=wallet, standing=Standing.ACTIVE
+def providers(count: int) -> list[str]:
+    """Providers in standing; returns a key for the worker of each."""
+    mark = uuid4().hex[:6]
+    names = [f"p{number}-{mark}" for number in range(count)]
+    users = [User(email=f"{name}@example.org", password="!", is_provider=True) for name in names]
+    User.objects.bulk_create(users)
+    Provider.objects.bulk_create(
+        Provider(user=user, user_name=name, wallet=f"0x{uuid4().hex}00000000", standing=Standing.ACTIVE)
+        for user, name in zip(users, names, strict=True)
     )
-    return ApiKey.issue(user)
+    return [ApiKey.issue(user) for user in users]
 
 
 def ticket(rounds: int) -> Ticket:
@@ -68,8 +71,7 @@ def open_run(file: Path, rounds: int) -> int:
 
 @transaction.atomic
 def main(what: str, *rounds: str) -> None:
-    providers = open_run(Path(what), int(rounds[0])) if rounds else int(what)
-    print(json.dumps([provider(number) for number in range(providers)]))
+    print(json.dumps(providers(open_run(Path(what), int(rounds[0])) if rounds else int(what))))
 
 
 if __name__ == "__main__":
