@@ -12,22 +12,19 @@ process (bench/swarm.py), for `large` each in its own, for `idle` they only conn
 import argparse
 import json
 import os
-import resource
 import shutil
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench import ours, report, rounds
 from bench.processes import private_megabytes
-from dmlsite.supervisor import ROOT, Platform
+from dmlsite.supervisor import Platform
 
-RESULTS = ROOT / "bench" / "results" / "scale.json"
 REST_SECONDS = 15
 """After connecting, until waiting is measured: the jobs that connecting ordered are done by then."""
 LARGE_MEMORY, LARGE_DISK = 12e9, 20e9
@@ -164,13 +161,8 @@ def main() -> None:
     options.add_argument("--connections", type=int, nargs="+", default=[500, 2000])
     options.add_argument("--seconds", type=int, default=60, help="that idle connections are watched")
     wanted = options.parse_args()
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every process that is started here has it, too
     for part in wanted.parts:
-        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        about = {"date": f"{date.today()}", "cores": os.cpu_count()}
-        known[part] = about | {"found": PARTS[part](wanted)}
-        RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+        report.keep("scale", {part: {"found": PARTS[part](wanted)}})
 
 
 if __name__ == "__main__":
