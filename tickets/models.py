@@ -34,6 +34,13 @@ TRAINING = ("rounds", "patience", "epochs", "batch_size", "learning_rate", "stra
 """What a customer chooses of the training itself; a run takes it over."""
 
 
+class OnCheat(models.TextChoices):
+    """What becomes of a training in which somebody cheated."""
+
+    REFUND = "refund", "End the training and refund me in full"
+    CONTINUE = "continue", "Take the cheat's work out and go on"
+
+
 class Ticket(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="tickets")
@@ -54,6 +61,7 @@ class Ticket(models.Model):
     compression = models.CharField(
         max_length=4, default="none", help_text="Of the updates on their way to the platform"
     )
+    on_cheat = models.CharField("if a provider cheats", max_length=8, choices=OnCheat.choices, default=OnCheat.REFUND)
     seed = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
     )

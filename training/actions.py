@@ -22,11 +22,13 @@ from django.utils import timezone
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
 from dmlworker.protocol import Hyper, Lease
+from dmlworker.trace import LINE, segments_of
 from providers import actions as providers
 from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
-from tickets.models import TRAINING, Status, Ticket
-from training.models import Assignment, Audit, Blob, Round, Run, Shard
+from tickets.models import TRAINING, OnCheat, Status, Ticket
+from training import evidence
+from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
 TRIES = 3
@@ -34,6 +36,10 @@ TRIES = 3
 HOPELESS = {State.REJECTED: TRIES, State.DECLINED: 20}
 """So does a shard with so many malformed updates in a round, or declined so often: full disks and broken lines are the
 workers' own, and pass."""
+
+
+MAX_SEGMENTS = 100_000
+"""Of a training; a longer one has longer segments."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,9 @@ class Draw:
         self._had = set(last.filter(state=State.COMMITTED).values_list("shard", "provider"))
         self._parts = Counter(lease.provider_id for lease in self.leases if lease.state in Assignment.LIVE)
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
-        self._found = list(candidates(round_.run).annotate(busy=busy))
+        out = Assignment.objects.filter(round__run=round_.run_id, state__in=[State.UNPROVEN, State.REVOKED])
+        able = candidates(round_.run).exclude(pk__in=out.values("provider"))
+        self._found = list(able.annotate(busy=busy))
         random.shuffle(self._found)
 
     def pick(self, shard: Shard) -> Provider | None:
@@ -201,6 +209,13 @@ def open_leases(provider: Provider) -> QuerySet[Assignment]:
     return Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED]).order_by("pk")
 
 
+def concerned(provider: Provider) -> QuerySet[Assignment, tuple[int, str]]:
+    """(pk, state) of what a provider's workers have to do: open leases, and committed work that is to be shown to an audit."""
+    asked = Q(state=State.COMMITTED, audit__state=Audit.State.ASKED)
+    todo = Assignment.objects.filter(Q(state__in=[State.OFFERED, State.ACCEPTED]) | asked, provider=provider)
+    return todo.values_list("pk", "state")
+
+
 def offers(provider: Provider) -> list[Assignment]:
     """The leases that this provider's workers should be told of: not accepted by a connection that still lives."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
@@ -222,7 +237,9 @@ def hyper_of(assignment: Assignment) -> Hyper:
     """All that local training depends on beside the bytes, for the worker and for whoever replays its work."""
     run = assignment.round.run
     proximal = run.proximal if run.strategy == "fedprox" else 0.0
-    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression)
+    steps = run.epochs * -(-assignment.shard.samples // run.batch_size)
+    every = max(evidence.SEGMENT_STEPS, -(-steps // MAX_SEGMENTS))
+    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression, every)
 
 
 def _named(provider: Provider, lease: Lease) -> QuerySet[Assignment]:
@@ -270,14 +287,14 @@ def _move_on(leases: QuerySet[Assignment], **fields: object) -> int:
     return leases.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
 
 
-def record_update(provider: Provider, lease: Lease, sha256: str) -> None:
+def record_update(provider: Provider, lease: Lease, sha256: str, root: str) -> None:
     """A worker says that its update is stored. The same COMMIT again succeeds; a late one raises Conflict."""
     assignment = find(provider, lease)
     if assignment.state == State.COMMITTED and assignment.update_id == sha256:
         return
     stored = Exists(Blob.objects.filter(pk=sha256))
     open_ = Assignment.objects.filter(stored, pk=assignment.pk, state__in=[State.OFFERED, State.ACCEPTED])
-    if open_.update(state=State.COMMITTED, update_id=sha256, committed=timezone.now()):
+    if open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=timezone.now()):
         jobs.enqueue("training.tasks.receive", assignment.pk)
     elif Blob.objects.filter(pk=sha256).exists():
         raise Conflict("this lease is closed")
@@ -298,7 +315,7 @@ def reject(assignment: Assignment, reason: str) -> None:
 def _hand_back(assignment: Assignment, state: str, reason: str) -> None:
     with transaction.atomic():
         run, live_ = (
-            _locked(assignment.round.run),
+            locked(assignment.round.run),
             Assignment.objects.filter(pk=assignment.pk, state__in=Assignment.LIVE),
         )
         round_ = Round.objects.select_for_update().get(pk=assignment.round_id)
@@ -364,7 +381,7 @@ def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob
     """Close a round with the weights that its updates gave, and what the optimizer keeps; open the next one, unless it was
     the last. Only the first caller does anything."""
     with transaction.atomic():
-        run = _locked(round_.run)
+        run = locked(round_.run)
         closed = {"state": Round.State.CLOSED, "end": end, "kept": kept, "closed": timezone.now()}
         if not run or not Round.objects.filter(pk=round_.pk, state=Round.State.OPEN).update(**closed):
             return
@@ -379,7 +396,7 @@ def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob
         jobs.enqueue("training.tasks.check_round", round_.pk)
 
 
-def _locked(run: Run) -> Run | None:
+def locked(run: Run) -> Run | None:
     """A run that still trains; until commit nobody stops it."""
     return Run.objects.select_for_update().filter(pk=run.pk, state=Run.State.TRAINING).first()
 
@@ -405,23 +422,15 @@ def _plateau(run: Run) -> bool:
     return run.patience < len(known) and min(known[-run.patience :]) >= min(known[: -run.patience])
 
 
-def to_audit(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment, str]]:
-    """Whose work is replayed: those the screen noticed, and everybody once a run, in a round they cannot foresee."""
-    seen = set(Audit.objects.filter(assignment__round__run=round_.run).values_list("assignment__provider", flat=True))
-    left = round_.run.rounds - round_.number + 1
-    drawn = {u.pk for u in updates if u.provider_id not in seen and random.SystemRandom().random() < 1 / left}
-    reasons = [(update, update.suspicion or ("drawn at random" if update.pk in drawn else "")) for update in updates]
-    return [(update, why) for update, why in reasons if why]
-
-
-def pass_round(round_: Round, accuracy: float, loss: float | None) -> None:
+def pass_round(round_: Round) -> None:
     """Nothing is wrong with a closed round. Let the next one go on, or finish the run. Only the first caller does anything."""
-    fields = {"accuracy": accuracy, "loss": loss, "checked": timezone.now()}
     with transaction.atomic():
-        run = _locked(round_.run)
-        if not run or not Round.objects.filter(pk=round_.pk, state=Round.State.CLOSED, checked=None).update(**fields):
+        run = locked(round_.run)
+        due = Round.objects.filter(pk=round_.pk, state=Round.State.CLOSED, checked=None, accuracy__isnull=False)
+        if not run or not due.update(checked=timezone.now()):
             return
-        tickets.note(run.ticket, "round", f"round {round_.number} of {run.rounds}: accuracy {accuracy:.1%}")
+        round_.refresh_from_db(fields=["accuracy"])
+        tickets.note(run.ticket, "round", f"round {round_.number} of {run.rounds}: accuracy {round_.accuracy:.1%}")
         following = Round.objects.filter(run=run, number=round_.number + 1).first()
         if following is None:
             jobs.enqueue("training.tasks.finish", str(run.pk))
@@ -431,34 +440,90 @@ def pass_round(round_: Round, accuracy: float, loss: float | None) -> None:
             jobs.enqueue("training.tasks.close_round", following.pk)
 
 
+# --- When work may not stay in an average -----------------------------------------------------------------------------
 def convict(round_: Round, failed: list[Audit]) -> None:
-    """Two replays of each of these failed: refund the customer, accuse the cheats, their deposit to the honest."""
-    run = round_.run
+    """Two replays of each of these failed: accuse the cheats, their deposit to the honest. Then the customer is refunded, or the
+    training goes on without the cheats' work, as the customer chose."""
     cheats = {audit.assignment.provider for audit in failed}
-    honest = set(Provider.objects.filter(assignments__round__run=run, standing=Standing.ACTIVE)) - cheats
     names = ", ".join(sorted(provider.user_name for provider in cheats))
     reason = f"In round {round_.number} the work of {names} was not what the training prescribes: two replays show it."
-    evidence = {"round": round_.number, "replays": [evidence_of(audit) for audit in failed]}
+    evidence = {"ticket": str(round_.run.ticket_id), "round": round_.number, "replays": evidence_of(failed)}
     with transaction.atomic():
-        stop(run)
-        wallets = [[p.wallet for p in group if p.wallet] for group in (cheats, honest)]
-        tickets.refund_for_cheating(run.ticket, reason, *wallets)
-        providers.accuse(cheats, honest, reason, evidence=evidence, case=run.ticket_id, on_chain=False)
+        run = locked(round_.run)
+        if not run:
+            return
+        worked = Assignment.objects.filter(round__run=run, state=State.COMMITTED).values("provider")
+        honest = set(Provider.objects.filter(pk__in=worked, standing=Standing.ACTIVE)) - cheats
+        if run.ticket.on_cheat == OnCheat.REFUND:
+            stop(run)
+            wallets = [[p.wallet for p in group if p.wallet] for group in (cheats, honest)]
+            tickets.refund_for_cheating(run.ticket, reason, *wallets)
+            providers.accuse(cheats, honest, reason, evidence=evidence, case=run.ticket_id, on_chain=False)
+        else:
+            providers.accuse(cheats, honest, reason, evidence=evidence)
+            theirs = Assignment.objects.filter(round__run=run, provider__in=cheats, state=State.COMMITTED)
+            _take_out(run, theirs, State.REVOKED, reason)
 
 
-def evidence_of(audit: Audit) -> dict[str, object]:
-    """What an outsider needs to repeat a replay: the hashes of what went in, what came out, and how far apart."""
-    work = audit.assignment
+def set_aside(round_: Round, unproven: list[Audit]) -> None:
+    """Work that was not shown is not paid, and done again by somebody else, without blame."""
+    with transaction.atomic():
+        run = locked(round_.run)
+        works = round_.assignments.filter(pk__in=[audit.assignment_id for audit in unproven], state=State.COMMITTED)
+        if not run or not works.exists():
+            return
+        names = ", ".join(sorted(audit.assignment.provider.user_name for audit in unproven))
+        why = f"The work of {names} in round {round_.number} could not be audited: {unproven[0].note}."
+        _take_out(run, works, State.UNPROVEN, why)
+        tried = round_.assignments.filter(state=State.UNPROVEN).values("shard").annotate(n=Count("pk"))
+        if any(row["n"] >= TRIES for row in tried):
+            _give_up(run, "their work could not be audited")
+
+
+def _take_out(run: Run, works: QuerySet[Assignment], state: str, why: str) -> None:
+    """Take averaged updates out: the earliest round that has one is opened again, without them; what was built on it is void.
+    The caller has locked the run."""
+    first = Round.objects.filter(run=run, pk__in=works.values("round")).order_by("number")[0]
+    works.update(state=state, note=why[:1000])
+    void = Round.objects.filter(run=run, number__gt=first.number)
+    lost = Assignment.objects.filter(round__in=void, state__in=Assignment.LIVE)
+    live.changed(*map(live.provider_group, lost.order_by().values_list("provider", flat=True).distinct()))
+    lost.update(state=State.VOID)
+    void.update(voided=timezone.now())
+    anew = {name: None for name in ("end", "kept", "accuracy", "loss", "closed", "checked")}
+    Round.objects.filter(pk=first.pk).update(state=Round.State.OPEN, **anew)
+    Run.objects.filter(pk=run.pk).update(rounds=run.ticket.rounds)  # it may have ended early, on what is void now
+    tickets.note(run.ticket, "back", f"{why} The training goes on from round {first.number}.")
+    fill(Round.objects.select_for_update(of=("self",)).select_related("run__ticket").get(pk=first.pk))
+
+
+def evidence_of(failed: list[Audit]) -> list[dict[str, object]]:
+    """What an outsider needs to repeat the replays: the hashes of what went in, what came out, and how far apart."""
+    found = []
+    for audit in failed:
+        work = audit.assignment
+        known = {
+            "provider": work.provider.user_name,
+            "shard": work.shard.blob_id,
+            "round_start": work.round.start_id,
+            "update": work.update_id,
+            "trace_root": work.root,
+            "seed": seed_of(work),
+            "ordered_because": audit.why,
+        }
+        found += [known | _told(replay) for replay in audit.replays.filter(agrees=False)]
+    return found
+
+
+def _told(replay: Replay) -> dict[str, object]:
     return {
-        "provider": work.provider.user_name,
-        "shard": work.shard.blob_id,
-        "start": work.round.start_id,
-        "claimed": work.update_id,
-        "seed": seed_of(work),
-        "replay": audit.number,
-        "relative_distance": audit.relative if math.isfinite(audit.relative) else None,
-        "cosine": audit.cosine,
-        "ordered_because": audit.why,
+        "segment": replay.segment,
+        "replay": replay.number,
+        "start": replay.start,
+        "claimed": replay.claimed,
+        "relative_distance": replay.relative if math.isfinite(replay.relative) else None,
+        "allowed": replay.allowed,
+        "cosine": replay.cosine,
     }
 
 
@@ -510,13 +575,12 @@ def finish(run: Run, accuracy: float, receipt_root: str) -> None:
 
 # --- Blobs ------------------------------------------------------------------------------------------------------------
 def _open_work(provider: Provider) -> QuerySet[Assignment]:
+    """What a provider's workers may have files of: leases of open rounds, and work that they are asked to show."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         raise Forbidden(f"This provider is {provider.get_standing_display()}.")
+    open_ = Q(round__state=Round.State.OPEN) | Q(audit__state=Audit.State.ASKED)
     return Assignment.objects.filter(
-        provider=provider,
-        state__in=Assignment.LIVE,
-        round__state=Round.State.OPEN,
-        round__run__state=Run.State.TRAINING,
+        open_, provider=provider, state__in=Assignment.LIVE, round__run__state=Run.State.TRAINING
     )
 
 
@@ -530,11 +594,13 @@ def readable_blob(provider: Provider, sha256: str) -> Blob:
 
 
 def upload_limit(provider: Provider) -> int:
-    """Bytes an update may have: what the weights have, and a little for another writer's header."""
-    sizes = _open_work(provider).values_list("round__start__size", flat=True)
-    if not sizes:
+    """Bytes an update, or what is shown of one, may have: what the weights have, and a little for another writer's header; or
+    a trace."""
+    found = list(_open_work(provider).select_related("round__run", "round__start", "shard", "audit"))
+    if not found:
         raise Forbidden("You have no open lease.")
-    return max(sizes) + 65536
+    traces = [LINE * segments_of(work.shard.samples, hyper_of(work)) for work in found if hasattr(work, "audit")]
+    return max(*(work.round.start.size + 65536 for work in found), *traces)
 
 
 # --- When something breaks --------------------------------------------------------------------------------------------

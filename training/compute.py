@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -21,11 +21,12 @@ import numpy as np
 
 from dmlworker import compression
 from dmlworker.protocol import Hyper
-from dmlworker.weights import pack, unpack
+from dmlworker.trace import Trace, segments_of, steps_of_segment
+from dmlworker.weights import MalformedUpdate, pack, unpack
 from tickets.models import Ticket
 from training import aggregation, datasets, evidence, store
 from training.actions import Prepared, hyper_of
-from training.models import Assignment, Blob, Round, Run
+from training.models import Assignment, Audit, Blob, Replay, Round, Run
 
 if TYPE_CHECKING:
     from dmlworker import trainer
@@ -141,40 +142,138 @@ def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None
     return store.put_weights(end), store.put_weights(keep) if keep else None
 
 
-def replay(assignment: Assignment, elsewhere: bool) -> Weights:
-    """Do a worker's work again; `elsewhere` in a process of its own, with other kernels, hence other rounding."""
-    run, round_ = assignment.round.run, assignment.round
-    hyper = hyper_of(assignment)
-    files = {
-        "spec": store.get(run.spec_id),
-        "start": store.get(round_.start_id),
-        "shard": store.get(assignment.shard.blob_id),
-    }
-    return _replay_elsewhere(files, hyper) if elsewhere else _replay_here(files, hyper)
+# --- Audits -----------------------------------------------------------------------------------------------------------
+class NotShown(Exception):
+    """What a worker showed is not what it committed to, or is not all there. The text says what."""
 
 
-def distance(assignment: Assignment, replayed: Weights, claimed: Weights | None = None) -> evidence.Distance:
-    """How far a claim, the worker's own unless given, is from a replay."""
-    claimed = weights_of(str(assignment.weights_id)) if claimed is None else claimed
-    return evidence.compare(weights_of(assignment.round.start_id), claimed, replayed)
+@dataclass(frozen=True)
+class Work:
+    """What an audited update was made of, and the trace that its worker showed."""
+
+    assignment: Assignment
+    hyper: Hyper
+    trace: Trace
+    files: dict[str, bytes]
+
+    @classmethod
+    def of(cls, audit: Audit) -> "Work":
+        """Raises NotShown if the trace is not the one that was committed to."""
+        work = audit.assignment
+        hyper = hyper_of(work)
+        try:
+            trace = Trace.from_bytes(store.get(str(audit.trace_id)))
+        except MalformedUpdate as error:
+            raise NotShown(str(error)) from error
+        if trace.root != work.root or len(trace.segments) != segments_of(work.shard.samples, hyper):
+            raise NotShown("the trace is not the one that was committed to")
+        run = work.round.run
+        names = {"spec": run.spec_id, "start": work.round.start_id, "shard": work.shard.blob_id}
+        return cls(work, hyper, trace, {name: store.get(sha256) for name, sha256 in names.items()})
+
+    def start(self, segment: int) -> str:
+        """The hash of the weights that a segment began with. The first one has no choice."""
+        return self.trace.segments[segment - 1].sha256 if segment else self.assignment.round.start_id
+
+    def claimed(self, segment: int) -> str:
+        """The hash of the weights that a segment ended with. The last one's are what went into the average."""
+        last = segment + 1 == len(self.trace.segments)
+        return str(self.assignment.weights_id) if last else self.trace.segments[segment].sha256
 
 
-def _replay_here(files: dict[str, bytes], hyper: Hyper) -> Weights:
+def audit(found: Audit) -> tuple[str, str]:
+    """(state, note): what doing some segments of an update again says of it. Each replay is written down.
+
+    A segment that the first replay contradicts is done again in another process with other kernels. Where these two are
+    themselves far apart, the job amplifies rounding, and nothing is proven.
+    """
+    try:
+        work = Work.of(found)
+        for segment in work.trace.asked(found.drawn):
+            state, note = _look(found, work, segment)
+            if state != Audit.State.PASSED:
+                return state, note
+    except NotShown as error:
+        return Audit.State.UNPROVEN, str(error)
+    return Audit.State.PASSED, ""
+
+
+def _look(found: Audit, work: Work, segment: int) -> tuple[str, str]:
+    start, claimed = _shown(work, work.start(segment)), _shown(work, work.claimed(segment))
+    allowed = _allowed(work, segment, start, claimed)
+    first = _replay_here(work, segment, start)
+    if _replayed(found, work, segment, 1, evidence.compare(start, claimed, first), allowed):
+        return Audit.State.PASSED, ""
+    second = _replay_elsewhere(work, segment, start)
+    apart = evidence.compare(start, first, second).relative
+    agrees = _replayed(found, work, segment, 2, evidence.compare(start, claimed, second), allowed)
+    if apart > evidence.MAX_RELATIVE / evidence.FAR_BELOW:
+        return Audit.State.INCONCLUSIVE, f"two honest replays of segment {segment} are {apart:.2g} apart"
+    return (Audit.State.PASSED, "") if agrees else (Audit.State.FAILED, f"segment {segment}")
+
+
+def _replayed(found: Audit, work: Work, segment: int, number: int, distance: evidence.Distance, allowed: float) -> bool:
+    """Write a replay down; a job that runs again writes the same. Whether it agrees with the claim."""
+    told = {"start": work.start(segment), "claimed": work.claimed(segment), "allowed": allowed}
+    agrees = distance.relative <= allowed
+    told |= {"relative": distance.relative, "cosine": distance.cosine, "agrees": agrees}
+    Replay.objects.update_or_create(audit=found, segment=segment, number=number, defaults=told)
+    return agrees
+
+
+def _shown(work: Work, sha256: str) -> Weights:
+    """Weights that a worker showed. Raises NotShown if they are not here, or no weights of this model."""
+    if not Blob.objects.filter(pk=sha256).exists():
+        raise NotShown("not all weights that were asked for were sent")
+    try:
+        weights = weights_of(sha256)
+        aggregation.check(weights, unpack(work.files["start"]))
+    except MalformedUpdate as error:
+        raise NotShown(str(error)) from error
+    return weights
+
+
+def _allowed(work: Work, segment: int, start: Weights, claimed: Weights) -> float:
+    """How far from its replay a segment may end. A compressed update may be off by a part of the *whole* change besides. Raises
+    NotShown if the segment did not move as far as its trace said: then it named another one as the largest."""
+    moved, said = evidence.distance(start, claimed), work.trace.segments[segment].change
+    off = evidence.COMPRESSED[work.hyper.compression] if segment + 1 == len(work.trace.segments) else 0.0
+    whole = evidence.distance(unpack(work.files["start"]), claimed)
+    if off:
+        return evidence.MAX_RELATIVE + (off * whole / said if said else math.inf)
+    told = work.claimed(segment) == work.trace.segments[segment].sha256
+    if told and abs(moved - said) > evidence.CHANGE_ROUNDING * moved:
+        raise NotShown(f"the trace says that segment {segment} moved {said:.3g}, but it did {moved:.3g}")
+    return evidence.MAX_RELATIVE
+
+
+def _replay_here(work: Work, segment: int, at: Weights) -> Weights:
     from dmlworker import trainer
 
-    x, y = datasets.load(files["shard"])
+    x, y = datasets.load(work.files["shard"])
+    spec, start = json.loads(work.files["spec"]), unpack(work.files["start"])
     with _one_at_a_time:
-        return trainer.train(json.loads(files["spec"]), unpack(files["start"]), x, y, hyper)
+        return trainer.replay(spec, start, x, y, work.hyper, at, steps_of_segment(segment, len(y), work.hyper))
 
 
-def _replay_elsewhere(files: dict[str, bytes], hyper: Hyper) -> Weights:
+def _replay_elsewhere(work: Work, segment: int, at: Weights) -> Weights:
     """In a fresh process, so that no state of this one can explain a difference."""
     with TemporaryDirectory() as folder:
-        for name, data in files.items():
+        for name, data in work.files.items():
             (Path(folder) / name).write_bytes(data)
-        (Path(folder) / "hyper").write_text(json.dumps(asdict(hyper)))
-        subprocess.run([sys.executable, "-m", "training.replay", folder], check=True, timeout=3600, env=OTHER_KERNELS)
+        (Path(folder) / "at").write_bytes(pack(at))
+        (Path(folder) / "hyper").write_text(json.dumps(asdict(work.hyper)))
+        command = [sys.executable, "-m", "training.replay", folder, str(segment)]
+        subprocess.run(command, check=True, timeout=3600, env=OTHER_KERNELS)
         return unpack((Path(folder) / "end").read_bytes())
+
+
+def forget_checkpoints(found: Audit) -> None:
+    """What a worker showed of good work is not needed any more."""
+    if found.trace_id:
+        trace = Trace.from_bytes(store.get(found.trace_id))
+        numbers = {number for segment in trace.asked(found.drawn) for number in (segment, segment + 1)}
+        store.forget(trace.segments[number - 1].sha256 for number in numbers if number)
 
 
 def export(run: Run, sha256: str, folder: Path) -> list[Path]:

@@ -14,8 +14,18 @@ from training.aggregation import blocks
 Weights = Sequence[np.ndarray]
 
 # Thresholds, all of them. How they were found: docs/decisions/replay-tolerance.md.
-MAX_RELATIVE = 0.5
-"""A replay and an honest claim differ by rounding alone, which SGD amplifies with the number of steps."""
+SEGMENT_STEPS = 5
+"""Steps between two checkpoints: so few that SGD can't amplify rounding much."""
+DRAWN_SEGMENTS = 2
+"""Segments of an audited update that are drawn by chance, beside the first, the last and the one with the largest change."""
+MAX_RELATIVE = 0.02
+"""Replay: a segment done again and an honest claim differ by rounding alone."""
+FAR_BELOW = 4
+"""Replay: two honest ones have to be so many times nearer to each other than a claim may be, or nothing is proven."""
+CHANGE_ROUNDING = 0.01
+"""Replay: a trace says how far each segment moved, added up in float32."""
+COMPRESSED = {"none": 0.0, "fp16": 0.001, "int8": 0.1}
+"""Replay: how much of the whole change of the weights a compressed update may be off, error feedback included."""
 NORM_FACTOR = 1.8
 """Screen: longer than this times the median of the others, or shorter than that median divided by it."""
 MIN_ALIGNMENT = 0.0
@@ -42,9 +52,15 @@ def compare(start: Weights, claimed: Weights, replayed: Weights) -> Distance:
     return Distance(gap / moved if moved else float("inf"), _cosine(first, second))
 
 
-def agrees(distance: Distance) -> bool:
-    """Whether a claim is what an honest worker could have computed. (It then points the same way too: cosine > 0.86.)"""
-    return distance.relative <= MAX_RELATIVE
+def distance(first: Weights, second: Weights) -> float:
+    """|second - first|."""
+    return _norm(_delta(first, second))
+
+
+def audit_probability(streak: int, always: int, least: float) -> float:
+    """How likely a piece of work is audited after so many audits passed in a row: certainly before `always` of them, then
+    with 1/streak, never under `least`. BOINC's adaptive replication (https://github.com/BOINC/boinc/wiki/Adaptive_Replication)."""
+    return 1.0 if streak < always else max(least, 1 / streak if streak else 0.0)
 
 
 def suspects(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> dict[int, str]:

@@ -1,8 +1,9 @@
-"""Replay one piece of local training in a process of its own.
+"""Replay one segment of a local training in a process of its own.
 
-    python -m training.replay FOLDER
+    python -m training.replay FOLDER SEGMENT
 
-FOLDER holds `spec` and `hyper` (JSON), `start` and `shard` (safetensors); the result is written there as `end`. No Django.
+FOLDER holds `spec` and `hyper` (JSON), `start`, `shard` and `at`, the weights that the segment begins with (safetensors); the
+result is written there as `end`. No Django.
 """
 
 import json
@@ -11,17 +12,20 @@ from pathlib import Path
 
 from dmlworker import trainer
 from dmlworker.protocol import Hyper
+from dmlworker.trace import steps_of_segment
 from dmlworker.weights import pack, unpack
 from training import datasets
 
 
-def main(folder: Path, hyper: Hyper) -> None:
+def main(folder: Path, segment: int) -> None:
     trainer.threads(1)
+    hyper = Hyper(**json.loads((folder / "hyper").read_text()))
     x, y = datasets.load((folder / "shard").read_bytes())
-    spec, start = json.loads((folder / "spec").read_text()), unpack((folder / "start").read_bytes())
-    (folder / "end").write_bytes(pack(trainer.train(spec, start, x, y, hyper)))
+    start, at = (unpack((folder / name).read_bytes()) for name in ("start", "at"))
+    steps = steps_of_segment(segment, len(y), hyper)
+    end = trainer.replay(json.loads((folder / "spec").read_text()), start, x, y, hyper, at, steps)
+    (folder / "end").write_bytes(pack(end))
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    main(place, Hyper(**json.loads((place / "hyper").read_text())))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

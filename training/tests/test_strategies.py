@@ -7,7 +7,7 @@ from dmlworker import compression, models, trainer
 from dmlworker.weights import MalformedUpdate, pack, unpack
 from training import actions, compute, datasets, evidence, store
 from training.models import Assignment, Round
-from training.tests.conftest import make_provider, make_ticket
+from training.tests.conftest import check_round, make_provider, make_ticket
 
 pytestmark = pytest.mark.django_db
 
@@ -36,7 +36,7 @@ def closed(run, change: float):
     lease.save()
     end, kept = compute.average(round_, [lease])
     actions.finish_round(round_, [lease], end, kept)
-    actions.pass_round(Round.objects.select_related("run").get(pk=round_.pk), 0.5, 0.1)
+    check_round(run, round_.number, 0.1)
     return round_.start_id, end.pk
 
 
