@@ -20,11 +20,12 @@ import numpy as np
 from bench.compression import PARTS, digits
 from dmlworker import models, trainer
 from dmlworker.protocol import Hyper
-from dmlworker.trace import steps_of, steps_of_segment
+from dmlworker.trace import steps_of_segment
 from dmlworker.weights import pack, unpack
 from training import aggregation, datasets, evidence
 from training.datasets import samples
 
+Weights = list[np.ndarray]
 CLAIMS = "tensorflow-1-1"
 SETTINGS = ["tensorflow-2-1", "tensorflow-1-0", "tensorflow-2-0", "jax-1-1", "jax-2-1"]
 """Library, threads, oneDNN."""
@@ -126,49 +127,42 @@ def again(folder: Path, setting: str) -> None:
 
 
 def alter(folder: Path) -> None:
-    """Distances of segments that were not done as prescribed: the smallest, and the median."""
+    """Prints, as JSON, how far segments are that were not done as prescribed: the smallest distance, and the median."""
     trainer.threads(1)
     found: dict[str, Any] = {}
     for number, case in enumerate(CASES):
-        if case.every != 5 or case.batch != 20 or case.rate != 0.1:
-            continue
-        spec, shard = models.spec_from_bytes((folder / f"{case.data}-{case.kind}.json").read_bytes()), part(case)
-        start, hyper, random = unpack((folder / case.start).read_bytes()), hyper_of(case), np.random.default_rng(1)
-        classes = len(shard.classes)
-        few = shard.y.copy()
-        hit = random.random(len(few)) < 0.1
-        few[hit] = (few[hit] + 1) % classes
-        other = parts(case.data)[1]
-        ways: dict[str, list[float]] = {}
-        for segment, at, end in segments(folder, number, case, every=2):
-            steps = steps_of_segment(segment, len(shard.y), hyper)
-
-            def done(x: np.ndarray, y: np.ndarray, h: Hyper = hyper, steps: range = steps, at: Any = at) -> Any:
-                return trainer.replay(spec, start, x, y, h, at, steps)
-
-            noise = [random.normal(size=array.shape).astype(np.float32) for array in at]
-            scale = evidence.distance(at, end) / np.sqrt(sum(float((n * n).sum()) for n in noise))
-            same = min(len(other.y), len(shard.y))
-            claims = {
-                "one label in ten changed": done(shard.x, few),
-                "all labels changed": done(shard.x, (shard.y + 1) % classes),
-                "another order": done(shard.x, shard.y, Hyper(1, 20, 0.1, 101)),
-                "one step less": trainer.replay(
-                    spec, start, shard.x, shard.y, hyper, at, range(steps.start, max(steps.start + 1, steps.stop - 1))
-                ),
-                "another rate, 5 % off": done(shard.x, shard.y, Hyper(1, 20, 0.105, 100)),
-                "noise of 5 % of the change": [e + 0.05 * scale * n for e, n in zip(end, noise, strict=True)],
-                "start returned": at,
-                "sign flipped": [2 * a - e for a, e in zip(at, end, strict=True)],
-            }
-            if same == len(shard.y):
-                claims["another shard"] = done(other.x[:same], other.y[:same])
-            if len(steps) == 1:
-                del claims["one step less"]
-            for way, claimed in claims.items():
-                ways.setdefault(way, []).append(evidence.compare(at, claimed, end).relative)
-        found[str(case)] = {way: [min(each), float(np.median(each))] for way, each in ways.items()}
+        if (case.every, case.batch, case.rate) == (5, 20, 0.1):
+            ways: dict[str, list[float]] = {}
+            for segment, at, end in segments(folder, number, case, every=2):
+                for way, claimed in altered(folder, case, segment, at, end).items():
+                    ways.setdefault(way, []).append(evidence.compare(at, claimed, end).relative)
+            found[str(case)] = {way: [min(each), float(np.median(each))] for way, each in ways.items()}
     print(json.dumps(found))
+
+
+def altered(folder: Path, case: Case, segment: int, at: Weights, end: Weights) -> dict[str, Weights]:
+    """What a cheat may claim for a segment."""
+    spec, shard = models.spec_from_bytes((folder / f"{case.data}-{case.kind}.json").read_bytes()), part(case)
+    start, hyper, random = unpack((folder / case.start).read_bytes()), hyper_of(case), np.random.default_rng(segment)
+    steps, classes, other = steps_of_segment(segment, len(shard), hyper), len(shard.classes), parts(case.data)[1]
+
+    def done(x: np.ndarray, y: np.ndarray, hyper: Hyper = hyper, steps: range = steps) -> Weights:
+        return trainer.replay(spec, start, x, y, hyper, at, steps)
+
+    noise = [random.normal(size=array.shape).astype(np.float32) for array in at]
+    scale = 0.05 * evidence.distance(at, end) / np.sqrt(sum(float((n * n).sum()) for n in noise))
+    few = np.where(random.random(len(shard)) < 0.1, (shard.y + 1) % classes, shard.y).astype(np.int32)
+    return {
+        "one label in ten changed": done(shard.x, few),
+        "all labels changed": done(shard.x, (shard.y + 1) % classes),
+        "another order": done(shard.x, shard.y, Hyper(1, 20, 0.1, 101)),
+        "the last step left out": done(shard.x, shard.y, steps=steps[: max(1, len(steps) - 1)]),
+        "a rate that is 5 % off": done(shard.x, shard.y, Hyper(1, 20, 0.105, 100)),
+        "noise of 5 % of the change": [e + scale * n for e, n in zip(end, noise, strict=True)],
+        "start returned": at,
+        "sign flipped": [2 * a - e for a, e in zip(at, end, strict=True)],
+        "another shard": done(*(np.resize(v, (len(shard), *v.shape[1:])) for v in (other.x, other.y))),
+    }
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from dmlworker.cache import blob_of, write
 from dmlworker.trace import Trace
 from dmlworker.weights import MalformedUpdate, pieces, unpack
 
-MAX_BYTES = 10**9
+MAX_BYTES, MAX_FILES = 10**9, 1000
 """Of one training."""
 
 
@@ -24,7 +24,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         self._folder, self._max_bytes = folder, max_bytes
-        self._stride, self._used = 1, 0
+        self._stride, self._used, self._count = 1, 0, 0
 
     def keep(self, number: int, weights: Sequence[np.ndarray]) -> str:
         """The hash of the weights after so many segments. A full disk is no reason to stop training: what is missing is
@@ -34,7 +34,7 @@ class Checkpoints:
         if number % self._stride == 0:
             with contextlib.suppress(OSError):
                 self._write(str(number), *parts)
-                self._used += blob.size
+                self._used, self._count = self._used + blob.size, self._count + 1
                 self._thin_out()
         return blob.sha256
 
@@ -43,11 +43,11 @@ class Checkpoints:
         write(self._folder / name, *parts)
 
     def _thin_out(self) -> None:
-        while self._used > self._max_bytes and (kept := self._numbers()):
+        while self._count and (self._used > self._max_bytes or self._count > MAX_FILES):
             self._stride *= 2
-            for number in kept:
+            for number in self._numbers():
                 if number % self._stride:
-                    self._used -= self._path(number).stat().st_size
+                    self._used, self._count = self._used - self._path(number).stat().st_size, self._count - 1
                     self._path(number).unlink()
 
     def nearest(self, number: int) -> tuple[int, list[np.ndarray]] | None:

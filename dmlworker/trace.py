@@ -60,7 +60,8 @@ class Trace:
             found = cls(tuple(Segment(match[1].decode(), float(match[2])) for match in matches if match))
         except ValueError:
             found = cls(())
-        if found.to_bytes() != data or not all(isfinite(each.change) and each.change >= 0 for each in found.segments):
+        sound = all(isfinite(each.change) and each.change >= 0 for each in found.segments)
+        if not found.segments or not sound or found.to_bytes() != data:
             raise MalformedUpdate("Not a trace of a training.")
         return found
 

@@ -7,7 +7,7 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -127,12 +127,16 @@ def _say_waiting(run: Run, free: int, needed: int) -> None:
 
 
 # --- Leases -----------------------------------------------------------------------------------------------------------
-def _lease(round_: Round, given: dict[Shard, Provider], before: Iterable[Assignment] = ()) -> None:
-    """Offer shards to providers; `before`: the round's leases so far."""
-    attempts = Counter(lease.shard_id for lease in before)
+def _lease(round_: Round, given: dict[Shard, Provider]) -> None:
+    """Offer shards to providers. Attempts go on counting where a round of this number that is void now left off: a lease never
+    means two pieces of work."""
+    leases = Assignment.objects.filter(round__run=round_.run_id, round__number=round_.number, shard__in=given)
+    attempts = dict(leases.order_by().values_list("shard").annotate(last=Max("attempt")))
     deadline = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
     Assignment.objects.bulk_create(
-        Assignment(round=round_, shard=shard, provider=provider, attempt=attempts[shard.pk] + 1, deadline=deadline)
+        Assignment(
+            round=round_, shard=shard, provider=provider, attempt=attempts.get(shard.pk, 0) + 1, deadline=deadline
+        )
         for shard, provider in given.items()
     )
     live.changed(*(live.provider_group(provider.pk) for provider in given.values()))
@@ -142,8 +146,7 @@ def fill(round_: Round) -> None:
     """Give every shard of an open round that nobody has to somebody. Nobody online: the sweep tries again."""
     if shards := list(_left_over(round_)):
         draw = Draw(round_)
-        given = {shard: provider for shard in shards if (provider := draw.pick(shard))}
-        _lease(round_, given, draw.leases)
+        _lease(round_, {shard: provider for shard in shards if (provider := draw.pick(shard))})
 
 
 def _left_over(round_: Round) -> QuerySet[Shard]:
@@ -210,10 +213,11 @@ def open_leases(provider: Provider) -> QuerySet[Assignment]:
 
 
 def concerned(provider: Provider) -> QuerySet[Assignment, tuple[int, str]]:
-    """(pk, state) of what a provider's workers have to do: open leases, and committed work that is to be shown to an audit."""
-    asked = Q(state=State.COMMITTED, audit__state=Audit.State.ASKED)
-    todo = Assignment.objects.filter(Q(state__in=[State.OFFERED, State.ACCEPTED]) | asked, provider=provider)
-    return todo.values_list("pk", "state")
+    """(pk, state) of what a provider's workers have to do: open leases, and committed work that is to be shown to an audit. In
+    one question, for thousands of workers ask it every few seconds."""
+    asked = Assignment.objects.filter(audit__state=Audit.State.ASKED, provider=provider, state=State.COMMITTED)
+    open_, shown = (found.order_by().values_list("pk", "state") for found in (open_leases(provider), asked))
+    return open_.union(shown, all=True)
 
 
 def offers(provider: Provider) -> list[Assignment]:

@@ -184,8 +184,8 @@ class Work:
 def audit(found: Audit) -> tuple[str, str]:
     """(state, note): what doing some segments of an update again says of it. Each replay is written down.
 
-    A segment that the first replay contradicts is done again in another process with other kernels. Where these two are
-    themselves far apart, the job amplifies rounding, and nothing is proven.
+    A segment that the first replay contradicts is done again in another process with other kernels, and from weights that are off
+    by their last bit. Where these are themselves far apart, the job amplifies rounding, and nothing is proven.
     """
     try:
         work = Work.of(found)
@@ -204,18 +204,18 @@ def _look(found: Audit, work: Work, segment: int) -> tuple[str, str]:
     first = _replay_here(work, segment, start)
     if _replayed(found, work, segment, 1, evidence.compare(start, claimed, first), allowed):
         return Audit.State.PASSED, ""
-    second = _replay_elsewhere(work, segment, start)
-    apart = evidence.compare(start, first, second).relative
+    second, *nudged = _replay_elsewhere(work, segment, start)
+    apart = max(evidence.compare(start, first, other).relative for other in (second, *nudged))
     agrees = _replayed(found, work, segment, 2, evidence.compare(start, claimed, second), allowed)
     if apart > evidence.MAX_RELATIVE / evidence.FAR_BELOW:
-        return Audit.State.INCONCLUSIVE, f"two honest replays of segment {segment} are {apart:.2g} apart"
+        return Audit.State.INCONCLUSIVE, f"honest replays of segment {segment} are {apart:.2g} apart"
     return (Audit.State.PASSED, "") if agrees else (Audit.State.FAILED, f"segment {segment}")
 
 
 def _replayed(found: Audit, work: Work, segment: int, number: int, distance: evidence.Distance, allowed: float) -> bool:
     """Write a replay down; a job that runs again writes the same. Whether it agrees with the claim."""
     told = {"start": work.start(segment), "claimed": work.claimed(segment), "allowed": allowed}
-    agrees = distance.relative <= allowed
+    agrees = evidence.agrees(distance, allowed)
     told |= {"relative": distance.relative, "cosine": distance.cosine, "agrees": agrees}
     Replay.objects.update_or_create(audit=found, segment=segment, number=number, defaults=told)
     return agrees
@@ -256,8 +256,9 @@ def _replay_here(work: Work, segment: int, at: Weights) -> Weights:
         return trainer.replay(spec, start, x, y, work.hyper, at, steps_of_segment(segment, len(y), work.hyper))
 
 
-def _replay_elsewhere(work: Work, segment: int, at: Weights) -> Weights:
-    """In a fresh process, so that no state of this one can explain a difference."""
+def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:
+    """In a fresh process, so that no state of this one can explain a difference; the first one from `at`, the others from weights
+    that are off by their last bit."""
     with TemporaryDirectory() as folder:
         for name, data in work.files.items():
             (Path(folder) / name).write_bytes(data)
@@ -265,7 +266,7 @@ def _replay_elsewhere(work: Work, segment: int, at: Weights) -> Weights:
         (Path(folder) / "hyper").write_text(json.dumps(asdict(work.hyper)))
         command = [sys.executable, "-m", "training.replay", folder, str(segment)]
         subprocess.run(command, check=True, timeout=3600, env=OTHER_KERNELS)
-        return unpack((Path(folder) / "end").read_bytes())
+        return [unpack(path.read_bytes()) for path in sorted(Path(folder).glob("end-*"))]
 
 
 def forget_checkpoints(found: Audit) -> None:

@@ -18,8 +18,8 @@ SEGMENT_STEPS = 5
 """Steps between two checkpoints: so few that SGD can't amplify rounding much."""
 DRAWN_SEGMENTS = 2
 """Segments of an audited update that are drawn by chance, beside the first, the last and the one with the largest change."""
-MAX_RELATIVE = 0.02
-"""Replay: a segment done again and an honest claim differ by rounding alone."""
+MAX_RELATIVE = 0.1
+"""Replay: a segment done again and an honest claim differ by rounding alone: by 1e-6, and where it tips a pooling, by 0.025."""
 FAR_BELOW = 4
 """Replay: two honest ones have to be so many times nearer to each other than a claim may be, or nothing is proven."""
 CHANGE_ROUNDING = 0.01
@@ -50,6 +50,11 @@ def compare(start: Weights, claimed: Weights, replayed: Weights) -> Distance:
     if gap == 0:
         return Distance(0.0, 1.0)
     return Distance(gap / moved if moved else float("inf"), _cosine(first, second))
+
+
+def agrees(distance: Distance, allowed: float = MAX_RELATIVE) -> bool:
+    """Whether a claim is what an honest worker could have computed."""
+    return distance.relative <= allowed
 
 
 def distance(first: Weights, second: Weights) -> float:

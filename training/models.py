@@ -156,6 +156,11 @@ class Assignment(models.Model):
 
     class Meta:
         ordering = ["round", "shard", "attempt"]
+        indexes = [
+            models.Index(
+                fields=["provider"], condition=models.Q(state__in=["offered", "accepted"]), name="assignment_open"
+            )
+        ]
         constraints = [
             models.UniqueConstraint(fields=["round", "shard", "attempt"], name="attempt_once_per_shard_and_round"),
             models.UniqueConstraint(
@@ -195,6 +200,7 @@ class Audit(models.Model):
 
     class Meta:
         ordering = ["id"]
+        indexes = [models.Index(fields=["assignment"], condition=models.Q(state="asked"), name="audit_asked")]
 
     def __str__(self) -> str:
         return f"audit of {self.assignment}"

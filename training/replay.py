@@ -2,19 +2,24 @@
 
     python -m training.replay FOLDER SEGMENT
 
-FOLDER holds `spec` and `hyper` (JSON), `start`, `shard` and `at`, the weights that the segment begins with (safetensors); the
-result is written there as `end`. No Django.
+FOLDER holds `spec` and `hyper` (JSON), `start`, `shard` and `at`, the weights that the segment begins with (safetensors). The
+result is written there as `end-0`; `end-1` and on are what comes of weights that are off by their last bit: where these
+differ, rounding alone decides where the segment ends. No Django.
 """
 
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from dmlworker import trainer
 from dmlworker.protocol import Hyper
 from dmlworker.trace import steps_of_segment
 from dmlworker.weights import pack, unpack
 from training import datasets
+
+Weights = list[np.ndarray]
 
 
 def main(folder: Path, segment: int) -> None:
@@ -23,8 +28,17 @@ def main(folder: Path, segment: int) -> None:
     x, y = datasets.load((folder / "shard").read_bytes())
     start, at = (unpack((folder / name).read_bytes()) for name in ("start", "at"))
     steps = steps_of_segment(segment, len(y), hyper)
-    end = trainer.replay(json.loads((folder / "spec").read_text()), start, x, y, hyper, at, steps)
-    (folder / "end").write_bytes(pack(end))
+    spec = json.loads((folder / "spec").read_text())
+    for number, begun in enumerate([at, *nudged(at)]):
+        (folder / f"end-{number}").write_bytes(pack(trainer.replay(spec, start, x, y, hyper, begun, steps)))
+
+
+def nudged(weights: Weights) -> list[Weights]:
+    """The weights off by their last bit: all upwards, all downwards, and to either side by chance."""
+    random = np.random.default_rng(1)
+    up, down = ([np.nextafter(array, np.float32(way)) for array in weights] for way in (np.inf, -np.inf))
+    mixed = [np.where(random.random(a.shape) < 0.5, a, b) for a, b in zip(up, down, strict=True)]
+    return [up, down, mixed]
 
 
 if __name__ == "__main__":

@@ -158,10 +158,10 @@ def _save(sha256: str, size: int, file: File) -> Blob:
 
 def forget(blobs: Iterable[str]) -> None:
     """Remove blobs that nothing names."""
-    for blob in Blob.objects.filter(pk__in=set(blobs)):
+    for sha256 in set(blobs):
         with suppress(ProtectedError):
-            blob.delete()
-            default_storage.delete(path(blob.sha256))
+            Blob.objects.filter(pk=sha256).delete()
+            default_storage.delete(path(sha256))
 
 
 def get(sha256: str) -> bytes:

@@ -37,6 +37,7 @@ L = '"lease":{"run":"7c9e6679","round":3,"shard":1,"attempt":2}'
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 OFFER = Offer(LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16", 5), 1_800_000_000)
+OFFERED = encode(OFFER).replace('"v":3,"type":"offer",', "")
 
 GOLDEN: dict[str, protocol.Message] = {
     '{"v":3,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
@@ -51,9 +52,7 @@ GOLDEN: dict[str, protocol.Message] = {
     f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}"}}': Commit(LEASE, A, 5, B),
     f'{{"v":3,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
     f'{{"v":3,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
-    f'{{"v":3,"type":"challenge","offer":{encode(OFFER).replace('"v":3,"type":"offer",', "")},"root":"{A}","segments":[0,7]}}': Challenge(
-        OFFER, A, (0, 7)
-    ),
+    f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":[0,7]}}': Challenge(OFFER, A, (0, 7)),
     f'{{"v":3,"type":"reveal",{L},"trace":"{A}"}}': Reveal(LEASE, A),
     f'{{"v":3,"type":"release",{L}}}': Release(LEASE),
     '{"v":3,"type":"heartbeat"}': Heartbeat(),
@@ -140,8 +139,8 @@ MALFORMED = {
     "hash too short": f'{{"v":3,"type":"commit",{L},"sha256":"{"a" * 63}","size":5,"root":"{A}"}}',
     "hash with a newline": f'{{"v":3,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5,"root":"{A}"}}',
     "no root": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":""}}',
-    "segments as an object": f'{{"v":3,"type":"challenge","offer":{encode(OFFER).replace('"v":3,"type":"offer",', "")},"root":"{A}","segments":{{}}}}',
-    "a segment as text": f'{{"v":3,"type":"challenge","offer":{encode(OFFER).replace('"v":3,"type":"offer",', "")},"root":"{A}","segments":["0"]}}',
+    "segments as an object": f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":{{}}}}',
+    "a segment as text": f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":["0"]}}',
     "negative size": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":-5,"root":"{A}"}}',
     "NaN": f'{{"v":3,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
     "infinite": f'{{"v":3,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',

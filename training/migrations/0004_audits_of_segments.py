@@ -148,4 +148,12 @@ class Migration(migrations.Migration):
             name='start',
             field=models.CharField(help_text='SHA-256 of the weights that it began with', max_length=64),
         ),
+        migrations.AddIndex(
+            model_name='assignment',
+            index=models.Index(condition=models.Q(('state__in', ['offered', 'accepted'])), fields=['provider'], name='assignment_open'),
+        ),
+        migrations.AddIndex(
+            model_name='audit',
+            index=models.Index(condition=models.Q(('state', 'asked')), fields=['assignment'], name='audit_asked'),
+        ),
     ]

@@ -13,7 +13,6 @@ from training import actions, audits, store
 from training.consumers import lease_of
 from training.models import Assignment, Round, Run
 
-
 ROOT = "7" * 64
 """Of a trace that nobody asks to see."""
 
