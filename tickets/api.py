@@ -42,6 +42,8 @@ class Order(serializers.Serializer[Any]):
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
+    rule = serializers.ChoiceField(RULES, default="mean")
+    byzantine = serializers.IntegerField(**_bounds("byzantine"), help_text="Cheats that the rule is to withstand")
     strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
     proximal = FiniteField(**_bounds("proximal"), help_text="Only for fedprox")
     compression = serializers.ChoiceField(COMPRESSIONS, default="none")
@@ -67,6 +69,8 @@ class Row(serializers.ModelSerializer[Ticket]):
         fields += [
             "batch_size",
             "learning_rate",
+            "rule",
+            "byzantine",
             "strategy",
             "proximal",
             "compression",

@@ -16,7 +16,7 @@ MODELS = [
 ]
 
 STRATEGIES = [
-    ("fedavg", "FedAvg: take the mean"),
+    ("fedavg", "FedAvg: take it as it is"),
     ("fedprox", "FedProx: hold local training to the start"),
     ("fedavgm", "FedAvgM: momentum"),
     ("fedadam", "FedAdam"),
@@ -24,6 +24,17 @@ STRATEGIES = [
 ]
 
 
+RULES = [
+    ("mean", "Weighted mean"),
+    ("median", "Median of each weight"),
+    ("trimmed", "Trimmed mean"),
+    ("krum", "Krum"),
+    ("multikrum", "Multi-Krum"),
+    ("bulyan", "Bulyan"),
+    ("clipping", "Centred clipping"),
+    ("rfa", "Geometric median (RFA)"),
+    ("fltrust", "FLTrust"),
+]
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
 
 
@@ -78,11 +89,24 @@ class OrderForm(forms.Form):
     learning_rate = forms.FloatField(
         label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
     )
+    rule = forms.ChoiceField(
+        label="Aggregation",
+        choices=RULES,
+        initial="mean",
+        help_text="How a round's updates become one. All but the mean withstand cheats among the providers, even before an audit finds them, and cost a little accuracy.",
+    )
+    byzantine = forms.IntegerField(
+        label="Cheats to withstand",
+        min_value=0,
+        max_value=1000,
+        initial=1,
+        help_text="By the aggregation, in each round; it has no meaning for the mean.",
+    )
     strategy = forms.ChoiceField(
-        label="Averaging",
+        label="Server optimizer",
         choices=STRATEGIES,
         initial="fedavg",
-        help_text="What becomes of the mean of a round's updates. The others help when the parts differ much, or rounds are few.",
+        help_text="What becomes of a round's aggregated update. The others help when the parts differ much, or rounds are few.",
     )
     proximal = forms.FloatField(
         label="FedProx: pull",

@@ -28,6 +28,7 @@ from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
 from tickets.models import TRAINING, OnCheat, Status, Ticket
 from training import evidence
+from training.aggregation import RULES
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
@@ -111,9 +112,17 @@ def start(run: Run) -> bool:
         if not Run.objects.filter(pk=run.pk, state=Run.State.WAITING).update(state=Run.State.TRAINING):
             return False
         tickets.move(run.ticket, Status.TRAINING, "with " + ", ".join(provider.user_name for provider in drawn))
-        first = Round.objects.create(run=run, number=1, start=run.start)
+        first = open_round(run, 1, run.start)
         _lease(first, dict(zip(shards, drawn, strict=True)))
     return True
+
+
+def open_round(run: Run, number: int, start: Blob) -> Round:
+    """A new round. A rule that needs the platform's own update has it trained meanwhile."""
+    round_ = Round.objects.create(run=run, number=number, start=start)
+    if RULES[run.rule].root:
+        jobs.enqueue("training.tasks.root", round_.pk)
+    return round_
 
 
 def _say_waiting(run: Run, free: int, needed: int) -> None:
@@ -365,15 +374,17 @@ def ready(round_: Round) -> list[Assignment]:
     done = round_.assignments.filter(state=State.COMMITTED, received__isnull=False)
     times, shards = sorted(done.order_by().values_list("received", flat=True)), round_.run.shards.count()
     enough = len(times) == shards or _quorum(round_, times, shards)
-    return updates_of(round_) if enough and not unchecked(round_) else []
+    rooted = round_.root_id or not RULES[round_.run.rule].root
+    return updates_of(round_) if enough and rooted and not unchecked(round_) else []
 
 
 def _quorum(round_: Round, times: list[datetime], shards: int) -> bool:
-    """Enough of a round's updates, which came at these times, and no hope left for the rest.
+    """Enough of a round's updates, which came at these times, and no hope left for the rest. A robust rule needs as many as it takes to
+    withstand one cheat.
 
     Hope lasts as long as handing a shard on twice would: three times a lease and the time that the last of the quorum took.
     """
-    wanted = math.ceil(settings.QUORUM_PERCENT * shards / 100)
+    wanted = max(math.ceil(settings.QUORUM_PERCENT * shards / 100), min(shards, RULES[round_.run.rule].needs(1)))
     if len(times) < wanted:
         return False
     took = times[wanted - 1] - round_.opened
@@ -396,7 +407,7 @@ def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob
                 run.ticket, "plateau", f"round {round_.number} is the last: {run.patience} without a lower loss"
             )
         elif round_.number < run.rounds:
-            fill(Round.objects.create(run=run, number=round_.number + 1, start=end))
+            fill(open_round(run, round_.number + 1, end))
         jobs.enqueue("training.tasks.check_round", round_.pk)
 
 

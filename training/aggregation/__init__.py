@@ -4,5 +4,6 @@ from dmlworker.weights import MalformedUpdate
 from training.aggregation.average import blocks, fedavg
 from training.aggregation.gate import check
 from training.aggregation.optimizers import OPTIMIZERS, step
+from training.aggregation.rules import RULES, aggregate, gram
 
-__all__ = ["OPTIMIZERS", "MalformedUpdate", "blocks", "check", "fedavg", "step"]
+__all__ = ["OPTIMIZERS", "RULES", "MalformedUpdate", "aggregate", "blocks", "check", "fedavg", "gram", "step"]
