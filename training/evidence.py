@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.aggregation import blocks
+from dmlworker.aggregation import blocks
 
 Weights = Sequence[np.ndarray]
 

@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from dmlsite import jobs
+from dmlworker.datasets import DatasetError
 from dmlworker.weights import MalformedUpdate
 from ledger.books import following
 from tickets import actions as tickets
@@ -18,7 +19,6 @@ from tickets import mail
 from tickets.models import Status, Ticket
 from training import actions, audits, compute, records, store
 from training.actions import claim, guarded
-from training.datasets import DatasetError
 from training.models import Assignment, Audit, Round, Run
 
 LONG = 3_600_000

@@ -6,10 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from dmlworker import cheats, models, trainer
+from dmlworker import aggregation, cheats, datasets, models, trainer
+from dmlworker.datasets import Dataset
 from dmlworker.protocol import Hyper
-from training import aggregation, datasets
-from training.datasets import Dataset
 from training.evidence import MAX_RELATIVE, Distance, agrees, audit_probability, compare, suspects
 
 Weights = list[np.ndarray]
