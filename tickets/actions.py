@@ -38,7 +38,7 @@ def order(customer: User, *, file_name: str, file_size: int, payer: str, **optio
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
-    strategy, proximal, compression, seed.
+    strategy, proximal, compression, on_cheat, seed.
     """
     if file_size <= 0:
         raise Invalid("The file is empty.")

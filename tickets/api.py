@@ -19,7 +19,7 @@ from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers
 from ledger import money
 from tickets import actions, mail
 from tickets.forms import COMPRESSIONS, MODELS, STRATEGIES, OrderForm
-from tickets.models import Artifact, Ticket, TicketEvent
+from tickets.models import Artifact, OnCheat, Ticket, TicketEvent
 
 PAGE = 100
 """Tickets in one answer, at most."""
@@ -45,6 +45,7 @@ class Order(serializers.Serializer[Any]):
     strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
     proximal = FiniteField(**_bounds("proximal"), help_text="Only for fedprox")
     compression = serializers.ChoiceField(COMPRESSIONS, default="none")
+    on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
 
 
@@ -69,6 +70,7 @@ class Row(serializers.ModelSerializer[Ticket]):
             "strategy",
             "proximal",
             "compression",
+            "on_cheat",
             "seed",
             "price",
             "price_micro",

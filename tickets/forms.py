@@ -6,7 +6,7 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
-from tickets.models import TRAINING
+from tickets.models import TRAINING, OnCheat
 
 MODELS = [
     ("auto", "Choose by the data's shape"),
@@ -47,6 +47,12 @@ class OrderForm(forms.Form):
         max_length=200,
         help_text="CSV only: the column to predict. Empty: the column named target, label or class, else the last one.",
         widget=forms.TextInput(attrs={"list": "columns", "autocomplete": "off", "placeholder": "found by itself"}),
+    )
+    on_cheat = forms.ChoiceField(
+        label="If a provider cheats",
+        choices=OnCheat.choices,
+        initial=OnCheat.REFUND,
+        help_text="Work is audited; a cheat loses its deposit in either case. Going on takes longer, and costs you nothing.",
     )
     model_kind = forms.ChoiceField(label="Model", choices=MODELS, initial="auto")
     rounds = forms.IntegerField(

@@ -604,7 +604,7 @@ def upload_limit(provider: Provider) -> int:
     if not found:
         raise Forbidden("You have no open lease.")
     traces = [LINE * segments_of(work.shard.samples, hyper_of(work)) for work in found if hasattr(work, "audit")]
-    return max(*(work.round.start.size + 65536 for work in found), *traces)
+    return max([*(work.round.start.size + 65536 for work in found), *traces])
 
 
 # --- When something breaks --------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ ORDER = {
     "proximal": "0.01",
     "patience": "0",
     "compression": "none",
+    "on_cheat": "refund",
     "payer": WALLET,
 }
 

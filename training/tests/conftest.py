@@ -63,7 +63,7 @@ def started(run):
 
 def leases(run, number=1):
     return list(
-        Assignment.objects.filter(round__run=run, round__number=number).select_related(
+        Assignment.objects.filter(round__run=run, round__number=number, round__voided=None).select_related(
             "round__run", "shard", "provider"
         )
     )
