@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from bench.compression import PARTS, digits
-from dmlworker import models, trainer
+from dmlworker import aggregation, datasets, models, trainer
 from dmlworker.protocol import Hyper
 from dmlworker.weights import pack, unpack
-from training import aggregation, datasets, evidence
+from training import evidence
 
 REFERENCE = "tensorflow-1-1"
 OTHERS = ["jax-1-1", "jax-2-1", "tensorflow-1-0"]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dmlworker import compression, models, trainer
+from dmlworker import aggregation, compression, datasets, models, trainer
+from dmlworker.datasets import samples
 from dmlworker.protocol import COMPRESSIONS, Hyper
 from dmlworker.weights import pack
-from training import aggregation, datasets, evidence
-from training.datasets import samples
+from training import evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS, PARTS = 10, 4

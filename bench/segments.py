@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.compression import PARTS, digits
-from dmlworker import models, trainer
+from dmlworker import aggregation, datasets, models, trainer
+from dmlworker.datasets import samples
 from dmlworker.protocol import Hyper
 from dmlworker.trace import steps_of_segment
 from dmlworker.weights import pack, unpack
-from training import aggregation, datasets, evidence
-from training.datasets import samples
+from training import evidence
 
 Weights = list[np.ndarray]
 CLAIMS = "tensorflow-1-1"

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from contracts.devchain import test_key as rich
+from dmlworker.datasets import samples
 from ledger import money
 from tests.conftest import Live
-from training.datasets import samples
 
 LOAD_BACK = """
 import json, sys

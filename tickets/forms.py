@@ -6,6 +6,7 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
+from dmlworker.aggregation import rules
 from tickets.models import TRAINING, OnCheat
 
 MODELS = [
@@ -24,17 +25,18 @@ STRATEGIES = [
 ]
 
 
-RULES = [
-    ("mean", "Weighted mean"),
-    ("median", "Median of each weight"),
-    ("trimmed", "Trimmed mean"),
-    ("krum", "Krum"),
-    ("multikrum", "Multi-Krum"),
-    ("bulyan", "Bulyan"),
-    ("clipping", "Centred clipping"),
-    ("rfa", "Geometric median (RFA)"),
-    ("fltrust", "FLTrust"),
-]
+def rule_choices() -> list[tuple[str, str]]:
+    """Each rule, and how many cheats it withstands among a ticket's providers."""
+    n = settings.PROVIDERS_PER_TICKET
+    found = [("mean", "Weighted mean: withstands none")]
+    for name, rule in rules.RULES.items():
+        most = rules.withstands(name, n)
+        needed = f"needs {rule.needs(1)} providers, there are {n}"
+        if name != "mean":
+            found.append((name, f"{rule.title}: " + (f"withstands {most} of {n}" if most else needed)))
+    return found
+
+
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
 
 
@@ -91,7 +93,7 @@ class OrderForm(forms.Form):
     )
     rule = forms.ChoiceField(
         label="Aggregation",
-        choices=RULES,
+        choices=rule_choices,
         initial="mean",
         help_text="How a round's updates become one. All but the mean withstand cheats among the providers, even before an audit finds them, and cost a little accuracy.",
     )
@@ -143,6 +145,16 @@ class OrderForm(forms.Form):
             return str(to_checksum(self.cleaned_data["payer"]))
         except ChainError:
             raise forms.ValidationError("This is not a wallet's address.") from None
+
+    def clean(self) -> dict[str, Any]:
+        """An aggregation that protects nothing is refused with the reason."""
+        found = super().clean() or {}
+        if "rule" in found and "byzantine" in found:
+            try:
+                rules.check(found["rule"], settings.PROVIDERS_PER_TICKET, found["byzantine"])
+            except ValueError as error:
+                self.add_error("rule", str(error))
+        return found
 
     def options(self) -> dict[str, Any]:
         """What `tickets.actions.order` takes."""

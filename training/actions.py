@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
+from dmlworker.aggregation import RULES
 from dmlworker.protocol import Hyper, Lease
 from dmlworker.trace import LINE, segments_of
 from providers import actions as providers
@@ -28,7 +29,6 @@ from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
 from tickets.models import TRAINING, OnCheat, Status, Ticket
 from training import evidence
-from training.aggregation import RULES
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
@@ -173,8 +173,8 @@ class Draw:
     """Who gets which shard of a round: whoever had it last round (its blob is cached there), else one without a part in this
     round, and of these the one with least to do; by chance among equals.
 
-    One who let this very lease lapse gets it again only if there is nobody else, and one who declined it not before some
-    time has passed.
+    One who let this very lease lapse, or did not show other work of this run to an audit, gets it only if there is nobody else, and
+    one who declined it not before some time has passed.
     """
 
     def __init__(self, round_: Round) -> None:
@@ -190,9 +190,9 @@ class Draw:
         self._had = set(last.filter(state=State.COMMITTED).values_list("shard", "provider"))
         self._parts = Counter(lease.provider_id for lease in self.leases if lease.state in Assignment.LIVE)
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
-        out = Assignment.objects.filter(round__run=round_.run_id, state__in=[State.UNPROVEN, State.REVOKED])
-        able = candidates(round_.run).exclude(pk__in=out.values("provider"))
-        self._found = list(able.annotate(busy=busy))
+        unproven = Assignment.objects.filter(round__run=round_.run_id, state=State.UNPROVEN)
+        self._unproven = set(unproven.values_list("provider", flat=True))
+        self._found = list(candidates(round_.run).annotate(busy=busy))
         random.shuffle(self._found)
 
     def pick(self, shard: Shard) -> Provider | None:
@@ -203,9 +203,15 @@ class Draw:
             found.busy += 1  # type: ignore[attr-defined]
         return found
 
-    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, int]:
+    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, bool, int, int]:
         pair = shard.pk, provider.pk
-        return pair in self._failed, pair not in self._had, self._parts[provider.pk], provider.busy  # type: ignore[attr-defined]
+        return (
+            provider.pk in self._unproven,
+            pair in self._failed,
+            pair not in self._had,
+            self._parts[provider.pk],
+            provider.busy,
+        )  # type: ignore[attr-defined]
 
 
 def reassign_overdue() -> None:
@@ -287,17 +293,19 @@ def accept(provider: Provider, lease: Lease, channel: str) -> bool:
 
 
 def progress(provider: Provider, lease: Lease, step: int, steps: int) -> None:
+    """A worker is at work. What waits behind this work, leases and audits, does not lapse meanwhile."""
     assignment = find(provider, lease)
+    _move_on(Audit.objects.filter(assignment__provider=provider, state=Audit.State.ASKED))
     accepted = Assignment.objects.filter(pk=assignment.pk, state=State.ACCEPTED)
     if _move_on(accepted, step=min(step, steps), steps=steps):
         waiting = Assignment.objects.filter(provider=provider, state=State.OFFERED)
-        _move_on(waiting)  # what waits behind this work does not lapse meanwhile
+        _move_on(waiting)
         live.changed(live.ticket_group(assignment.round.run.ticket_id))
 
 
-def _move_on(leases: QuerySet[Assignment], **fields: object) -> int:
-    """Write a sign of life down, with the time until which the next one has to come; gives the number of leases."""
-    return leases.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
+def _move_on(work: QuerySet[Assignment] | QuerySet[Audit], **fields: object) -> int:
+    """Write a sign of life down, with the time until which the next one has to come; gives the number of rows."""
+    return work.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
 
 
 def record_update(provider: Provider, lease: Lease, sha256: str, root: str) -> None:
@@ -487,7 +495,7 @@ def set_aside(round_: Round, unproven: list[Audit]) -> None:
         works = round_.assignments.filter(pk__in=[audit.assignment_id for audit in unproven], state=State.COMMITTED)
         if not run or not works.exists():
             return
-        names = ", ".join(sorted(audit.assignment.provider.user_name for audit in unproven))
+        names = ", ".join(sorted({audit.assignment.provider.user_name for audit in unproven}))
         why = f"The work of {names} in round {round_.number} could not be audited: {unproven[0].note}."
         _take_out(run, works, State.UNPROVEN, why)
         tried = round_.assignments.filter(state=State.UNPROVEN).values("shard").annotate(n=Count("pk"))

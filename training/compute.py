@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import compression
+from dmlworker import aggregation, compression, datasets
 from dmlworker.protocol import Hyper
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, unpack
 from tickets.models import Ticket
-from training import aggregation, datasets, evidence, store
+from training import evidence, store
 from training.actions import Prepared, hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 

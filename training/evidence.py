@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training import aggregation
+from dmlworker import aggregation
 
 Weights = Sequence[np.ndarray]
 

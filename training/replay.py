@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dmlworker import trainer
+from dmlworker import datasets, trainer
 from dmlworker.protocol import Hyper
 from dmlworker.trace import steps_of_segment
 from dmlworker.weights import pack, unpack
-from training import datasets
 
 Weights = list[np.ndarray]
 

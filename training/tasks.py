@@ -11,6 +11,8 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from dmlsite import jobs
+from dmlworker.aggregation import RULES
+from dmlworker.datasets import DatasetError
 from dmlworker.weights import MalformedUpdate
 from ledger.books import following
 from tickets import actions as tickets
@@ -18,8 +20,6 @@ from tickets import mail
 from tickets.models import Status, Ticket
 from training import actions, audits, compute, records, store
 from training.actions import claim, guarded
-from training.aggregation import RULES
-from training.datasets import DatasetError
 from training.models import Assignment, Audit, Round, Run
 
 ROOTED = [name for name, rule in RULES.items() if rule.root]

@@ -14,12 +14,13 @@ from django.views.decorators.http import require_POST
 from accounts.models import User
 from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
+from dmlworker import datasets
 from ledger import money
 from ledger.models import ChainEvent, ChainTx, Sighting, Transfer
 from tickets import mail
 from tickets.models import Status, Ticket
 from tickets.views import visible
-from training import actions, datasets
+from training import actions
 from training.models import Assignment, Round, Run
 
 CHECKS = "30/10m"

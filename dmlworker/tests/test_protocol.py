@@ -188,7 +188,7 @@ def test_encode_refuses_what_decode_would() -> None:
         encode(LEASE)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("module", ["dmlworker.protocol", "dmlworker.client", "dmlworker.weights", "training.datasets", "training.aggregation", "training.evidence"])  # fmt: skip
+@pytest.mark.parametrize("module", ["dmlworker.protocol", "dmlworker.client", "dmlworker.weights", "dmlworker.datasets", "dmlworker.aggregation", "training.evidence"])  # fmt: skip
 def test_what_the_web_process_may_import_does_not_bring_tensorflow(module: str) -> None:
     code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'django')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

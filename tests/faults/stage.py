@@ -18,11 +18,11 @@ from websockets.sync.client import ClientConnection, connect
 from contracts import devchain
 from dmlsite.supervisor import Child, Platform
 from dmlworker import protocol
+from dmlworker.datasets import samples
 from dmlworker.display import named
 from ledger import money
 from tests.conftest import SETTINGS, Live
 from tests.faults.link import Link
-from training.datasets import samples
 
 QUICK = SETTINGS | {
     "PROVIDERS_PER_TICKET": "2",

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from dmlworker import compression, models, trainer
+from dmlworker import compression, datasets, models, trainer
 from dmlworker.protocol import Hyper
 from dmlworker.trace import Recorder, Segment, Trace
 from dmlworker.weights import pack, unpack
-from training import actions, audits, compute, datasets, evidence, store
+from training import actions, audits, compute, evidence, store
 from training.models import Assignment, Audit, Blob, Replay
 from training.tests.conftest import make_provider, make_ticket
 

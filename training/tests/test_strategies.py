@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dmlworker import compression, models, trainer
+from dmlworker import compression, datasets, models, trainer
 from dmlworker.weights import MalformedUpdate, pack, unpack
-from training import actions, compute, datasets, evidence, store
+from training import actions, compute, evidence, store
 from training.models import Assignment, Round
 from training.tests.conftest import check_round, make_provider, make_ticket
 

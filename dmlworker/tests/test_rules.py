@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmlworker import aggregation
+from dmlworker.aggregation.rules import RULES, aggregate, check, withstands
 from dmlworker.weights import mapped, pack
-from training import aggregation
-from training.aggregation.rules import RULES, aggregate, check, withstands
 
 ROBUST = sorted(set(RULES) - {"mean"})
 ZERO = [np.zeros(2, np.float32)]

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.aggregation.average import Weights, blocks, fedavg
+from dmlworker.aggregation.average import Weights, blocks, fedavg
 
 Updates = Sequence[tuple[Weights, int]]
 ROUNDS = 5
