@@ -176,6 +176,24 @@ def test_cheats_are_found_banned_and_pay_the_honest_and_the_customer_gets_all_ba
     assert any(ticket["id"] in mail and "mishandled" in mail for mail in mails)
 
 
+def test_a_training_goes_on_without_a_cheat_if_the_customer_wants_it(platform, customer):
+    """One of four does nothing and makes up a trace of it. It is banned, its shard is trained by others, and the model is delivered."""
+    from eth_account import Account
+
+    cheat = platform.provider("cheat-freeride", Account.create(), "freeride")
+    [platform.provider(f"helper-{n}", Account.create()) for n in range(2)]
+    platform._fund(customer, 1)
+    ticket = platform.order(customer, "cells.csv", samples.breast_cancer_csv(), on_cheat="continue", seed=5)
+    last = finish(platform, customer, ticket)
+    platform.wait_for_bans([cheat])
+    assert (last["status"], last["accuracy"] >= 0.95) == ("settled", True)
+    paid = platform.query('select distinct credit from ledger_transfer where "case" = %s', ticket["id"])
+    assert (f"provider:{cheat.wallet.address}",) not in {tuple(row) for row in paid}
+    assert any(event["kind"] == "back" for event in last["events"])
+    [[void]] = platform.query("select count(*) from training_round where voided is not null")
+    assert void >= 1
+
+
 def test_a_file_that_cannot_be_trained_on_gets_the_whole_payment_back(platform, customer):
     platform._fund(customer, 1)
     before = platform.chain.token_balance(customer.wallet.address)

@@ -53,6 +53,7 @@ class Prepared:
     shards: list[tuple[Blob, int]]
     classes: list[str]
     facts: dict[str, object]
+    segment_steps: int = evidence.SEGMENT_STEPS
 
 
 # --- The start --------------------------------------------------------------------------------------------------------
@@ -60,10 +61,9 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     """Write down everything that training depends on, once per ticket."""
     fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
+    fixed |= {"classes": prepared.classes, "facts": prepared.facts, "segment_steps": prepared.segment_steps}
     with transaction.atomic():
-        run = Run.objects.create(
-            ticket=ticket, classes=prepared.classes, facts=prepared.facts, seed=seed, **blobs, **fixed
-        )
+        run = Run.objects.create(ticket=ticket, seed=seed, **blobs, **fixed)
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
         jobs.enqueue("training.tasks.start_waiting")
@@ -257,7 +257,7 @@ def hyper_of(assignment: Assignment) -> Hyper:
     run = assignment.round.run
     proximal = run.proximal if run.strategy == "fedprox" else 0.0
     steps = run.epochs * -(-assignment.shard.samples // run.batch_size)
-    every = max(evidence.SEGMENT_STEPS, -(-steps // MAX_SEGMENTS))
+    every = max(run.segment_steps, -(-steps // MAX_SEGMENTS))
     return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression, every)
 
 

@@ -61,6 +61,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         shards=shards,
         classes=list(data.classes),
         facts=_facts(data, train, holdout),
+        segment_steps=evidence.segment_steps(spec),
     )
 
 

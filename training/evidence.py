@@ -5,7 +5,7 @@ Both look at deltas, local minus start: the weights themselves hardly change in 
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from dmlworker import aggregation
 Weights = Sequence[np.ndarray]
 
 # Thresholds, all of them. How they were found: docs/decisions/replay-tolerance.md.
-SEGMENT_STEPS = 5
-"""Steps between two checkpoints: so few that SGD can't amplify rounding much."""
+SEGMENT_STEPS, DENSE_SEGMENT_STEPS = 5, 10
+"""Steps between two checkpoints: so few that SGD can't amplify rounding much. Nets of dense layers only amplify it less."""
 DRAWN_SEGMENTS = 2
 """Segments of an audited update that are drawn by chance, beside the first, the last and the one with the largest change."""
 MAX_RELATIVE = 0.1
@@ -64,6 +64,12 @@ def agrees(distance: Distance, allowed: float = MAX_RELATIVE) -> bool:
 def distance(first: Weights, second: Weights) -> float:
     """|second - first|."""
     return _norm(_delta(first, second))
+
+
+def segment_steps(spec: dict[str, Any]) -> int:
+    """Steps between two checkpoints for a model's Keras configuration."""
+    layers = [str(layer["class_name"]) for layer in spec["config"]["layers"]]
+    return SEGMENT_STEPS if any("Conv" in name or "Pool" in name for name in layers) else DENSE_SEGMENT_STEPS
 
 
 def audit_probability(streak: int, always: int, least: float) -> float:

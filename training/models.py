@@ -46,6 +46,7 @@ class Run(models.Model):
     byzantine = models.PositiveSmallIntegerField(default=1, help_text="Cheats that a robust rule is to withstand")
     proximal = models.FloatField(default=0.0, help_text="FedProx: the pull back to the round's start weights")
     compression = models.CharField(max_length=4, default="none", help_text="Of the updates on their way here")
+    segment_steps = models.PositiveIntegerField(default=5, help_text="Steps between two checkpoints of a worker")
     seed = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)
     finished = models.DateTimeField(null=True, blank=True)
