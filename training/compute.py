@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import aggregation, compression, datasets
+from dmlworker import aggregation, comparison, compression, datasets
+from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, unpack
@@ -202,21 +203,21 @@ def _look(found: Audit, work: Work, segment: int) -> tuple[str, str]:
     start, claimed = _shown(work, work.start(segment)), _shown(work, work.claimed(segment))
     allowed = _allowed(work, segment, start, claimed)
     first = _replay_here(work, segment, start)
-    if _replayed(found, work, segment, 1, evidence.compare(start, claimed, first), allowed):
+    if _replayed(found, work, segment, 1, comparison.compare(start, claimed, first), allowed):
         return Audit.State.PASSED, ""
     second, *nudged = _replay_elsewhere(work, segment, start)
-    apart = max(evidence.compare(start, first, other).relative for other in (second, *nudged))
-    agrees = _replayed(found, work, segment, 2, evidence.compare(start, claimed, second), allowed)
-    if apart > evidence.MAX_RELATIVE / evidence.FAR_BELOW:
+    apart = max(comparison.compare(start, first, other).relative for other in (second, *nudged))
+    agrees = _replayed(found, work, segment, 2, comparison.compare(start, claimed, second), allowed)
+    if apart > comparison.MAX_RELATIVE / evidence.FAR_BELOW:
         return Audit.State.INCONCLUSIVE, f"honest replays of segment {segment} are {apart:.2g} apart"
     return (Audit.State.PASSED, "") if agrees else (Audit.State.FAILED, f"segment {segment}")
 
 
-def _replayed(found: Audit, work: Work, segment: int, number: int, distance: evidence.Distance, allowed: float) -> bool:
+def _replayed(found: Audit, work: Work, segment: int, number: int, far: Distance, allowed: float) -> bool:
     """Write a replay down; a job that runs again writes the same. Whether it agrees with the claim."""
     told = {"start": work.start(segment), "claimed": work.claimed(segment), "allowed": allowed}
-    agrees = evidence.agrees(distance, allowed)
-    told |= {"relative": distance.relative, "cosine": distance.cosine, "agrees": agrees}
+    agrees = comparison.agrees(far, allowed)
+    told |= {"relative": far.relative, "cosine": far.cosine, "agrees": agrees}
     Replay.objects.update_or_create(audit=found, segment=segment, number=number, defaults=told)
     return agrees
 
@@ -236,15 +237,14 @@ def _shown(work: Work, sha256: str) -> Weights:
 def _allowed(work: Work, segment: int, start: Weights, claimed: Weights) -> float:
     """How far from its replay a segment may end. A compressed update may be off by a part of the *whole* change besides. Raises
     NotShown if the segment did not move as far as its trace said: then it named another one as the largest."""
-    moved, said = evidence.distance(start, claimed), work.trace.segments[segment].change
-    off = evidence.COMPRESSED[work.hyper.compression] if segment + 1 == len(work.trace.segments) else 0.0
-    whole = evidence.distance(unpack(work.files["start"]), claimed)
-    if off:
-        return evidence.MAX_RELATIVE + (off * whole / said if said else math.inf)
+    moved, said = comparison.length(start, claimed), work.trace.segments[segment].change
+    if work.hyper.compression != "none" and segment + 1 == len(work.trace.segments):
+        whole = comparison.length(unpack(work.files["start"]), claimed)
+        return comparison.allowed(work.hyper.compression, whole, said)
     told = work.claimed(segment) == work.trace.segments[segment].sha256
     if told and abs(moved - said) > evidence.CHANGE_ROUNDING * moved:
         raise NotShown(f"the trace says that segment {segment} moved {said:.3g}, but it did {moved:.3g}")
-    return evidence.MAX_RELATIVE
+    return comparison.MAX_RELATIVE
 
 
 def _replay_here(work: Work, segment: int, at: Weights) -> Weights:
