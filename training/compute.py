@@ -133,13 +133,13 @@ def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None
 
     The mean is in shard order, weighted by the shard sizes that the platform set; in memory is the mean alone.
     """
-    with ExitStack() as open_:
-        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
-        mean = aggregation.fedavg(list(zip(local, [update.shard.samples for update in updates], strict=True)))
     before = Round.objects.filter(run=round_.run, number=round_.number - 1).first()
     kept = weights_of(before.kept_id) if before and before.kept_id else []
-    with store.weights(round_.start_id) as start:
-        end, keep = aggregation.step(round_.run.strategy, start, mean, kept, number=round_.number)
+    with ExitStack() as open_:
+        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
+        start = open_.enter_context(store.weights(round_.start_id))
+        weighted = list(zip(local, [update.shard.samples for update in updates], strict=True))
+        end, keep = aggregation.end_of(round_.run.strategy, start, weighted, kept, round_.number)
     return store.put_weights(end), store.put_weights(keep) if keep else None
 
 
@@ -270,7 +270,7 @@ def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:
 
 
 def forget_checkpoints(found: Audit) -> None:
-    """What a worker showed of good work is not needed any more."""
+    """Remove what a worker showed of good work; see `records.keeps_checkpoints`."""
     if found.trace_id:
         trace = Trace.from_bytes(store.get(found.trace_id))
         numbers = {number for segment in trace.asked(found.drawn) for number in (segment, segment + 1)}

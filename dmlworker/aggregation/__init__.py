@@ -3,6 +3,7 @@
 from dmlworker.aggregation.average import blocks, fedavg
 from dmlworker.aggregation.gate import check
 from dmlworker.aggregation.optimizers import OPTIMIZERS, step
+from dmlworker.aggregation.rounds import end_of
 from dmlworker.weights import MalformedUpdate
 
-__all__ = ["OPTIMIZERS", "MalformedUpdate", "blocks", "check", "fedavg", "step"]
+__all__ = ["OPTIMIZERS", "MalformedUpdate", "blocks", "check", "end_of", "fedavg", "step"]
