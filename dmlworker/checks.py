@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def told() -> Iterator[None]:
     """Whatever keeps a check from being made is an answer, too: it was asked for, and is not shown to be right."""
     try:
         yield
-    except (Damaged, Unavailable, ValueError) as error:  # ValueError: of every reader here, for what it cannot read
+    except (Damaged, Unavailable, ArithmeticError, ValueError) as error:  # the latter: of all readers here
         raise Wrong(str(error)) from error
     except OSError as error:
         raise Wrong(f"{error.filename or 'file'}: {error.strerror or error}") from error
@@ -156,8 +157,8 @@ class Work:
         """The updates, each as it was committed, give the round's end weights, bit for bit."""
         start = self.weights(round_.start)
         updates = [(self.update(start, update), update.weight) for update in round_.updates]
-        before = self.receipt.rounds[round_.number - 2].kept if round_.number > 1 else None
-        state = self.weights(before) if before else []
+        before = self.receipt.rounds[: self.receipt.rounds.index(round_)][-1:]
+        state = [array for each in before if each.kept for array in self.weights(each.kept)]
         try:
             end, kept = aggregation.end_of(self.receipt.training.strategy, start, updates, state, round_.number)
         except (KeyError, ValueError) as error:
@@ -181,8 +182,8 @@ class Work:
     def model(self, path: Path) -> str:
         """The model in a file has the last round's weights, bit for bit."""
         found = mapped(path) if path.suffix == ".safetensors" else _loaded(self.spec(), path)
-        end = self.receipt.rounds[-1].end
-        must(hash_of(found) == end, f"{path.name} has other weights than round {len(self.receipt.rounds)} ended with")
+        ends = [round_.end for round_ in self.receipt.rounds]
+        must([hash_of(found)] == ends[-1:], f"{path.name} has other weights than round {len(ends)} ended with")
         return f"{path.name} has the weights of the last round bit for bit"
 
     def accuracy(self, round_: Round, holdout: Samples | None) -> str:
@@ -229,7 +230,7 @@ def _loaded(spec: trainer.Spec, path: Path) -> Weights:
     model = models.from_spec(spec)
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, BadZipFile) as error:
         raise Wrong(f"{path.name} is no model of this kind: {str(error).splitlines()[0]:.200}") from error
     return [np.asarray(array, np.float32) for array in model.get_weights()]
 

@@ -81,14 +81,14 @@ class Verification:
         self._wrong = 0
 
     def run(self) -> int:
-        print(f"Receipt of ticket {self._receipt.ticket}, root {self._receipt.root}")
+        _say(f"Receipt of ticket {self._receipt.ticket}, root {self._receipt.root}")
         self._check("hashes", lambda: checks.rounds(self._receipt))
         self._check("payouts", lambda: checks.payouts(self._receipt))
         self._on_chain()
         cut = self._data()
         self._rounds(cut)
         self._model()
-        print("All that was checked is right." if not self._wrong else f"{self._wrong} checks FAILED.")
+        _say("All that was checked is right." if not self._wrong else f"{self._wrong} FAILED.")
         return 1 if self._wrong else 0
 
     def _check(self, name: str, work: Callable[[], str]) -> bool:
@@ -101,11 +101,11 @@ class Verification:
             self._wrong += 1
         except NotKept as error:
             return self._left_out(name, str(error))
-        print(f"{state:<12} {name}: {text}", flush=True)
+        _say(f"{state:<12} {name}: {text}")
         return state == "ok"
 
     def _left_out(self, name: str, why: str) -> bool:
-        print(f"{'not checked':<12} {name}: {why}", flush=True)
+        _say(f"{'not checked':<12} {name}: {why}")
         return False
 
     # --- The chain
@@ -150,7 +150,7 @@ class Verification:
             return
         chosen = [found for found in self._receipt.rounds if self._options.round in (None, found.number)]
         if not chosen:
-            self._check("rounds", lambda: checks.wrong(f"there is no round {self._options.round}"))
+            self._check("rounds", lambda: checks.wrong("there is no such round"))
         for number, round_ in enumerate(chosen, start=1):
             self._round(work, round_, cut, measure=number == len(chosen) and not self._options.no_replay)
         if not self._options.no_replay:
@@ -174,6 +174,11 @@ class Verification:
             self._left_out("model", f"needs --files, the link to {NAME}, or a folder")
         else:
             self._check("model", lambda: work.model(path))
+
+
+def _say(line: str) -> None:
+    """Names in a receipt are anybody's text, and no business of the terminal's."""
+    print("".join(char if char.isprintable() else "?" for char in line), flush=True)
 
 
 def _asked(question: Callable[[], _Answer]) -> _Answer:
