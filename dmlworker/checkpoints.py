@@ -15,7 +15,7 @@ from dmlworker.cache import blob_of, write
 from dmlworker.trace import Trace
 from dmlworker.weights import MalformedUpdate, pieces, unpack
 
-MAX_BYTES, MAX_FILES = 10**9, 1000
+MAX_BYTES, MAX_FILES = 10**9, 10_000
 """Of one training."""
 
 

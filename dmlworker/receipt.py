@@ -52,11 +52,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Training:
-    """The hyper-parameters. seed: of the hold-out, the shards, and (by `order_seed`) every order of samples."""
+    """The hyper-parameters. rule, byzantine, strategy: see aggregation.How. seed: of the hold-out, the shards, and (by `order_seed`) every order of samples."""
 
     epochs: int
     batch_size: int
     learning_rate: float
+    rule: str
+    byzantine: int
     strategy: str
     proximal: float
     compression: str
@@ -65,7 +67,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Update:
-    """What a provider made of a shard. shard: its number, from 0. weight: in the average. update: what was sent; weights: what
+    """What a provider made of a shard. shard: its number, from 0. weight: in the average, twice its samples, or once if it looked odd. update: what was sent; weights: what
     that stands for. trace: the Merkle root that the worker committed to, with a checkpoint every so many steps. correct:
     hold-out samples that these weights alone get right."""
 
@@ -113,12 +115,13 @@ class Audit:
 @dataclass(frozen=True)
 class Round:
     """start, end: the global weights. kept: what the server's optimizer keeps for the next round. updates: in the order in which
-    they were added up. accuracy, loss: of `end` on the hold-out."""
+    they were added up. accuracy, loss: of `end` on the hold-out. root: the platform's own update, if the rule needs one."""
 
     number: int
     start: str
     end: str
     kept: str | None
+    root: str | None
     accuracy: float
     loss: float | None
     updates: tuple[Update, ...]
@@ -243,7 +246,7 @@ def files(receipt: Receipt) -> Iterator[str]:
     """Everything that it names and that can be fetched to check it; see docs/receipt.md for what is kept."""
     yield from (receipt.spec, receipt.holdout.sha256, *(shard.sha256 for shard in receipt.shards))
     for round_ in receipt.rounds:
-        yield from (sha256 for sha256 in (round_.start, round_.end, round_.kept) if sha256)
+        yield from (sha256 for sha256 in (round_.start, round_.end, round_.kept, round_.root) if sha256)
         for update in round_.updates:
             yield from (update.update, update.weights)
         for audit in round_.audits:

@@ -16,6 +16,7 @@ from accounts import actions as accounts
 from dmlsite.errors import Missing
 from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
+from dmlworker.aggregation import RULES
 from ledger import money
 from tickets import actions, mail
 from tickets.forms import COMPRESSIONS, MODELS, STRATEGIES, OrderForm
@@ -42,6 +43,8 @@ class Order(serializers.Serializer[Any]):
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
+    rule = serializers.ChoiceField(list(RULES), default="mean")
+    byzantine = serializers.IntegerField(**_bounds("byzantine"), help_text="Cheats that the rule is to withstand")
     strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
     proximal = FiniteField(**_bounds("proximal"), help_text="Only for fedprox")
     compression = serializers.ChoiceField(COMPRESSIONS, default="none")
@@ -67,6 +70,8 @@ class Row(serializers.ModelSerializer[Ticket]):
         fields += [
             "batch_size",
             "learning_rate",
+            "rule",
+            "byzantine",
             "strategy",
             "proximal",
             "compression",

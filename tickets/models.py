@@ -30,7 +30,18 @@ REFUNDABLE = (Status.PAID, Status.UPLOADED, Status.TRAINING)
 """While the platform may still decide on a refund."""
 
 
-TRAINING = ("rounds", "patience", "epochs", "batch_size", "learning_rate", "strategy", "proximal", "compression")
+TRAINING = (
+    "rounds",
+    "patience",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "rule",
+    "byzantine",
+    "strategy",
+    "proximal",
+    "compression",
+)
 """What a customer chooses of the training itself; a run takes it over."""
 
 
@@ -57,6 +68,8 @@ class Ticket(models.Model):
     batch_size = models.PositiveIntegerField(default=20)
     learning_rate = models.FloatField(default=0.1)
     strategy = models.CharField(max_length=8, default="fedavg")
+    rule = models.CharField(max_length=10, default="mean")
+    byzantine = models.PositiveSmallIntegerField(default=1, help_text="Cheats that a robust rule is to withstand")
     proximal = models.FloatField(default=0.01, help_text="Only for fedprox")
     compression = models.CharField(
         max_length=4, default="none", help_text="Of the updates on their way to the platform"

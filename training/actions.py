@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
+from dmlworker.aggregation import RULES
 from dmlworker.protocol import Hyper, Lease, order_seed
 from dmlworker.trace import LINE, segments_of
 from providers import actions as providers
@@ -110,9 +111,17 @@ def start(run: Run) -> bool:
         if not Run.objects.filter(pk=run.pk, state=Run.State.WAITING).update(state=Run.State.TRAINING):
             return False
         tickets.move(run.ticket, Status.TRAINING, "with " + ", ".join(provider.user_name for provider in drawn))
-        first = Round.objects.create(run=run, number=1, start=run.start)
+        first = open_round(run, 1, run.start)
         _lease(first, dict(zip(shards, drawn, strict=True)))
     return True
+
+
+def open_round(run: Run, number: int, start: Blob) -> Round:
+    """A new round. A rule that needs the platform's own update has it trained meanwhile."""
+    round_ = Round.objects.create(run=run, number=number, start=start)
+    if RULES[run.rule].root:
+        jobs.enqueue("training.tasks.root", round_.pk)
+    return round_
 
 
 def _say_waiting(run: Run, free: int, needed: int) -> None:
@@ -163,8 +172,8 @@ class Draw:
     """Who gets which shard of a round: whoever had it last round (its blob is cached there), else one without a part in this
     round, and of these the one with least to do; by chance among equals.
 
-    One who let this very lease lapse gets it again only if there is nobody else, and one who declined it not before some
-    time has passed.
+    One who let this very lease lapse, or did not show other work of this run to an audit, gets it only if there is nobody else, and
+    one who declined it not before some time has passed.
     """
 
     def __init__(self, round_: Round) -> None:
@@ -180,9 +189,9 @@ class Draw:
         self._had = set(last.filter(state=State.COMMITTED).values_list("shard", "provider"))
         self._parts = Counter(lease.provider_id for lease in self.leases if lease.state in Assignment.LIVE)
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
-        out = Assignment.objects.filter(round__run=round_.run_id, state__in=[State.UNPROVEN, State.REVOKED])
-        able = candidates(round_.run).exclude(pk__in=out.values("provider"))
-        self._found = list(able.annotate(busy=busy))
+        unproven = Assignment.objects.filter(round__run=round_.run_id, state=State.UNPROVEN)
+        self._unproven = set(unproven.values_list("provider", flat=True))
+        self._found = list(candidates(round_.run).annotate(busy=busy))
         random.shuffle(self._found)
 
     def pick(self, shard: Shard) -> Provider | None:
@@ -193,9 +202,15 @@ class Draw:
             found.busy += 1  # type: ignore[attr-defined]
         return found
 
-    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, int]:
+    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, bool, int, int]:
         pair = shard.pk, provider.pk
-        return pair in self._failed, pair not in self._had, self._parts[provider.pk], provider.busy  # type: ignore[attr-defined]
+        return (
+            provider.pk in self._unproven,
+            pair in self._failed,
+            pair not in self._had,
+            self._parts[provider.pk],
+            provider.busy,
+        )  # type: ignore[attr-defined]
 
 
 def reassign_overdue() -> None:
@@ -276,17 +291,19 @@ def accept(provider: Provider, lease: Lease, channel: str) -> bool:
 
 
 def progress(provider: Provider, lease: Lease, step: int, steps: int) -> None:
+    """A worker is at work. What waits behind this work, leases and audits, does not lapse meanwhile."""
     assignment = find(provider, lease)
+    _move_on(Audit.objects.filter(assignment__provider=provider, state=Audit.State.ASKED))
     accepted = Assignment.objects.filter(pk=assignment.pk, state=State.ACCEPTED)
     if _move_on(accepted, step=min(step, steps), steps=steps):
         waiting = Assignment.objects.filter(provider=provider, state=State.OFFERED)
-        _move_on(waiting)  # what waits behind this work does not lapse meanwhile
+        _move_on(waiting)
         live.changed(live.ticket_group(assignment.round.run.ticket_id))
 
 
-def _move_on(leases: QuerySet[Assignment], **fields: object) -> int:
-    """Write a sign of life down, with the time until which the next one has to come; gives the number of leases."""
-    return leases.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
+def _move_on(work: QuerySet[Assignment] | QuerySet[Audit], **fields: object) -> int:
+    """Write a sign of life down, with the time until which the next one has to come; gives the number of rows."""
+    return work.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
 
 
 def record_update(provider: Provider, lease: Lease, sha256: str, root: str) -> None:
@@ -363,15 +380,17 @@ def ready(round_: Round) -> list[Assignment]:
     done = round_.assignments.filter(state=State.COMMITTED, received__isnull=False)
     times, shards = sorted(done.order_by().values_list("received", flat=True)), round_.run.shards.count()
     enough = len(times) == shards or _quorum(round_, times, shards)
-    return updates_of(round_) if enough and not unchecked(round_) else []
+    rooted = round_.root_id or not RULES[round_.run.rule].root
+    return updates_of(round_) if enough and rooted and not unchecked(round_) else []
 
 
 def _quorum(round_: Round, times: list[datetime], shards: int) -> bool:
-    """Enough of a round's updates, which came at these times, and no hope left for the rest.
+    """Enough of a round's updates, which came at these times, and no hope left for the rest. A robust rule needs as many as it takes to
+    withstand one cheat.
 
     Hope lasts as long as handing a shard on twice would: three times a lease and the time that the last of the quorum took.
     """
-    wanted = math.ceil(settings.QUORUM_PERCENT * shards / 100)
+    wanted = max(math.ceil(settings.QUORUM_PERCENT * shards / 100), min(shards, RULES[round_.run.rule].needs(1)))
     if len(times) < wanted:
         return False
     took = times[wanted - 1] - round_.opened
@@ -394,7 +413,7 @@ def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob
                 run.ticket, "plateau", f"round {round_.number} is the last: {run.patience} without a lower loss"
             )
         elif round_.number < run.rounds:
-            fill(Round.objects.create(run=run, number=round_.number + 1, start=end))
+            fill(open_round(run, round_.number + 1, end))
         jobs.enqueue("training.tasks.check_round", round_.pk)
 
 
@@ -474,7 +493,7 @@ def set_aside(round_: Round, unproven: list[Audit]) -> None:
         works = round_.assignments.filter(pk__in=[audit.assignment_id for audit in unproven], state=State.COMMITTED)
         if not run or not works.exists():
             return
-        names = ", ".join(sorted(audit.assignment.provider.user_name for audit in unproven))
+        names = ", ".join(sorted({audit.assignment.provider.user_name for audit in unproven}))
         why = f"The work of {names} in round {round_.number} could not be audited: {unproven[0].note}."
         _take_out(run, works, State.UNPROVEN, why)
         tried = round_.assignments.filter(state=State.UNPROVEN).values("shard").annotate(n=Count("pk"))

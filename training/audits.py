@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, QuerySet
 from django.utils import timezone
 
 from dmlsite import jobs, live
@@ -88,11 +88,8 @@ def show(provider: Provider, lease: Lease, trace: str) -> None:
 
 
 def give_up_overdue() -> list[Round]:
-    """End the audits whose workers did not show their work in time; gives their rounds. One that is busy with another lease has
-    time until it is done with that."""
-    busy = Assignment.objects.filter(provider=OuterRef("assignment__provider"), state=State.ACCEPTED)
-    busy = busy.filter(deadline__gt=timezone.now())
-    late = Audit.objects.filter(state=Audit.State.ASKED, deadline__lt=timezone.now()).exclude(Exists(busy))
+    """End the audits whose workers neither showed their work in time nor were at other work; gives their rounds."""
+    late = Audit.objects.filter(state=Audit.State.ASKED, deadline__lt=timezone.now())
     found = list(late.filter(assignment__state=State.COMMITTED).select_related("assignment__round__run__ticket"))
     for audit in found:
         decide(audit, Audit.State.UNPROVEN, "not shown in time")

@@ -118,28 +118,90 @@ def _evaluate(run: Run, stored: list[str]) -> Iterator["trainer.Evaluation"]:
 
 
 def screen(round_: Round, updates: list[Assignment]) -> None:
-    """Write down what looks odd. It orders a replay; it never blames."""
-    with ExitStack() as open_:
-        start = open_.enter_context(store.weights(round_.start_id))
-        claimed = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
-        found = evidence.suspects(start, claimed, [update.correct or 0 for update in updates])
+    """Write down what looks odd now that the updates are measured. It orders an audit; it never blames."""
+    found = evidence.measured_suspects(
+        [update.correct or 0 for update in updates], _gains(round_, updates), _towards_root(round_, updates)
+    )
+    _suspect(updates, found)
+
+
+def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
     for index, reason in found.items():
-        updates[index].suspicion = reason
+        known = updates[index].suspicion.split("; ") if updates[index].suspicion else []
+        updates[index].suspicion = "; ".join(dict.fromkeys([*known, *reason.split("; ")]))
     Assignment.objects.bulk_update([updates[index] for index in found], ["suspicion"])
+
+
+def _gains(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]]:
+    """By how much each update lowers the loss on a part of its own shard, and on parts of the others'."""
+    from dmlworker import trainer
+
+    spec, most = spec_of(round_.run), evidence.SCREEN_SAMPLES
+    parts = [datasets.load(store.get(update.shard.blob_id)) for update in updates]
+    parts = [(x[:most], y[:most]) for x, y in parts]
+
+    def losses(sha256: str) -> list[float]:
+        with _one_at_a_time, store.weights(sha256) as weights:
+            return [trainer.evaluate(spec, weights, x, y).loss for x, y in parts]
+
+    before = losses(round_.start_id)
+    found = []
+    for index, update in enumerate(updates):
+        gained = [first - last for first, last in zip(before, losses(str(update.weights_id)), strict=True)]
+        others = gained[:index] + gained[index + 1 :]
+        found.append((gained[index], sum(others) / len(others) if others else gained[index]))
+    return found
+
+
+def _towards_root(round_: Round, updates: list[Assignment]) -> list[float]:
+    """Each update's cosine with the platform's own update."""
+    root = round_.root_id or root_update(round_).sha256
+    with ExitStack() as open_:
+        start, own = (open_.enter_context(store.weights(sha256)) for sha256 in (round_.start_id, root))
+        claimed = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
+        return evidence.cosines(start, claimed, own)
+
+
+def root_update(round_: Round) -> Blob:
+    """The platform's own update, trained on a part of the hold-out as workers train on their shards; kept with the round."""
+    from dmlworker import trainer
+
+    run = round_.run
+    x, y = (part[: evidence.ROOT_SAMPLES] for part in datasets.load(store.get(run.holdout_id)))
+    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, run.seed % 2**32 + round_.number)
+    with _one_at_a_time:
+        found = store.put_weights(trainer.train(spec_of(run), weights_of(round_.start_id), x, y, hyper))
+    Round.objects.filter(pk=round_.pk).update(root=found)
+    round_.root = found
+    return found
+
+
+def _weigh(updates: list[Assignment], weights: list[int]) -> None:
+    """Write down how much each update counts in its round's average."""
+    for update, weight in zip(updates, weights, strict=True):
+        update.weight = weight
+    Assignment.objects.bulk_update(updates, ["weight"])
 
 
 def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None]:
     """The round's end weights, and what the server's optimizer keeps for the next round, if anything.
 
-    The mean is in shard order, weighted by the shard sizes that the platform set; in memory is the mean alone.
+    In shard order, weighted by the shard sizes that the platform set; what looks odd among the others counts half. In memory is the
+    result alone.
     """
-    before = Round.objects.filter(run=round_.run, number=round_.number - 1).first()
+    run = round_.run
+    before = Round.objects.filter(run=run, number=round_.number - 1).first()
     kept = weights_of(before.kept_id) if before and before.kept_id else []
     with ExitStack() as open_:
-        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
         start = open_.enter_context(store.weights(round_.start_id))
-        weighted = list(zip(local, [update.shard.samples for update in updates], strict=True))
-        end, keep = aggregation.end_of(round_.run.strategy, start, weighted, kept, round_.number)
+        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
+        root = open_.enter_context(store.weights(round_.root_id)) if round_.root_id else None
+        odd = evidence.suspects(start, local)
+        _suspect(updates, odd)
+        _weigh(updates, evidence.counts([update.shard.samples for update in updates], odd))
+        weighted = [(weights, update.weight or 0) for weights, update in zip(local, updates, strict=True)]
+        how = aggregation.How(run.rule, run.byzantine, run.strategy)
+        end, keep = aggregation.end_of(how, start, weighted, kept, round_.number, root)
     return store.put_weights(end), store.put_weights(keep) if keep else None
 
 

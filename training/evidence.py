@@ -4,11 +4,11 @@ The screen (`suspects`) only says whose work to replay first. What a replay says
 Both look at deltas, local minus start: the weights themselves hardly change in a round.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from dmlworker.aggregation import blocks
+from dmlworker import aggregation
 
 Weights = Sequence[np.ndarray]
 
@@ -27,6 +27,10 @@ MIN_ALIGNMENT = 0.0
 """Screen: cosine with the mean of the others; honest updates on even shards share a direction."""
 MIN_ACCURACY = 0.8
 """Screen: hold-out accuracy as a part of the round's best."""
+MIN_OWN_GAIN = 0.7
+"""Screen: what an update gains on its own shard as a part of what it gains on the others' shards."""
+SCREEN_SAMPLES, ROOT_SAMPLES = 100, 100
+"""Screen: of each shard, to measure those gains; of the hold-out, for the platform's own update."""
 TWIN = 0.999
 """Screen: cosine between two updates above which one is taken for a copy of the other."""
 
@@ -37,25 +41,52 @@ def audit_probability(streak: int, always: int, least: float) -> float:
     return 1.0 if streak < always else max(least, 1 / streak if streak else 0.0)
 
 
-def suspects(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> dict[int, str]:
-    """Which updates of a round look odd, by index, and why. Orders an audit; proves nothing.
+def suspects(start: Weights, updates: Sequence[Weights]) -> dict[int, str]:
+    """Which updates of a round look odd among the others, by index, and why. Lowers a weight and orders an audit; proves nothing.
 
-    accuracies: of each update alone on the hold-out, in any unit (fractions or counts). It would rather name too many:
-    if half a round cheats, nobody can tell from the numbers alone which half, and a replay costs one shard's training.
+    It would rather name too many: if half a round cheats, nobody can tell from the numbers alone which half, and an audit costs a
+    few steps.
     """
-    return {index: "; ".join(odd) for index, odd in enumerate(_looks(start, updates, accuracies)) if odd}
+    products = aggregation.gram(start, updates)
+    looks = [[_length(products, n), _direction(products, n), _twin(products, n)] for n in range(len(updates))]
+    return _named(looks)
 
 
-def _looks(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> list[list[str]]:
-    gram = _gram(start, updates)
+def _named(looks: Sequence[Sequence[str]]) -> dict[int, str]:
+    found = ["; ".join(text for text in odd if text) for odd in looks]
+    return {index: text for index, text in enumerate(found) if text}
+
+
+def counts(samples: Sequence[int], odd: Collection[int]) -> list[int]:
+    """What updates of so many samples count in an average, if those at `odd` count half. Whole numbers, so that the average is exact."""
+    return [count if index in odd and len(odd) < len(samples) else 2 * count for index, count in enumerate(samples)]
+
+
+def measured_suspects(
+    accuracies: Sequence[float], gains: Sequence[tuple[float, float]], cosines: Sequence[float]
+) -> dict[int, str]:
+    """As `suspects`, from what is known when updates were measured.
+
+    accuracies: of each update alone on the hold-out, in any unit. gains: by how much each lowers the loss on its own shard, and on
+    the others' shards (Templar's test for free-riders). cosines: with the update that the platform made of a part of the
+    hold-out (FLTrust's root).
+    """
     best = max(accuracies, default=0)
-    found: list[list[str]] = []
-    for index, accuracy in enumerate(accuracies):
-        odd = [_length(gram, index), _direction(gram, index), _twin(gram, index)]
-        if accuracy < MIN_ACCURACY * best:
-            odd.append(f"accuracy is {accuracy / best:.0%} of the round's best")
-        found.append([text for text in odd if text])
-    return found
+    looks = []
+    for accuracy, (own, other), cosine in zip(accuracies, gains, cosines, strict=True):
+        weak = f"accuracy is {accuracy / best:.0%} of the round's best" if accuracy < MIN_ACCURACY * best else ""
+        free = f"does no better on its own shard ({own:.2g}) than on others' ({other:.2g})"
+        away = f"points away from the platform's own update (cosine {cosine:.2f})"
+        looks.append([weak, free if own < MIN_OWN_GAIN * other else "", away if cosine <= MIN_ALIGNMENT else ""])
+    return _named(looks)
+
+
+def cosines(start: Weights, updates: Sequence[Weights], root: Weights) -> list[float]:
+    """Of each update's change and the root's; 0 where one of them did not move."""
+    products = aggregation.gram(start, [*updates, root])
+    lengths = np.sqrt(np.diag(products))
+    found = products[-1, :-1] / np.maximum(lengths[:-1] * lengths[-1], np.finfo(float).tiny)
+    return [float(cosine) for cosine in found]
 
 
 def _length(gram: np.ndarray, index: int) -> str:
@@ -84,15 +115,3 @@ def _twin(gram: np.ndarray, index: int) -> str:
         if other != index and gram[index, other] > TWIN * norms[index] * norms[other] > 0:
             return f"is nearly the same as update {other}"
     return ""
-
-
-def _gram(start: Weights, updates: Sequence[Weights]) -> np.ndarray:
-    """Inner products of all deltas with each other, (n, n). A block of every update at a time, to spare memory."""
-    total = np.zeros((len(updates), len(updates)))
-    for number, origin in enumerate(start if updates else ()):
-        flat = origin.reshape(-1)
-        for part in blocks(flat.size):
-            deltas = np.stack([update[number].reshape(-1)[part] for update in updates], dtype=np.float64)
-            deltas -= flat[part]
-            total += deltas @ deltas.T
-    return total

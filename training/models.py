@@ -42,6 +42,8 @@ class Run(models.Model):
         default=0, help_text="End after so many rounds without a lower loss; 0: never"
     )
     strategy = models.CharField(max_length=8, default="fedavg", help_text="What is done with a round's mean")
+    rule = models.CharField(max_length=10, default="mean", help_text="How a round's updates become one")
+    byzantine = models.PositiveSmallIntegerField(default=1, help_text="Cheats that a robust rule is to withstand")
     proximal = models.FloatField(default=0.0, help_text="FedProx: the pull back to the round's start weights")
     compression = models.CharField(max_length=4, default="none", help_text="Of the updates on their way here")
     seed = models.BigIntegerField()
@@ -93,6 +95,13 @@ class Round(models.Model):
         related_name="+",
         null=True,
         help_text="What the server's optimizer keeps for the next round",
+    )
+    root = models.ForeignKey(
+        Blob,
+        models.PROTECT,
+        related_name="+",
+        null=True,
+        help_text="The platform's own update, on a part of the hold-out",
     )
     accuracy = models.FloatField(null=True, help_text="Of the averaged model on the hold-out")
     loss = models.FloatField(null=True)
@@ -150,6 +159,7 @@ class Assignment(models.Model):
     offered = models.DateTimeField(auto_now_add=True)
     committed = models.DateTimeField(null=True)
     received = models.DateTimeField(null=True, help_text="When its update was found well-formed")
+    weight = models.PositiveBigIntegerField(null=True, help_text="How much its update counted in the average")
     correct = models.PositiveIntegerField(null=True, help_text="Hold-out samples that the update alone gets right")
     suspicion = models.TextField(blank=True, help_text="What the screen noticed; orders an audit, nothing more")
     note = models.TextField(blank=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache
 
 from django.db.models import QuerySet
@@ -9,6 +10,7 @@ from django.template.loader import render_to_string
 
 from dmlsite.errors import Missing
 from dmlworker import receipt as form
+from dmlworker.aggregation import RULES
 from dmlworker.receipt import Receipt
 from ledger import money
 from ledger.gateway import chain
@@ -23,7 +25,7 @@ def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
     same for the same run, whenever it is called."""
     ticket, on = run.ticket, chain().deployment
     parts, fee = money.shares(ticket.price, merit) if merit else ({}, 0)
-    names = ("epochs", "batch_size", "learning_rate", "strategy", "proximal", "compression", "seed")
+    names = [field.name for field in fields(form.Training)]
     return Receipt(
         version=form.VERSION,
         ticket=str(ticket.pk),
@@ -49,6 +51,7 @@ def _round(round_: Round) -> form.Round:
         start=round_.start_id,
         end=str(round_.end_id),
         kept=round_.kept_id,
+        root=round_.root_id if RULES[round_.run.rule].root else None,
         accuracy=float(round_.accuracy or 0),
         loss=round_.loss,
         updates=tuple(map(_update, done)),
@@ -59,7 +62,7 @@ def _round(round_: Round) -> form.Round:
 def _update(work: Assignment) -> form.Update:
     return form.Update(
         shard=work.shard.number,
-        weight=work.shard.samples,
+        weight=work.weight or 0,
         provider=work.provider.wallet or "",
         update=str(work.update_id),
         weights=str(work.weights_id),

@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from dmlsite import jobs
+from dmlworker.aggregation import RULES
 from dmlworker.datasets import DatasetError
 from dmlworker.receipt import NAME
 from dmlworker.weights import MalformedUpdate
@@ -22,6 +23,7 @@ from training import actions, audits, compute, records, store
 from training.actions import claim, guarded
 from training.models import Assignment, Audit, Round, Run
 
+ROOTED = [name for name, rule in RULES.items() if rule.root]
 LONG = 3_600_000
 """Milliseconds that a step may take."""
 PATIENCE = timedelta(seconds=4 * settings.SWEEP_SECONDS)
@@ -84,6 +86,19 @@ def close_round(pk: int) -> None:
         if open_ and (updates := actions.ready(round_)):
             with guarded(round_.run.ticket, f"closing round {round_.number}"):
                 actions.finish_round(round_, updates, *compute.average(round_, updates))
+
+
+@jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
+def root(pk: int) -> None:
+    """Train the platform's own update for a rule that needs it; the updates may be waiting for it already."""
+    with claim(f"root:{pk}") as mine:
+        round_ = Round.objects.select_related("run__ticket").get(pk=pk)
+        open_ = mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING
+        if open_ and round_.root_id is None:
+            with guarded(round_.run.ticket, f"the platform's own update of round {round_.number}"):
+                compute.root_update(round_)
+            if actions.ready(round_):
+                close_round.send(pk)
 
 
 @jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
@@ -176,6 +191,10 @@ def sweep() -> None:
     committed = Assignment.objects.filter(state=Assignment.State.COMMITTED, received=None, committed__lt=late)
     for pk in committed.filter(round__in=Round.objects.filter(**open_)).values_list("pk", flat=True):
         receive.send(pk)
+    for pk in Round.objects.filter(opened__lt=late, root=None, run__rule__in=ROOTED, **open_).values_list(
+        "pk", flat=True
+    ):
+        root.send(pk)
     for round_ in Round.objects.filter(opened__lt=late, **open_):
         if actions.ready(round_):
             close_round.send(round_.pk)

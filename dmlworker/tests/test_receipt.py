@@ -32,7 +32,7 @@ def make() -> Receipt:
         holdout=Shard(sha(2), 10),
         file=File("a.csv", 1000, sha(3), "kind"),
         shards=(Shard(sha(4), 6), Shard(sha(5), 5)),
-        training=Training(1, 20, 0.1, "fedavg", 0.01, "none", 7),
+        training=Training(1, 20, 0.1, "mean", 1, "fedavg", 0.01, "none", 7),
         price=10_000,
         fee=200,
         merit=merit,
@@ -43,10 +43,10 @@ def make() -> Receipt:
 
 def _round(number: int, start: str, end: str, audits: tuple[Audit, ...]) -> Round:
     updates = tuple(
-        Update(shard, 6 - shard, WALLETS[shard], sha(20 + shard), sha(20 + shard), sha(40 + shard), 5, 8 - shard)
+        Update(shard, 12 - 2 * shard, WALLETS[shard], sha(20 + shard), sha(20 + shard), sha(40 + shard), 5, 8 - shard)
         for shard in range(2)
     )
-    return Round(number, start, end, None, 0.5, 0.7, updates, audits)
+    return Round(number, start, end, None, None, 0.5, 0.7, updates, audits)
 
 
 def test_it_is_read_as_it_was_written() -> None:

@@ -27,7 +27,7 @@ WALLETS = ("0x" + "Aa" * 20, "0x" + "bB" * 20)
 class House:
     """A platform with its two providers, all of them honest, and a folder with the files that they leave."""
 
-    def __init__(self, folder: Path, strategy: str = "fedavg", kind: str = "none", rounds: int = 2) -> None:
+    def __init__(self, folder: Path, strategy: str = "fedavg", kind: str = "none", rule: str = "mean") -> None:
         self.folder, self.kind = folder, kind
         self.data = folder / "flowers.csv"
         self.data.write_bytes(table())
@@ -36,10 +36,10 @@ class House:
         self.shards = datasets.shards(train, 2, 7)
         self.holdout = holdout
         self.spec = models.spec(models.build((4,), 2, "linear", models.statistics(train.x)))
-        self.training = Training(2, 10, 0.1, strategy, 0.01, kind, 7)
+        self.training = Training(2, 10, 0.1, rule, 1, strategy, 0.01, kind, 7)
         self.end, self.kept = trainer.initial_weights(self.spec, 7), []
         self.made: list[Round] = []
-        for number in range(1, rounds + 1):
+        for number in (1, 2):
             self.made.append(self.round(number))
         self.receipt = self.told()
         (folder / receipt.NAME).write_bytes(self.receipt.to_bytes())
@@ -53,18 +53,20 @@ class House:
     def round(self, number: int) -> Round:
         start = self.end
         works = [self.work(number, shard) for shard in range(2)]
-        weighted = [(weights, len(part)) for (weights, _, _), part in zip(works, self.shards, strict=True)]
-        self.end, kept = aggregation.end_of(self.training.strategy, start, weighted, self.kept, number)
+        weighted = [(weights, update.weight) for weights, update, _ in works]
+        root = works[0][0] if aggregation.RULES[self.training.rule].root else None
+        how = aggregation.How(self.training.rule, 1, self.training.strategy)
+        self.end, kept = aggregation.end_of(how, start, weighted, self.kept, number, root)
         self.kept = kept
         mean = trainer.evaluate(self.spec, self.end, self.holdout.x, self.holdout.y)
         ends = self.put(pack(start)), self.put(pack(self.end)), self.put(pack(kept)) if kept else None
         updates, audits = (tuple(work[index] for work in works) for index in (1, 2))
-        return Round(number, *ends, mean.accuracy, mean.loss, updates, audits)
+        return Round(number, *ends, self.put(pack(root)) if root else None, mean.accuracy, mean.loss, updates, audits)
 
     def work(self, number: int, shard: int) -> tuple[list[np.ndarray], Update, Audit]:
         part, start = self.shards[shard], self.end
-        empty = Update(shard, len(part), WALLETS[shard], "", "", "", 3, 0)
-        hyper = self.told().hyper(Round(number, "", "", None, 0.0, None, (), ()), empty)
+        empty = Update(shard, (2 - shard) * len(part), WALLETS[shard], "", "", "", 3, 0)
+        hyper = self.told().hyper(Round(number, "", "", None, None, 0.0, None, (), ()), empty)
         record = Recorder(start, lambda _, weights: self.put(pack([np.array(array) for array in weights])))
         weights = trainer.train(self.spec, start, part.x, part.y, hyper, checkpoint=record)
         update = pack(weights)
@@ -146,9 +148,12 @@ def test_an_honest_training_is_found_right(house: House, capsys: pytest.CaptureF
     assert said.endswith("All that was checked is right.\n")
 
 
-@pytest.mark.parametrize(("strategy", "kind"), [("fedprox", "none"), ("fedadam", "int8"), ("fedavgm", "fp16")])
-def test_other_ways_of_averaging_and_short_updates(tmp_path: Path, strategy: str, kind: str) -> None:
-    house = House(tmp_path, strategy, kind)
+WAYS = [("fedprox", "none", "median"), ("fedadam", "int8", "fltrust"), ("fedavgm", "fp16", "rfa")]
+
+
+@pytest.mark.parametrize(("strategy", "kind", "rule"), WAYS)
+def test_other_ways_of_averaging_and_short_updates(tmp_path: Path, strategy: str, kind: str, rule: str) -> None:
+    house = House(tmp_path, strategy, kind, rule)
     assert house.verify("--round", "2") == 0
     for segment in (0, len(house.receipt.rounds[0].audits[0].replays) - 1):
         assert house.verify("--round", "1", "--segment", str(segment)) == 0

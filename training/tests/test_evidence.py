@@ -9,7 +9,7 @@ import pytest
 from dmlworker import aggregation, cheats, datasets, models, trainer
 from dmlworker.datasets import Dataset
 from dmlworker.protocol import Hyper
-from training.evidence import audit_probability, suspects
+from training.evidence import audit_probability, cosines, counts, measured_suspects, suspects
 
 Weights = list[np.ndarray]
 
@@ -50,9 +50,22 @@ class Situation:
         return trainer.train(self.spec, self.start, self.shards[shard].x, self.shards[shard].y, hyper)
 
     def suspects(self, updates: list[Weights]) -> dict[int, str]:
+        """All that the screen says: of the numbers, and of what was measured."""
         x, y = self.holdout.x, self.holdout.y
         right = [trainer.evaluate(self.spec, update, x, y).correct for update in updates]
-        return suspects(self.start, updates, right)
+        root = trainer.train(self.spec, self.start, x[:100], y[:100], HYPER)
+        gains = [self.gain(index, update) for index, update in enumerate(updates)]
+        odd = suspects(self.start, updates)
+        measured = measured_suspects(right, gains, cosines(self.start, updates, root))
+        return {index: f"{odd.get(index, '')}; {measured.get(index, '')}" for index in odd.keys() | measured.keys()}
+
+    def gain(self, own: int, update: Weights) -> tuple[float, float]:
+        lower = [
+            trainer.evaluate(self.spec, self.start, shard.x, shard.y).loss
+            - trainer.evaluate(self.spec, update, shard.x, shard.y).loss
+            for shard in self.shards
+        ]
+        return lower[own], (sum(lower) - lower[own]) / 3
 
 
 situation = cache(Situation)
@@ -87,6 +100,22 @@ def test_copies_are_named() -> None:
     named = found.suspects([found.honest[0], found.honest[0], found.honest[2], found.honest[3]])
     assert "nearly the same as update 1" in named[0]
     assert "nearly the same as update 0" in named[1]
+
+
+def test_who_does_no_better_on_its_own_shard_is_named() -> None:
+    """By a gain of 0.1 on its own and 1 on the others'; the rest gain alike."""
+    found = measured_suspects([1, 1, 1], [(1, 1), (0.1, 1), (0.9, 1)], [1, 1, 1])
+    assert list(found) == [1] and "own shard" in found[1]
+
+
+def test_who_points_away_from_the_platforms_own_update_is_named() -> None:
+    found = measured_suspects([1, 1], [(1, 1)] * 2, [0.5, -0.1])
+    assert list(found) == [1] and "platform's own" in found[1]
+
+
+def test_what_is_odd_counts_half_unless_all_are() -> None:
+    assert counts([10, 11, 12], {1}) == [20, 11, 24]
+    assert counts([10, 11], {0, 1}) == counts([10, 11], ()) == [20, 22]
 
 
 def test_rounds_with_nobody_or_one_are_no_trouble() -> None:

@@ -14,7 +14,7 @@ from tickets import actions as tickets
 from tickets import mail
 from tickets.models import Artifact, Dataset
 from training import actions, records, store
-from training.models import Audit, Replay, Round, Run, Shard
+from training.models import Assignment, Audit, Replay, Round, Run, Shard
 from training.tests.conftest import another, close, commit, leases
 
 ESCROW = "0x" + "Cc" * 20
@@ -33,6 +33,7 @@ def done(started):
     for number in (1, 2):
         for lease in leases(started, number):
             commit(lease, correct=lease.shard.number + 3)
+            Assignment.objects.filter(pk=lease.pk).update(weight=2 * lease.shard.samples)
         close(started, number)
     work = leases(started)[0]
     trace, around = store.put(b"trace"), [store.put(data) for data in (b"before", b"after")]
