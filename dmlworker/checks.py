@@ -194,10 +194,9 @@ class Work:
         must([hash_of(found)] == ends[-1:], f"{path.name} has other weights than round {len(ends)} ended with")
         return f"{path.name} has the weights of the last round bit for bit"
 
-    def accuracy(self, round_: Round, holdout: Samples | None) -> str:
+    def accuracy(self, round_: Round, cut: "Cut") -> str:
         """What the platform measured of a round, by which it paid: measured again."""
-        x, y = holdout or datasets.load(self._files.path(self.receipt.holdout.sha256).read_bytes())
-        start, spec, off = self.weights(round_.start), self.spec(), 0
+        (x, y), start, spec, off = cut.holdout, self.weights(round_.start), self.spec(), 0
         for update in round_.updates:
             found = trainer.evaluate(spec, self.update(start, update), x, y).correct
             off = max(off, abs(found - update.correct))
@@ -207,10 +206,10 @@ class Work:
         same = "the same" if not off else f"at most {off} samples off, by rounding"
         return f"round {round_.number}, {mean.accuracy:.1%}: on {len(y)} samples, its updates and their mean are {same}"
 
-    def replay(self, piece: "Piece", shard: Samples | None) -> str:
+    def replay(self, piece: "Piece", cut: "Cut") -> str:
         """A segment, done again from the weights that were committed, ends where the provider said."""
         update, hyper = piece.update, self.receipt.hyper(piece.round, piece.update)
-        x, y = shard or datasets.load(self._files.path(self.receipt.shards[update.shard].sha256).read_bytes())
+        x, y = cut.shards[update.shard]
         trace = Trace.from_bytes(self._files.path(str(piece.audit.trace)).read_bytes())
         must(trace.root == update.trace == piece.audit.root, "the trace is not the one that the provider committed to")
         must(len(trace.segments) == segments_of(len(y), hyper), "the trace has another number of segments")

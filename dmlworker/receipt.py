@@ -243,8 +243,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def files(receipt: Receipt) -> Iterator[str]:
-    """Everything that it names and that can be fetched to check it; see docs/receipt.md for what is kept."""
-    yield from (receipt.spec, receipt.holdout.sha256, *(shard.sha256 for shard in receipt.shards))
+    """Everything that can be fetched to check it. Not the data: that the customer has, and a link may get into wrong hands."""
+    yield receipt.spec
     for round_ in receipt.rounds:
         yield from (sha256 for sha256 in (round_.start, round_.end, round_.kept, round_.root) if sha256)
         for update in round_.updates:

@@ -152,19 +152,21 @@ class Verification:
         if not chosen:
             self._check("rounds", lambda: checks.wrong("there is no such round"))
         for number, round_ in enumerate(chosen, start=1):
-            self._round(work, round_, cut, measure=number == len(chosen) and not self._options.no_replay)
-        if not self._options.no_replay:
+            self._round(work, round_, None if self._options.no_replay or number < len(chosen) else cut)
+        if cut and not self._options.no_replay:
             self._check("replay", lambda: self._replayed(work, cut))
+        elif not self._options.no_replay:
+            self._left_out("replay", "needs --data, the file that you uploaded")
 
-    def _round(self, work: Work, round_: Round, cut: Cut | None, measure: bool) -> None:
-        holdout = cut.holdout if cut else None
-        if self._check(f"round {round_.number}", lambda: work.average(round_)) and measure:
-            self._check("accuracy", lambda: work.accuracy(round_, holdout))
+    def _round(self, work: Work, round_: Round, cut: Cut | None) -> None:
+        """`cut`: if the round is to be measured again, too."""
+        if self._check(f"round {round_.number}", lambda: work.average(round_)) and cut:
+            self._check("accuracy", lambda: work.accuracy(round_, cut))
         work.forget(round_)
 
-    def _replayed(self, work: Work, cut: Cut | None) -> str:
+    def _replayed(self, work: Work, cut: Cut) -> str:
         piece = checks.chosen(self._receipt, self._options.round, self._options.segment)
-        return work.replay(piece, cut.shards[piece.update.shard] if cut else None)
+        return work.replay(piece, cut)
 
     def _model(self) -> None:
         path, work = self._options.model, self._work

@@ -132,7 +132,7 @@ def test_the_customer_checks_the_receipt_without_trusting_the_platform(platform,
     good = verify(platform, link, "--model", folder / "model.keras", *mine)
     assert good.returncode == 0, good.stdout + good.stderr
     states = [line.split()[0] for line in good.stdout.splitlines()[1:-1]]
-    assert set(states) == {"ok"} and len(states) == 7 + settled["rounds"] + 1, good.stdout
+    assert set(states) == {"ok"} and len(states) == 8 + settled["rounds"], good.stdout
 
     receipt = json.loads((folder / "receipt.json").read_text())
     receipt["rounds"][0]["updates"][0]["correct"] -= 1

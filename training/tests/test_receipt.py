@@ -108,6 +108,8 @@ def test_no_link_gives_what_its_receipt_does_not_name(client, done):
     Dataset.objects.update(name=stranger.pk)
     assert ask(client, given(done), stranger.pk).status_code == 404
     assert ask(client, found, "0" * 64).status_code == 404
+    for data in (done.holdout_id, *Shard.objects.values_list("blob", flat=True)):  # a link may get into wrong hands
+        assert ask(client, found, data).status_code == 404
     assert ask(client, found, "receipt.json").status_code == 404
     Replay.objects.update(segment=1)
     gone = Replay.objects.get().start
