@@ -26,7 +26,7 @@ import numpy as np
 
 from bench import report
 from bench.compression import digits
-from dmlworker import aggregation, datasets, models, trainer
+from dmlworker import aggregation, comparison, datasets, models, trainer
 from dmlworker.aggregation.rules import RULES, withstands
 from dmlworker.protocol import Hyper
 from dmlworker.trace import Recorder, Trace, steps_of, steps_of_segment
@@ -115,7 +115,7 @@ def noise(round_: Round, shard: int) -> Work:
     random = np.random.default_rng([SEED, round_.number, shard])
     drawn = [random.normal(size=array.shape).astype(np.float32) for array in round_.start]
     length = np.sqrt(sum(float((array * array).sum()) for array in drawn))
-    size = np.float32(evidence.distance(round_.start, own.update) / length)
+    size = np.float32(comparison.length(round_.start, own.update) / length)
     return to(round_.start, [a + size * b for a, b in zip(round_.start, drawn, strict=True)], len(own.kept) - 1)
 
 
@@ -279,7 +279,7 @@ def audit(round_: Round, shard: int, work: Work, random: np.random.Generator) ->
         at, claimed = work.kept[segment], work.kept[segment + 1]
         replayed = round_.replay(shard, segment, at)
         steps += len(steps_of_segment(segment, len(round_.shards[shard]), round_.hyper(shard)))
-        if not evidence.agrees(evidence.compare(at, claimed, replayed)):
+        if not comparison.agrees(comparison.compare(at, claimed, replayed)):
             return True, steps
     return False, steps
 

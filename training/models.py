@@ -160,6 +160,7 @@ class Assignment(models.Model):
     offered = models.DateTimeField(auto_now_add=True)
     committed = models.DateTimeField(null=True)
     received = models.DateTimeField(null=True, help_text="When its update was found well-formed")
+    weight = models.PositiveBigIntegerField(null=True, help_text="How much its update counted in the average")
     correct = models.PositiveIntegerField(null=True, help_text="Hold-out samples that the update alone gets right")
     suspicion = models.TextField(blank=True, help_text="What the screen noticed; orders an audit, nothing more")
     note = models.TextField(blank=True)
