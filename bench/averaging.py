@@ -50,7 +50,7 @@ ENGINES = {
         """
 from pathlib import Path
 from dmlworker.weights import mapped, pieces
-from training.aggregation import fedavg
+from dmlworker.aggregation import fedavg
 folder = Path(sys.argv[1])
 for seed in range(UPDATES):
     with open(folder / str(seed), "wb") as file:

@@ -18,8 +18,7 @@ import numpy as np
 from bench import flower, ours, report, tff_environment
 from bench.case import SEED, Case, seeds
 from bench.compression import digits
-from dmlworker import models, trainer
-from training import datasets
+from dmlworker import datasets, models, trainer
 
 WORKERS = 4
 TITLES = {"mlp": "2NN", "cnn": "CNN"}

@@ -22,11 +22,12 @@ from django.utils import timezone  # noqa: E402
 
 from accounts.models import ApiKey, User  # noqa: E402
 from bench.case import SEED, Case  # noqa: E402
+from dmlworker import datasets  # noqa: E402
 from dmlworker.models import spec_bytes  # noqa: E402
 from dmlworker.weights import pack  # noqa: E402
 from providers.models import Provider, Standing  # noqa: E402
 from tickets.models import Status, Ticket  # noqa: E402
-from training import actions, datasets, store  # noqa: E402
+from training import actions, store  # noqa: E402
 
 
 def providers(count: int) -> list[str]:

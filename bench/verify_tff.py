@@ -2,7 +2,7 @@
 
     make verify-tff
 
-Ours is `dmlworker.trainer.train` and `training.aggregation`, called as worker and platform call them; TFF's is
+Ours is `dmlworker.trainer.train` and `dmlworker.aggregation`, called as worker and platform call them; TFF's is
 `tff.learning.algorithms.build_weighted_fed_avg` in an environment of its own (tff_side.py). Ends with 1 if a bound is broken.
 
 float32, one step       every round begins at TFF's weights: within 1e-5, before rounding can grow.
@@ -35,12 +35,11 @@ from typing import Any
 import numpy as np
 
 from bench import tff_environment
-from dmlworker import models, trainer
+from dmlworker import aggregation, datasets, models, trainer
+from dmlworker.aggregation import average
 from dmlworker.backends import tensorflow
+from dmlworker.datasets import samples
 from dmlworker.protocol import Hyper
-from training import aggregation, datasets
-from training.aggregation import average
-from training.datasets import samples
 
 ROOT = tff_environment.ROOT
 RESULTS = ROOT / "bench" / "results" / "verify-tff.json"

@@ -1,4 +1,5 @@
-"""What a worker keeps on disk: blobs by their hash, which update came of which work, and what compression lost."""
+"""What a worker keeps on disk: blobs by their hash, which update came of which work, its checkpoints, and what compression
+lost."""
 
 import hashlib
 import json
@@ -21,7 +22,7 @@ class Cache:
     """A folder of its own for each key, so that workers of several providers on one machine do not meet."""
 
     def __init__(self, folder: Path) -> None:
-        self._blobs, self._results = folder / "blobs", folder / "results"
+        self._blobs, self._results, self._traces = folder / "blobs", folder / "results", folder / "traces"
         for path in (self._blobs, self._results):
             path.mkdir(parents=True, exist_ok=True)
 
@@ -41,7 +42,7 @@ class Cache:
     def put(self, *parts: Bytes) -> Blob:
         """Keeps bytes, given in parts, under their hash."""
         blob = blob_of(parts)
-        _write(self._blobs / blob.sha256, *parts)
+        write(self._blobs / blob.sha256, *parts)
         return blob
 
     def partial(self, blob: Blob) -> Path:
@@ -52,27 +53,35 @@ class Cache:
         """Keeps a download that was found to be complete."""
         self.partial(blob).replace(self._blobs / blob.sha256)
 
-    def result(self, offer: Offer) -> tuple[Blob, list[bytes]] | None:
-        """The update that this very work gave before, and its bytes, if they are still here."""
+    def result(self, offer: Offer) -> tuple[Blob, list[bytes], str] | None:
+        """The update that this very work gave before, its bytes, and the root of its trace, if they are still here."""
         try:
-            blob = Blob(**json.loads(self._result(offer).read_text()))
-        except (OSError, ValueError, TypeError):
+            known = json.loads(self._result(offer).read_text())
+            blob, root = Blob(known["sha256"], known["size"]), str(known["root"])
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         data = self.get(blob)
-        return None if data is None else (blob, [data])
+        return None if data is None else (blob, [data], root)
 
-    def remember(self, offer: Offer, update: Blob) -> None:
-        """Notes which update the work of an offer gave."""
-        _write(self._result(offer), json.dumps(vars(update)).encode())
+    def remember(self, offer: Offer, update: Blob, root: str) -> None:
+        """Notes which update the work of an offer gave, and the root of its trace."""
+        write(self._result(offer), json.dumps(vars(update) | {"root": root}).encode())
 
     def forget(self, offer: Offer) -> None:
         """The update was refused: the next time, the work is done anew."""
         self._result(offer).unlink(missing_ok=True)
 
+    def checkpoints(self, offer: Offer) -> Path:
+        """The folder for the checkpoints of the work of an offer."""
+        return self._traces / self._named(offer)
+
     def _result(self, offer: Offer) -> Path:
-        # Named after what decides the result, not after the lease: another attempt at the same work is answered at once.
+        return self._results / self._named(offer)
+
+    def _named(self, offer: Offer) -> str:
+        # After what decides the result, not after the lease: another attempt at the same work is answered at once.
         work = [offer.spec.sha256, offer.weights.sha256, offer.shard.sha256, vars(offer.hyper), protocol.VERSION]
-        return self._results / hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
 
     def rest(self, lease: Lease) -> list[np.ndarray] | None:
         """What the compression of this shard's update lost in the round before, if this worker trained it then."""
@@ -83,7 +92,7 @@ class Cache:
 
     def keep_rest(self, lease: Lease, rest: list[np.ndarray]) -> None:
         """For the next round. That of the round before stays, in case this work has to be done again."""
-        _write(self._rest(lease, lease.round), *pieces(rest))
+        write(self._rest(lease, lease.round), *pieces(rest))
         self._rest(lease, lease.round - 2).unlink(missing_ok=True)
 
     def _rest(self, lease: Lease, round_: int) -> Path:
@@ -93,7 +102,7 @@ class Cache:
     def prune(self, max_bytes: int = MAX_BYTES) -> None:
         """Removes the least recently used files until the rest fit. Another worker may be at work in the same folder."""
         entries = []
-        for path in (*self._blobs.iterdir(), *self._results.iterdir()):
+        for path in (*self._blobs.iterdir(), *self._results.iterdir(), *self._traces.glob("*/*")):
             with suppress(FileNotFoundError):
                 entries.append((path, path.stat()))
         used = sum(stat.st_size for _, stat in entries)
@@ -113,7 +122,7 @@ def blob_of(parts: Iterable[Bytes]) -> Blob:
     return Blob(digest.hexdigest(), size)
 
 
-def _write(path: Path, *parts: Bytes) -> None:
+def write(path: Path, *parts: Bytes) -> None:
     """All or nothing: a crash leaves no half file under a real name."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,11 +27,24 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from dmlworker import __version__, backends, compression, protocol
 from dmlworker.cache import Cache, blob_of
+from dmlworker.checkpoints import Checkpoints
 from dmlworker.display import Display, named
-from dmlworker.protocol import Ack, Blob, Cancel, Hyper, Lease, Offer, ProtocolError, VersionMismatch, Welcome
+from dmlworker.protocol import (
+    Ack,
+    Blob,
+    Cancel,
+    Challenge,
+    Hyper,
+    Lease,
+    Offer,
+    ProtocolError,
+    VersionMismatch,
+    Welcome,
+)
+from dmlworker.trace import Recorder, Trace, steps_of
 from dmlworker.transfer import backoff, fetch, fetch_once, send
 from dmlworker.wallet import Wallet
-from dmlworker.weights import Bytes, pieces
+from dmlworker.weights import Bytes, pieces, unpack
 
 SECONDS_BETWEEN_REPORTS = 0.5
 """Progress goes out at most this often."""
@@ -40,13 +53,24 @@ STEADY_SECONDS = 10.0
 WELCOME_SECONDS = 15.0
 """A platform that has not answered Hello by then has lost us, on its way down or up: another connection fares better."""
 LONGEST_WAIT = 60.0
-WORTH_KEEPING = 2.0
-"""Seconds of training; the result of less is not written down for another time: it would be had sooner again than read."""
 WELCOMED_WAIT = 3.0
 """The longest wait after a connection that was welcomed: the platform is there, it is the line that does not hold."""
 
+MAX_SENT = 1000
+"""Commits whose release is waited for."""
+WORTH_KEEPING = 2.0
+"""Seconds of training; the result of less is not written down for another time: it would be had sooner again than read."""
+
 Weights = list[np.ndarray]
 Result = TypeVar("Result")
+
+
+class Files(NamedTuple):
+    """What an offer names: the model as JSON, start weights and shard as safetensors."""
+
+    spec: bytes
+    weights: Bytes
+    shard: bytes
 
 
 class Refused(Exception):
@@ -113,6 +137,7 @@ class Worker:
         self._cache.prune()
         self._socket: ClientConnection | None = None
         self._waiting: dict[Lease, Offer] = {}
+        self._challenges: asyncio.Queue[Challenge] = asyncio.Queue()
         self._sent: dict[Lease, Offer] = {}
         self._start: tuple[Blob | None, Bytes] = None, b""
         self._current: Lease | None = None
@@ -128,7 +153,7 @@ class Worker:
     async def run(self) -> None:
         """Connects and works until `stop`. Raises Refused if the platform does not want this worker."""
         async with self._http() as http:
-            lives = (self._stay_connected(), self._work(http), self._stopping.wait())
+            lives = (self._stay_connected(), self._work(http), self._answer(http), self._stopping.wait())
             tasks = [asyncio.create_task(life) for life in lives]
             try:
                 ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -234,6 +259,10 @@ class Worker:
                 self._cancelled(message)
             case Ack():
                 self._acknowledged(message)
+            case Challenge():
+                self._challenges.put_nowait(message)
+            case protocol.Release():
+                self._released(message.lease)
 
     async def _say(self, message: protocol.Message) -> None:
         """Sends if there is a connection. If not, nothing is lost: the platform repeats its offer, and we our answer."""
@@ -257,13 +286,25 @@ class Worker:
             self._display.say(f"{named(message.lease)}: no longer wanted {message.reason and f'({message.reason})'}")
 
     def _acknowledged(self, message: Ack) -> None:
-        offer = self._sent.pop(message.lease, None)
         if message.ok:
             self._display.say(f"{named(message.lease)}: done")
             return
+        offer = self._sent.pop(message.lease, None)
         if offer:
             self._cache.forget(offer)
+            self._checkpoints(offer).remove()
         self._display.say(f"{named(message.lease)}: refused ({message.reason})")
+
+    def _remember(self, offer: Offer) -> None:
+        """For the platform's answers; a release that never came is forgotten some day."""
+        self._sent[offer.lease] = offer
+        if len(self._sent) > MAX_SENT:
+            self._sent.pop(next(iter(self._sent)))
+
+    def _released(self, lease: Lease) -> None:
+        """The platform will not ask about this work any more."""
+        if offer := self._sent.pop(lease, None):
+            self._checkpoints(offer).remove()
 
     async def _work(self, http: httpx.AsyncClient) -> None:
         """One lease after the other, for as long as the worker lives, whatever the connection does meanwhile."""
@@ -288,10 +329,10 @@ class Worker:
         """Does the work of one lease; whatever goes wrong is told to the platform and ends this lease only."""
         await self._say(protocol.Accept(offer.lease))
         try:
-            update, parts = self._cache.result(offer) or await self._compute(http, offer)
+            update, parts, root = self._cache.result(offer) or await self._compute(http, offer)
             await send(http, update, parts, self._mover(offer.lease))
-            self._sent[offer.lease] = offer
-            await self._say(protocol.Commit(offer.lease, update.sha256, update.size))
+            self._remember(offer)
+            await self._say(protocol.Commit(offer.lease, update.sha256, update.size, root))
         except _Stopped:
             pass
         except Exception as error:  # The model and the data are a stranger's: anything may be wrong with them.
@@ -299,19 +340,23 @@ class Worker:
             self._display.say(f"{named(offer.lease)}: can't be done ({reason})")
             await self._say(protocol.Decline(offer.lease, reason[: protocol.MAX_TEXT]))
 
-    async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> tuple[Blob, Sequence[Bytes]]:
+    async def _compute(self, http: httpx.AsyncClient, offer: Offer) -> tuple[Blob, Sequence[Bytes], str]:
+        """The update, its bytes, and the root of the training's trace."""
         self._display.say(f"{named(offer.lease)}: training")
-        moved = self._mover(offer.lease)
-        spec, shard = [await fetch(http, self._cache, blob, moved) for blob in (offer.spec, offer.shard)]
-        weights = await self._weights(http, offer.weights, moved)
+        files = await self._files(http, offer)
         began = time.monotonic()
-        parts = await self._in_thread(self._train, offer, spec, weights, shard, asyncio.get_running_loop())
+        parts, root = await self._in_thread(self._train, offer, files, asyncio.get_running_loop())
         update = blob_of(parts)
         if time.monotonic() - began > WORTH_KEEPING:
             with contextlib.suppress(OSError):  # a full disk does not keep us from sending it
                 self._cache.put(*parts)
-                self._cache.remember(offer, update)
-        return update, parts
+                self._cache.remember(offer, update, root)
+        return update, parts, root
+
+    async def _files(self, http: httpx.AsyncClient, offer: Offer) -> Files:
+        moved = self._mover(offer.lease)
+        spec, shard = [await fetch(http, self._cache, blob, moved) for blob in (offer.spec, offer.shard)]
+        return Files(spec, await self._weights(http, offer.weights, moved), shard)
 
     async def _weights(self, http: httpx.AsyncClient, blob: Blob, moved: Callable[[], None]) -> Bytes:
         """A round's start weights. All shards of a round have the same, no other round has them: not worth a place on disk."""
@@ -332,6 +377,49 @@ class Worker:
 
         return moved
 
+    # --- Audits -------------------------------------------------------------------------------------------------------
+    async def _answer(self, http: httpx.AsyncClient) -> None:
+        """Shows what the platform asks to see of work that was committed, beside whatever is being trained."""
+        while True:
+            challenge = await self._challenges.get()
+            try:
+                await self._show(http, challenge)
+            except Exception as error:  # The worker lives on; the platform gives up on this work by itself.
+                self._display.say(f"{named(challenge.offer.lease)}: can't show the work ({_plain(error)})")
+
+    async def _show(self, http: httpx.AsyncClient, challenge: Challenge) -> None:
+        offer = challenge.offer
+        files, trace = await self._files(http, offer), self._checkpoints(offer).trace()
+        if trace is None:  # lost: the same work gives the same trace
+            await self._in_thread(self._train, offer, files, asyncio.get_running_loop())
+            trace = self._checkpoints(offer).trace()
+        if trace is None or trace.root != challenge.root:
+            raise ValueError("this is not the work that was done here")
+        moved = self._mover(offer.lease)
+        for number in self._shown(trace, challenge):
+            parts = pieces(await self._checkpoint(offer, files, number))
+            await send(http, blob_of(parts), parts, moved)
+        data = trace.to_bytes()
+        await send(http, blob_of([data]), [data], moved)
+        await self._say(protocol.Reveal(offer.lease, blob_of([data]).sha256))
+        self._display.say(f"{named(offer.lease)}: shown to an audit")
+
+    def _shown(self, trace: Trace, challenge: Challenge) -> list[int]:
+        """The numbers of the checkpoints around the segments asked for, but what the platform has."""
+        ends = {number for segment in trace.asked(challenge.segments) for number in (segment, segment + 1)}
+        sent = {len(trace.segments)} if challenge.offer.hyper.compression == "none" else set()
+        return sorted(ends - {0} - sent)
+
+    async def _checkpoint(self, offer: Offer, files: Files, number: int) -> Weights:
+        """The weights after so many segments: from the disk, or computed again from the nearest ones there."""
+        found = await asyncio.to_thread(self._checkpoints(offer).nearest, number)
+        if found and found[0] == number:
+            return found[1]
+        return await self._in_thread(self._train_on, offer, files, number, *(found or (0, unpack(files.weights))))
+
+    def _checkpoints(self, offer: Offer) -> Checkpoints:
+        return Checkpoints(self._cache.checkpoints(offer))
+
     # --- In the training thread ---------------------------------------------------------------------------------------
     async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._trainer, work, *arguments)
@@ -349,17 +437,34 @@ class Worker:
         except ImportError as error:
             raise Refused(f"{library.title} can't be imported ({error}). Install it: {library.install}") from error
 
-    def _train(
-        self, offer: Offer, spec: bytes, weights: Bytes, shard: bytes, loop: asyncio.AbstractEventLoop
-    ) -> Sequence[Bytes]:
+    def _train(self, offer: Offer, files: Files, loop: asyncio.AbstractEventLoop) -> tuple[Sequence[Bytes], str]:
+        """The update's bytes, and the root of the training's trace, which is left with the checkpoints."""
+        start, checkpoints = unpack(files.weights), self._checkpoints(offer)
+        record = Recorder(start, checkpoints.keep)
+        trained = self._training(offer, files, start, self._reporter(offer.lease, loop), record)
+        checkpoints.finish(record.trace)
+        update = self.update(start, trained, offer.hyper)
+        parts = pieces(update) if offer.hyper.compression == "none" else [self._compressed(offer, start, update)]
+        return parts, record.trace.root
+
+    def _training(
+        self, offer: Offer, files: Files, start: Weights, report: Callable[[int, int, float], None], record: Recorder
+    ) -> Weights:
+        """The arithmetic itself."""
         from dmlworker import models, trainer
 
-        report = self._reporter(offer.lease, loop)
-        x, y = _shard(shard)
-        start = trainer.unpack(weights)
-        trained = trainer.train(models.spec_from_bytes(spec), start, x, y, offer.hyper, report)
-        update = self.update(start, trained, offer.hyper)
-        return pieces(update) if offer.hyper.compression == "none" else [self._compressed(offer, start, update)]
+        x, y = load_shard(files.shard)
+        return trainer.train(models.spec_from_bytes(files.spec), start, x, y, offer.hyper, report, record)
+
+    def _train_on(self, offer: Offer, files: Files, to: int, done: int, weights: Weights) -> Weights:
+        """From the checkpoint `done` to the checkpoint `to`."""
+        from dmlworker import models, trainer
+
+        x, y = load_shard(files.shard)
+        every, last = offer.hyper.checkpoint_every, steps_of(len(y), offer.hyper)
+        steps = range(done * every, min(to * every, last))
+        spec = models.spec_from_bytes(files.spec)
+        return trainer.replay(spec, unpack(files.weights), x, y, offer.hyper, weights, steps)
 
     def _compressed(self, offer: Offer, start: Weights, update: Weights) -> bytes:
         """The change of the weights in fewer bytes; what that loses is kept for the next round of this shard."""
@@ -403,7 +508,7 @@ class Worker:
 _UPGRADE = "Upgrade this worker: pip install --upgrade dml-worker"
 
 
-def _shard(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+def load_shard(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of a shard's safetensors bytes. Raises ValueError for anything else."""
     try:
         tensors = load_tensors(data)

@@ -3,17 +3,19 @@
 Tensors never travel here: frames name blobs by SHA-256, and the bytes go over HTTP from the same host
 (`GET` and `PUT` of `blob_path(sha256)`, `Authorization: Bearer KEY`; see docs/decisions/worker-protocol.md).
 
-A conversation: Hello, Welcome, then for every lease Offer, Accept (or Decline), Progress ..., Commit, Ack. The platform
-repeats its Offers after a reconnect; a repeated Commit with the same hash is answered with the same Ack.
+A conversation: Hello, Welcome, then for every lease Offer, Accept (or Decline), Progress ..., Commit, Ack. Some work is
+audited: Challenge, Reveal. What was kept for that is let go at Release. The platform repeats Offers and Challenges after a
+reconnect; a repeated Commit with the same hash is answered with the same Ack.
 """
 
+import hashlib
 import json
 import math
 import re
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
-VERSION = 2
+VERSION = 3
 SOCKET_PATH = "/ws/worker/"
 MAX_FRAME = 16 * 1024
 """Bytes of UTF-8 in one frame, at most. Far above any real one, far below what would hurt."""
@@ -89,7 +91,7 @@ class Hyper:
     """All that a worker might choose and does not: passes over the shard, rows a step, step length, sample order.
 
     `proximal`: FedProx' mu, the pull back to the start weights; 0 for none. `compression`: how the update is sent, of
-    COMPRESSIONS (see compression.py)."""
+    COMPRESSIONS (see compression.py). `checkpoint_every`: steps of a segment, between two checkpoints (see trace.py)."""
 
     epochs: int
     batch_size: int
@@ -97,6 +99,7 @@ class Hyper:
     seed: int
     proximal: float = 0.0
     compression: str = "none"
+    checkpoint_every: int = 5
 
     def __post_init__(self) -> None:
         _require(1 <= self.epochs <= 1000, "epochs must be from 1 to 1000")
@@ -105,6 +108,12 @@ class Hyper:
         _require(0 <= self.seed < 2**63, "seed must be from 0 to 2^63 - 1")
         _require(0 <= self.proximal <= 100, "proximal must be from 0 to 100")
         _require(self.compression in COMPRESSIONS, f"compression must be one of {', '.join(COMPRESSIONS)}")
+        _require(1 <= self.checkpoint_every < 2**31, "checkpoint_every must be from 1 to 2^31 - 1")
+
+
+def order_seed(seed: int, round_: int, shard: int) -> int:
+    """The sample order of one lease, from the run's seed: a provider has no choice that could be tuned."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{round_}:{shard}".encode()).digest()[:4])
 
 
 @dataclass(frozen=True)
@@ -175,14 +184,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Commit:
-    """Worker: the update is stored on the platform under this hash."""
+    """Worker: the update is stored on the platform under this hash. `root`: of the training's trace (trace.py)."""
 
     lease: Lease
     sha256: str
     size: int
+    root: str
 
     def __post_init__(self) -> None:
         Blob(self.sha256, self.size)
+        Blob(self.root, 0)
 
 
 @dataclass(frozen=True)
@@ -203,11 +214,57 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class Challenge:
+    """Platform: show the trace with this root of the work that `offer` was, and the weights around these segments (numbers from
+    0), around the one with the largest change, and around the last one. Blobs that the offer names, and the update, are here."""
+
+    offer: Offer
+    root: str
+    segments: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        Blob(self.root, 0)
+        _require(all(number >= 0 for number in self.segments), "segments count from 0")
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """Worker: the trace is stored on the platform under this hash, and so are the weights that were asked for."""
+
+    lease: Lease
+    trace: str
+
+    def __post_init__(self) -> None:
+        Blob(self.trace, 0)
+
+
+@dataclass(frozen=True)
+class Release:
+    """Platform: this work will not be asked about any more; what was kept of it can go."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True)
 class Heartbeat:
     """Worker: alive. Sent whatever the training thread is doing."""
 
 
-Message = Hello | Welcome | Offer | Accept | Decline | Progress | Commit | Ack | Cancel | Heartbeat
+Message = (
+    Hello
+    | Welcome
+    | Offer
+    | Accept
+    | Decline
+    | Progress
+    | Commit
+    | Ack
+    | Cancel
+    | Challenge
+    | Reveal
+    | Release
+    | Heartbeat
+)
 
 _TYPES: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in Message.__args__}
 
@@ -271,7 +328,7 @@ def _parse(text: str) -> dict[str, Any]:
     # A character is at least a byte: this spares encoding what is too long in any case.
     if len(text) > MAX_FRAME or len(text.encode("utf-8", "surrogatepass")) > MAX_FRAME:
         raise ProtocolError(f"frame over {MAX_FRAME} bytes")
-    # Lease in message in text: three; and a text field may be full of brackets.
+    # Lease in offer in challenge: three; and a text field may be full of brackets.
     _require(nesting(text) <= 3 + MAX_TEXT, "nested too deep")
     try:
         body = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -297,7 +354,7 @@ def _refuse_constant(name: str) -> float:
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _build(kind: type[Any], body: Any, where: str) -> Any:
@@ -313,6 +370,9 @@ def _value(hint: type[Any], value: Any, where: str) -> Any:
         return _build(hint, value, where)
     if hint is float:
         return _real(value, where)
+    if hint == tuple[int, ...]:
+        _require(type(value) is list, f"{where} must be a list")
+        return tuple(_value(int, each, where) for each in value)
     # Exact types: to Python, True is also an int.
     _require(type(value) is hint, f"{where} must be {_NAMES[hint]}")
     return _text(value, where) if hint is str else value

@@ -17,6 +17,7 @@ import numpy as np
 
 from dmlworker import backends, models
 from dmlworker.protocol import Hyper
+from dmlworker.trace import steps_of
 from dmlworker.weights import MalformedUpdate, unpack
 from dmlworker.weights import pack as _pack
 
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "Evaluation", "Hyper", "MalformedUpdate", "device", "evaluate", "export", "initial_weights", "pack", "threads", "train", "unpack",
+    "Evaluation", "Hyper", "MalformedUpdate", "device", "evaluate", "export", "initial_weights", "pack", "replay", "threads", "train", "unpack",
 ]  # fmt: skip
 
 Spec = dict[str, Any]
 Weights = list[np.ndarray]
 ProgressCallback = Callable[[int, int, float], None]
+CheckpointCallback = Callable[[Weights], None]
 
 _SAMPLES_PER_CALL = 400
 """Samples between two calls of `progress`, about; the result does not depend on it."""
@@ -86,17 +88,50 @@ def _arrays(model: "keras.Sequential") -> Weights:
 
 
 def train(
-    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, hyper: Hyper, progress: ProgressCallback | None = None
+    spec: Spec,
+    weights: Weights,
+    x: np.ndarray,
+    y: np.ndarray,
+    hyper: Hyper,
+    progress: ProgressCallback | None = None,
+    checkpoint: CheckpointCallback | None = None,
 ) -> Weights:
     """`weights` after `hyper.epochs` passes over the shard x (n, ...), uint8 or float32, y (n,) int32 from 0.
 
     `progress(step, steps, loss)` is called every few steps, loss being the epoch's mean so far; what it raises ends the
-    training. Bit for bit the same at the same number of threads on the same machine; see docs/decisions/replay-tolerance.md
-    for how far others differ. Raises ModelRefused for the spec, MalformedUpdate for the weights, ValueError for the data.
+    training. `checkpoint(weights)` is called after every `hyper.checkpoint_every` steps and after the last; the arrays are
+    valid for the length of the call. Bit for bit the same at the same number of threads on the same machine; see
+    docs/decisions/replay-tolerance.md for how far others differ. Raises ModelRefused for the spec, MalformedUpdate for the
+    weights, ValueError for the data.
     """
-    program = _program(models.spec_bytes(spec), hyper.batch_size, x.dtype.str, held=hyper.proximal > 0)
+    program = _trainer(spec, x, hyper)
     with program.lock:
-        return program.train(weights, x, y, hyper, progress or _silent)
+        program.load(weights)
+        return program.train(x, y, hyper, progress or _silent, checkpoint or _let_go)
+
+
+def replay(
+    spec: Spec,
+    weights: Weights,
+    x: np.ndarray,
+    y: np.ndarray,
+    hyper: Hyper,
+    at: Weights,
+    segment: range,
+    checkpoint: CheckpointCallback | None = None,
+) -> Weights:
+    """The steps `segment` (from 0) of the training that `train` does, gone on with from the weights `at` that they began with.
+
+    weights: the training's own start, which FedProx pulls back to. Raises as `train` does.
+    """
+    program = _trainer(spec, x, hyper)
+    with program.lock:
+        program.load(weights)
+        return program.train(x, y, hyper, _silent, checkpoint or _let_go, at, segment)
+
+
+def _trainer(spec: Spec, x: np.ndarray, hyper: Hyper) -> "_Program":
+    return _program(models.spec_bytes(spec), hyper.batch_size, x.dtype.str, held=hyper.proximal > 0)
 
 
 def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evaluation:
@@ -106,10 +141,15 @@ def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Eval
     """
     program = _program(models.spec_bytes(spec), _EVALUATION_BATCH, x.dtype.str, held=False)
     with program.lock:
-        return program.evaluate(weights, x, y)
+        program.load(weights)
+        return program.evaluate(x, y)
 
 
 def _silent(step: int, steps: int, loss: float) -> None:
+    pass
+
+
+def _let_go(weights: Weights) -> None:
     pass
 
 
@@ -129,25 +169,49 @@ class _Program:
         self._batch_size = batch_size
         self._steps = backends.chosen().Steps(self._model, batch_size, dtype, held)
 
+    def load(self, weights: Weights) -> None:
+        shapes = [tuple(weight.shape) for weight in self._model.weights]
+        if [array.shape for array in weights] != shapes:
+            raise MalformedUpdate("The weights do not fit the model.")
+        self._model.set_weights(weights)
+
     def train(
-        self, weights: Weights, x: np.ndarray, y: np.ndarray, hyper: Hyper, progress: ProgressCallback
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        hyper: Hyper,
+        progress: ProgressCallback,
+        checkpoint: CheckpointCallback,
+        at: Weights | None = None,
+        part: range | None = None,
     ) -> Weights:
-        self._load(weights)
+        """The steps of `part`, or all, from the weights `at`, or the ones loaded."""
         self._check(x, y)
         run = self._steps.start(x, y, hyper)
-        per_epoch = -(-len(y) // self._batch_size)
-        done, steps = 0, hyper.epochs * per_epoch
-        for order in _orders(len(y), hyper):
-            total, samples = 0.0, 0
-            for batches, mask in _calls(order, self._batch_size):
-                total += run(batches, mask)
-                samples += int(mask.sum())
-                done += len(batches)
-                progress(done, steps, total / samples)
+        if at is not None:
+            self.load(at)
+        steps = steps_of(len(y), hyper)
+        for done, loss in self._losses(run, len(y), hyper, part or range(steps)):
+            progress(done, steps, loss)
+            if done % hyper.checkpoint_every == 0 or done == steps:
+                checkpoint(self._model.get_weights())
         return _arrays(self._model)
 
-    def evaluate(self, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evaluation:
-        self._load(weights)
+    def _losses(self, run: backends.Run, samples: int, hyper: Hyper, part: range) -> Iterator[tuple[int, float]]:
+        """After every few steps, the number of steps done and the mean loss of the epoch so far."""
+        per_epoch = -(-samples // self._batch_size)
+        for epoch, order in enumerate(_orders(samples, hyper)):
+            first = epoch * per_epoch
+            mine = range(max(first, part.start), min(first + per_epoch, part.stop))
+            batches, mask = _batches(order, self._batch_size)
+            total, seen = 0.0, 0
+            for now in _calls(mine, max(1, _SAMPLES_PER_CALL // self._batch_size), hyper.checkpoint_every):
+                rows = slice(now.start - first, now.stop - first)
+                total += run(batches[rows], mask[rows])
+                seen += int(mask[rows].sum())
+                yield now.stop, total / seen
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
         self._check(x, y)
         correct, total = 0, 0.0
         for first in range(0, len(y), self._batch_size):
@@ -156,12 +220,6 @@ class _Program:
             correct += right
             total += loss
         return Evaluation(correct, len(y), total / len(y) if np.isfinite(total) else float("inf"))
-
-    def _load(self, weights: Weights) -> None:
-        shapes = [tuple(weight.shape) for weight in self._model.weights]
-        if [array.shape for array in weights] != shapes:
-            raise MalformedUpdate("The weights do not fit the model.")
-        self._model.set_weights(weights)
 
     def _check(self, x: np.ndarray, y: np.ndarray) -> None:
         if x.shape[1:] != self._model.input_shape[1:] or y.shape != x.shape[:1] or not len(y):
@@ -177,8 +235,8 @@ def _orders(samples: int, hyper: Hyper) -> Iterator[np.ndarray]:
         yield random.permutation(samples).astype(np.int32)
 
 
-def _calls(order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """An epoch's indices (k, batch_size) and their weights, a few steps at a time.
+def _batches(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """An epoch's indices (steps, batch_size) and their weights.
 
     The last batch is filled up with sample 0 at weight 0, so that every batch has one shape and nothing is compiled twice.
     """
@@ -187,10 +245,16 @@ def _calls(order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.
     padded[: len(order)] = order
     mask = np.zeros(steps * batch_size, np.float32)
     mask[: len(order)] = 1
-    per_call = max(1, _SAMPLES_PER_CALL // batch_size)
-    for first in range(0, steps, per_call):
-        part = slice(first, first + per_call)
-        yield padded.reshape(steps, batch_size)[part], mask.reshape(steps, batch_size)[part]
+    return padded.reshape(steps, batch_size), mask.reshape(steps, batch_size)
+
+
+def _calls(steps: range, most: int, checkpoint_every: int) -> Iterator[range]:
+    """Steps to be done at once: up to `most`, and never past a checkpoint."""
+    first = steps.start
+    while first < steps.stop:
+        end = min(first + most, (first // checkpoint_every + 1) * checkpoint_every, steps.stop)
+        yield range(first, end)
+        first = end
 
 
 def pack(weights: Weights, spec: Spec | None = None) -> bytes:

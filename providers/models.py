@@ -31,6 +31,7 @@ class Provider(models.Model):
     standing = models.CharField(max_length=8, choices=Standing.choices, default=Standing.PENDING)
     deposit_gwei = models.BigIntegerField(default=0)
     deposit_tx = models.CharField(max_length=66, blank=True)
+    streak = models.PositiveIntegerField(default=0, help_text="Audits passed in a row; the longer, the rarer they get")
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -14,8 +14,8 @@ from eth_account import Account
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from contracts.chain import GWEI, Call, ChainError, Key
+from dmlworker.datasets import samples
 from tests.conftest import Live
-from training.datasets import samples
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [

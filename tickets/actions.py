@@ -16,6 +16,7 @@ from accounts.models import User
 from contracts.chain import Call, Quote
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
+from dmlworker.aggregation import rules
 from ledger import actions as ledger
 from ledger import money
 from ledger.alarms import Kind, alarm
@@ -38,12 +39,13 @@ def order(customer: User, *, file_name: str, file_size: int, payer: str, **optio
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
-    strategy, proximal, compression, seed.
+    strategy, proximal, compression, on_cheat, seed.
     """
     if file_size <= 0:
         raise Invalid("The file is empty.")
     if file_size > settings.MAX_DATASET_BYTES:
         raise Invalid(f"The file is larger than {settings.MAX_DATASET_BYTES / 1e6:,.0f} MB, the most we take.")
+    _check_rule(options)
     now = timezone.now().replace(microsecond=0)
     ticket = Ticket(
         customer=customer,
@@ -60,6 +62,14 @@ def order(customer: User, *, file_name: str, file_size: int, payer: str, **optio
         ticket.save()
         note(ticket, "quoted", f"{money.dml(ticket.price)} DML for {file_size:,} bytes", actor=customer.email)
     return ticket
+
+
+def _check_rule(options: dict[str, Any]) -> None:
+    """Raises Invalid, with the reason, for an aggregation that protects nothing."""
+    try:
+        rules.check(options.get("rule", "mean"), settings.PROVIDERS_PER_TICKET, options.get("byzantine", 1))
+    except ValueError as error:
+        raise Invalid(str(error)) from None
 
 
 def quote(ticket: Ticket) -> Quote:

@@ -16,10 +16,11 @@ from accounts import actions as accounts
 from dmlsite.errors import Missing
 from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
+from dmlworker.aggregation import RULES
 from ledger import money
 from tickets import actions, mail
 from tickets.forms import COMPRESSIONS, MODELS, STRATEGIES, OrderForm
-from tickets.models import Artifact, Ticket, TicketEvent
+from tickets.models import Artifact, OnCheat, Ticket, TicketEvent
 
 PAGE = 100
 """Tickets in one answer, at most."""
@@ -42,9 +43,12 @@ class Order(serializers.Serializer[Any]):
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
+    rule = serializers.ChoiceField(list(RULES), default="mean")
+    byzantine = serializers.IntegerField(**_bounds("byzantine"), help_text="Cheats that the rule is to withstand")
     strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
     proximal = FiniteField(**_bounds("proximal"), help_text="Only for fedprox")
     compression = serializers.ChoiceField(COMPRESSIONS, default="none")
+    on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
 
 
@@ -66,9 +70,12 @@ class Row(serializers.ModelSerializer[Ticket]):
         fields += [
             "batch_size",
             "learning_rate",
+            "rule",
+            "byzantine",
             "strategy",
             "proximal",
             "compression",
+            "on_cheat",
             "seed",
             "price",
             "price_micro",

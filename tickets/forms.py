@@ -6,7 +6,8 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
-from tickets.models import TRAINING
+from dmlworker.aggregation import rules
+from tickets.models import TRAINING, OnCheat
 
 MODELS = [
     ("auto", "Choose by the data's shape"),
@@ -16,12 +17,24 @@ MODELS = [
 ]
 
 STRATEGIES = [
-    ("fedavg", "FedAvg: take the mean"),
+    ("fedavg", "FedAvg: take it as it is"),
     ("fedprox", "FedProx: hold local training to the start"),
     ("fedavgm", "FedAvgM: momentum"),
     ("fedadam", "FedAdam"),
     ("fedyogi", "FedYogi"),
 ]
+
+
+def rule_choices() -> list[tuple[str, str]]:
+    """Each rule, and how many cheats it withstands among a ticket's providers."""
+    n = settings.PROVIDERS_PER_TICKET
+    found = [("mean", "Weighted mean: withstands none")]
+    for name, rule in rules.RULES.items():
+        most = rules.withstands(name, n)
+        needed = f"needs {rule.needs(1)} providers, there are {n}"
+        if name != "mean":
+            found.append((name, f"{rule.title}: " + (f"withstands {most} of {n}" if most else needed)))
+    return found
 
 
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
@@ -48,6 +61,12 @@ class OrderForm(forms.Form):
         help_text="CSV only: the column to predict. Empty: the column named target, label or class, else the last one.",
         widget=forms.TextInput(attrs={"list": "columns", "autocomplete": "off", "placeholder": "found by itself"}),
     )
+    on_cheat = forms.ChoiceField(
+        label="If a provider cheats",
+        choices=OnCheat.choices,
+        initial=OnCheat.REFUND,
+        help_text="Work is audited; a cheat loses its deposit in either case. Going on takes longer, and costs you nothing.",
+    )
     model_kind = forms.ChoiceField(label="Model", choices=MODELS, initial="auto")
     rounds = forms.IntegerField(
         label="Rounds", min_value=1, max_value=100, initial=10, help_text="How often updates are averaged: 1 to 100."
@@ -72,11 +91,24 @@ class OrderForm(forms.Form):
     learning_rate = forms.FloatField(
         label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
     )
+    rule = forms.ChoiceField(
+        label="Aggregation",
+        choices=rule_choices,
+        initial="mean",
+        help_text="How a round's updates become one. All but the mean withstand cheats among the providers, even before an audit finds them, and cost a little accuracy.",
+    )
+    byzantine = forms.IntegerField(
+        label="Cheats to withstand",
+        min_value=0,
+        max_value=1000,
+        initial=1,
+        help_text="By the aggregation, in each round; it has no meaning for the mean.",
+    )
     strategy = forms.ChoiceField(
-        label="Averaging",
+        label="Server optimizer",
         choices=STRATEGIES,
         initial="fedavg",
-        help_text="What becomes of the mean of a round's updates. The others help when the parts differ much, or rounds are few.",
+        help_text="What becomes of a round's aggregated update. The others help when the parts differ much, or rounds are few.",
     )
     proximal = forms.FloatField(
         label="FedProx: pull",
@@ -113,6 +145,16 @@ class OrderForm(forms.Form):
             return str(to_checksum(self.cleaned_data["payer"]))
         except ChainError:
             raise forms.ValidationError("This is not a wallet's address.") from None
+
+    def clean(self) -> dict[str, Any]:
+        """An aggregation that protects nothing is refused with the reason."""
+        found = super().clean() or {}
+        if "rule" in found and "byzantine" in found:
+            try:
+                rules.check(found["rule"], settings.PROVIDERS_PER_TICKET, found["byzantine"])
+            except ValueError as error:
+                self.add_error("rule", str(error))
+        return found
 
     def options(self) -> dict[str, Any]:
         """What `tickets.actions.order` takes."""

@@ -30,8 +30,26 @@ REFUNDABLE = (Status.PAID, Status.UPLOADED, Status.TRAINING)
 """While the platform may still decide on a refund."""
 
 
-TRAINING = ("rounds", "patience", "epochs", "batch_size", "learning_rate", "strategy", "proximal", "compression")
+TRAINING = (
+    "rounds",
+    "patience",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "rule",
+    "byzantine",
+    "strategy",
+    "proximal",
+    "compression",
+)
 """What a customer chooses of the training itself; a run takes it over."""
+
+
+class OnCheat(models.TextChoices):
+    """What becomes of a training in which somebody cheated."""
+
+    REFUND = "refund", "End the training and refund me in full"
+    CONTINUE = "continue", "Take the cheat's work out and go on"
 
 
 class Ticket(models.Model):
@@ -50,10 +68,13 @@ class Ticket(models.Model):
     batch_size = models.PositiveIntegerField(default=20)
     learning_rate = models.FloatField(default=0.1)
     strategy = models.CharField(max_length=8, default="fedavg")
+    rule = models.CharField(max_length=10, default="mean")
+    byzantine = models.PositiveSmallIntegerField(default=1, help_text="Cheats that a robust rule is to withstand")
     proximal = models.FloatField(default=0.01, help_text="Only for fedprox")
     compression = models.CharField(
         max_length=4, default="none", help_text="Of the updates on their way to the platform"
     )
+    on_cheat = models.CharField("if a provider cheats", max_length=8, choices=OnCheat.choices, default=OnCheat.REFUND)
     seed = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
     )

@@ -3,11 +3,10 @@
 Nothing here computes: averaging, measuring and replaying are in compute.py and run outside any transaction.
 """
 
-import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,18 +14,21 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
-from dmlworker.protocol import Hyper, Lease
+from dmlworker.aggregation import RULES
+from dmlworker.protocol import Hyper, Lease, order_seed
+from dmlworker.trace import LINE, segments_of
 from providers import actions as providers
 from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
-from tickets.models import TRAINING, Status, Ticket
-from training.models import Assignment, Audit, Blob, Round, Run, Shard
+from tickets.models import TRAINING, OnCheat, Status, Ticket
+from training import evidence
+from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
 TRIES = 3
@@ -34,6 +36,10 @@ TRIES = 3
 HOPELESS = {State.REJECTED: TRIES, State.DECLINED: 20}
 """So does a shard with so many malformed updates in a round, or declined so often: full disks and broken lines are the
 workers' own, and pass."""
+
+
+MAX_SEGMENTS = 100_000
+"""Of a training; a longer one has longer segments."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Prepared:
     shards: list[tuple[Blob, int]]
     classes: list[str]
     facts: dict[str, object]
+    segment_steps: int = evidence.SEGMENT_STEPS
 
 
 # --- The start --------------------------------------------------------------------------------------------------------
@@ -53,10 +60,9 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     """Write down everything that training depends on, once per ticket."""
     fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
+    fixed |= {"classes": prepared.classes, "facts": prepared.facts, "segment_steps": prepared.segment_steps}
     with transaction.atomic():
-        run = Run.objects.create(
-            ticket=ticket, classes=prepared.classes, facts=prepared.facts, seed=seed, **blobs, **fixed
-        )
+        run = Run.objects.create(ticket=ticket, seed=seed, **blobs, **fixed)
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
         jobs.enqueue("training.tasks.start_waiting")
@@ -105,9 +111,17 @@ def start(run: Run) -> bool:
         if not Run.objects.filter(pk=run.pk, state=Run.State.WAITING).update(state=Run.State.TRAINING):
             return False
         tickets.move(run.ticket, Status.TRAINING, "with " + ", ".join(provider.user_name for provider in drawn))
-        first = Round.objects.create(run=run, number=1, start=run.start)
+        first = open_round(run, 1, run.start)
         _lease(first, dict(zip(shards, drawn, strict=True)))
     return True
+
+
+def open_round(run: Run, number: int, start: Blob) -> Round:
+    """A new round. A rule that needs the platform's own update has it trained meanwhile."""
+    round_ = Round.objects.create(run=run, number=number, start=start)
+    if RULES[run.rule].root:
+        jobs.enqueue("training.tasks.root", round_.pk)
+    return round_
 
 
 def _say_waiting(run: Run, free: int, needed: int) -> None:
@@ -121,12 +135,16 @@ def _say_waiting(run: Run, free: int, needed: int) -> None:
 
 
 # --- Leases -----------------------------------------------------------------------------------------------------------
-def _lease(round_: Round, given: dict[Shard, Provider], before: Iterable[Assignment] = ()) -> None:
-    """Offer shards to providers; `before`: the round's leases so far."""
-    attempts = Counter(lease.shard_id for lease in before)
+def _lease(round_: Round, given: dict[Shard, Provider]) -> None:
+    """Offer shards to providers. Attempts go on counting where a round of this number that is void now left off: a lease never
+    means two pieces of work."""
+    leases = Assignment.objects.filter(round__run=round_.run_id, round__number=round_.number, shard__in=given)
+    attempts = dict(leases.order_by().values_list("shard").annotate(last=Max("attempt")))
     deadline = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
     Assignment.objects.bulk_create(
-        Assignment(round=round_, shard=shard, provider=provider, attempt=attempts[shard.pk] + 1, deadline=deadline)
+        Assignment(
+            round=round_, shard=shard, provider=provider, attempt=attempts.get(shard.pk, 0) + 1, deadline=deadline
+        )
         for shard, provider in given.items()
     )
     live.changed(*(live.provider_group(provider.pk) for provider in given.values()))
@@ -136,8 +154,7 @@ def fill(round_: Round) -> None:
     """Give every shard of an open round that nobody has to somebody. Nobody online: the sweep tries again."""
     if shards := list(_left_over(round_)):
         draw = Draw(round_)
-        given = {shard: provider for shard in shards if (provider := draw.pick(shard))}
-        _lease(round_, given, draw.leases)
+        _lease(round_, {shard: provider for shard in shards if (provider := draw.pick(shard))})
 
 
 def _left_over(round_: Round) -> QuerySet[Shard]:
@@ -155,8 +172,8 @@ class Draw:
     """Who gets which shard of a round: whoever had it last round (its blob is cached there), else one without a part in this
     round, and of these the one with least to do; by chance among equals.
 
-    One who let this very lease lapse gets it again only if there is nobody else, and one who declined it not before some
-    time has passed.
+    One who let this very lease lapse, or did not show other work of this run to an audit, gets it only if there is nobody else, and
+    one who declined it not before some time has passed.
     """
 
     def __init__(self, round_: Round) -> None:
@@ -172,6 +189,8 @@ class Draw:
         self._had = set(last.filter(state=State.COMMITTED).values_list("shard", "provider"))
         self._parts = Counter(lease.provider_id for lease in self.leases if lease.state in Assignment.LIVE)
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
+        unproven = Assignment.objects.filter(round__run=round_.run_id, state=State.UNPROVEN)
+        self._unproven = set(unproven.values_list("provider", flat=True))
         self._found = list(candidates(round_.run).annotate(busy=busy))
         random.shuffle(self._found)
 
@@ -183,9 +202,15 @@ class Draw:
             found.busy += 1  # type: ignore[attr-defined]
         return found
 
-    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, int]:
+    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, bool, int, int]:
         pair = shard.pk, provider.pk
-        return pair in self._failed, pair not in self._had, self._parts[provider.pk], provider.busy  # type: ignore[attr-defined]
+        return (
+            provider.pk in self._unproven,
+            pair in self._failed,
+            pair not in self._had,
+            self._parts[provider.pk],
+            provider.busy,
+        )  # type: ignore[attr-defined]
 
 
 def reassign_overdue() -> None:
@@ -201,6 +226,14 @@ def open_leases(provider: Provider) -> QuerySet[Assignment]:
     return Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED]).order_by("pk")
 
 
+def concerned(provider: Provider) -> QuerySet[Assignment, tuple[int, str]]:
+    """(pk, state) of what a provider's workers have to do: open leases, and committed work that is to be shown to an audit. In
+    one question, for thousands of workers ask it every few seconds."""
+    asked = Assignment.objects.filter(audit__state=Audit.State.ASKED, provider=provider, state=State.COMMITTED)
+    open_, shown = (found.order_by().values_list("pk", "state") for found in (open_leases(provider), asked))
+    return open_.union(shown, all=True)
+
+
 def offers(provider: Provider) -> list[Assignment]:
     """The leases that this provider's workers should be told of: not accepted by a connection that still lives."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
@@ -213,16 +246,17 @@ def offers(provider: Provider) -> list[Assignment]:
 
 
 def seed_of(assignment: Assignment) -> int:
-    """The sample order of one lease, fixed by the platform: a provider has no choice that could be tuned."""
-    text = f"{assignment.round.run.seed}:{assignment.round.number}:{assignment.shard.number}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+    round_ = assignment.round
+    return order_seed(round_.run.seed, round_.number, assignment.shard.number)
 
 
 def hyper_of(assignment: Assignment) -> Hyper:
     """All that local training depends on beside the bytes, for the worker and for whoever replays its work."""
     run = assignment.round.run
     proximal = run.proximal if run.strategy == "fedprox" else 0.0
-    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression)
+    steps = run.epochs * -(-assignment.shard.samples // run.batch_size)
+    every = max(run.segment_steps, -(-steps // MAX_SEGMENTS))
+    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression, every)
 
 
 def _named(provider: Provider, lease: Lease) -> QuerySet[Assignment]:
@@ -257,27 +291,29 @@ def accept(provider: Provider, lease: Lease, channel: str) -> bool:
 
 
 def progress(provider: Provider, lease: Lease, step: int, steps: int) -> None:
+    """A worker is at work. What waits behind this work, leases and audits, does not lapse meanwhile."""
     assignment = find(provider, lease)
+    _move_on(Audit.objects.filter(assignment__provider=provider, state=Audit.State.ASKED))
     accepted = Assignment.objects.filter(pk=assignment.pk, state=State.ACCEPTED)
     if _move_on(accepted, step=min(step, steps), steps=steps):
         waiting = Assignment.objects.filter(provider=provider, state=State.OFFERED)
-        _move_on(waiting)  # what waits behind this work does not lapse meanwhile
+        _move_on(waiting)
         live.changed(live.ticket_group(assignment.round.run.ticket_id))
 
 
-def _move_on(leases: QuerySet[Assignment], **fields: object) -> int:
-    """Write a sign of life down, with the time until which the next one has to come; gives the number of leases."""
-    return leases.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
+def _move_on(work: QuerySet[Assignment] | QuerySet[Audit], **fields: object) -> int:
+    """Write a sign of life down, with the time until which the next one has to come; gives the number of rows."""
+    return work.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
 
 
-def record_update(provider: Provider, lease: Lease, sha256: str) -> None:
+def record_update(provider: Provider, lease: Lease, sha256: str, root: str) -> None:
     """A worker says that its update is stored. The same COMMIT again succeeds; a late one raises Conflict."""
     assignment = find(provider, lease)
     if assignment.state == State.COMMITTED and assignment.update_id == sha256:
         return
     stored = Exists(Blob.objects.filter(pk=sha256))
     open_ = Assignment.objects.filter(stored, pk=assignment.pk, state__in=[State.OFFERED, State.ACCEPTED])
-    if open_.update(state=State.COMMITTED, update_id=sha256, committed=timezone.now()):
+    if open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=timezone.now()):
         jobs.enqueue("training.tasks.receive", assignment.pk)
     elif Blob.objects.filter(pk=sha256).exists():
         raise Conflict("this lease is closed")
@@ -298,7 +334,7 @@ def reject(assignment: Assignment, reason: str) -> None:
 def _hand_back(assignment: Assignment, state: str, reason: str) -> None:
     with transaction.atomic():
         run, live_ = (
-            _locked(assignment.round.run),
+            locked(assignment.round.run),
             Assignment.objects.filter(pk=assignment.pk, state__in=Assignment.LIVE),
         )
         round_ = Round.objects.select_for_update().get(pk=assignment.round_id)
@@ -344,15 +380,17 @@ def ready(round_: Round) -> list[Assignment]:
     done = round_.assignments.filter(state=State.COMMITTED, received__isnull=False)
     times, shards = sorted(done.order_by().values_list("received", flat=True)), round_.run.shards.count()
     enough = len(times) == shards or _quorum(round_, times, shards)
-    return updates_of(round_) if enough and not unchecked(round_) else []
+    rooted = round_.root_id or not RULES[round_.run.rule].root
+    return updates_of(round_) if enough and rooted and not unchecked(round_) else []
 
 
 def _quorum(round_: Round, times: list[datetime], shards: int) -> bool:
-    """Enough of a round's updates, which came at these times, and no hope left for the rest.
+    """Enough of a round's updates, which came at these times, and no hope left for the rest. A robust rule needs as many as it takes to
+    withstand one cheat.
 
     Hope lasts as long as handing a shard on twice would: three times a lease and the time that the last of the quorum took.
     """
-    wanted = math.ceil(settings.QUORUM_PERCENT * shards / 100)
+    wanted = max(math.ceil(settings.QUORUM_PERCENT * shards / 100), min(shards, RULES[round_.run.rule].needs(1)))
     if len(times) < wanted:
         return False
     took = times[wanted - 1] - round_.opened
@@ -364,7 +402,7 @@ def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob
     """Close a round with the weights that its updates gave, and what the optimizer keeps; open the next one, unless it was
     the last. Only the first caller does anything."""
     with transaction.atomic():
-        run = _locked(round_.run)
+        run = locked(round_.run)
         closed = {"state": Round.State.CLOSED, "end": end, "kept": kept, "closed": timezone.now()}
         if not run or not Round.objects.filter(pk=round_.pk, state=Round.State.OPEN).update(**closed):
             return
@@ -375,11 +413,11 @@ def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob
                 run.ticket, "plateau", f"round {round_.number} is the last: {run.patience} without a lower loss"
             )
         elif round_.number < run.rounds:
-            fill(Round.objects.create(run=run, number=round_.number + 1, start=end))
+            fill(open_round(run, round_.number + 1, end))
         jobs.enqueue("training.tasks.check_round", round_.pk)
 
 
-def _locked(run: Run) -> Run | None:
+def locked(run: Run) -> Run | None:
     """A run that still trains; until commit nobody stops it."""
     return Run.objects.select_for_update().filter(pk=run.pk, state=Run.State.TRAINING).first()
 
@@ -405,23 +443,15 @@ def _plateau(run: Run) -> bool:
     return run.patience < len(known) and min(known[-run.patience :]) >= min(known[: -run.patience])
 
 
-def to_audit(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment, str]]:
-    """Whose work is replayed: those the screen noticed, and everybody once a run, in a round they cannot foresee."""
-    seen = set(Audit.objects.filter(assignment__round__run=round_.run).values_list("assignment__provider", flat=True))
-    left = round_.run.rounds - round_.number + 1
-    drawn = {u.pk for u in updates if u.provider_id not in seen and random.SystemRandom().random() < 1 / left}
-    reasons = [(update, update.suspicion or ("drawn at random" if update.pk in drawn else "")) for update in updates]
-    return [(update, why) for update, why in reasons if why]
-
-
-def pass_round(round_: Round, accuracy: float, loss: float | None) -> None:
+def pass_round(round_: Round) -> None:
     """Nothing is wrong with a closed round. Let the next one go on, or finish the run. Only the first caller does anything."""
-    fields = {"accuracy": accuracy, "loss": loss, "checked": timezone.now()}
     with transaction.atomic():
-        run = _locked(round_.run)
-        if not run or not Round.objects.filter(pk=round_.pk, state=Round.State.CLOSED, checked=None).update(**fields):
+        run = locked(round_.run)
+        due = Round.objects.filter(pk=round_.pk, state=Round.State.CLOSED, checked=None, accuracy__isnull=False)
+        if not run or not due.update(checked=timezone.now()):
             return
-        tickets.note(run.ticket, "round", f"round {round_.number} of {run.rounds}: accuracy {accuracy:.1%}")
+        round_.refresh_from_db(fields=["accuracy"])
+        tickets.note(run.ticket, "round", f"round {round_.number} of {run.rounds}: accuracy {round_.accuracy:.1%}")
         following = Round.objects.filter(run=run, number=round_.number + 1).first()
         if following is None:
             jobs.enqueue("training.tasks.finish", str(run.pk))
@@ -431,34 +461,90 @@ def pass_round(round_: Round, accuracy: float, loss: float | None) -> None:
             jobs.enqueue("training.tasks.close_round", following.pk)
 
 
+# --- When work may not stay in an average -----------------------------------------------------------------------------
 def convict(round_: Round, failed: list[Audit]) -> None:
-    """Two replays of each of these failed: refund the customer, accuse the cheats, their deposit to the honest."""
-    run = round_.run
+    """Two replays of each of these failed: accuse the cheats, their deposit to the honest. Then the customer is refunded, or the
+    training goes on without the cheats' work, as the customer chose."""
     cheats = {audit.assignment.provider for audit in failed}
-    honest = set(Provider.objects.filter(assignments__round__run=run, standing=Standing.ACTIVE)) - cheats
     names = ", ".join(sorted(provider.user_name for provider in cheats))
     reason = f"In round {round_.number} the work of {names} was not what the training prescribes: two replays show it."
-    evidence = {"round": round_.number, "replays": [evidence_of(audit) for audit in failed]}
+    evidence = {"ticket": str(round_.run.ticket_id), "round": round_.number, "replays": evidence_of(failed)}
     with transaction.atomic():
-        stop(run)
-        wallets = [[p.wallet for p in group if p.wallet] for group in (cheats, honest)]
-        tickets.refund_for_cheating(run.ticket, reason, *wallets)
-        providers.accuse(cheats, honest, reason, evidence=evidence, case=run.ticket_id, on_chain=False)
+        run = locked(round_.run)
+        if not run:
+            return
+        worked = Assignment.objects.filter(round__run=run, state=State.COMMITTED).values("provider")
+        honest = set(Provider.objects.filter(pk__in=worked, standing=Standing.ACTIVE)) - cheats
+        if run.ticket.on_cheat == OnCheat.REFUND:
+            stop(run)
+            wallets = [[p.wallet for p in group if p.wallet] for group in (cheats, honest)]
+            tickets.refund_for_cheating(run.ticket, reason, *wallets)
+            providers.accuse(cheats, honest, reason, evidence=evidence, case=run.ticket_id, on_chain=False)
+        else:
+            providers.accuse(cheats, honest, reason, evidence=evidence)
+            theirs = Assignment.objects.filter(round__run=run, provider__in=cheats, state=State.COMMITTED)
+            _take_out(run, theirs, State.REVOKED, reason)
 
 
-def evidence_of(audit: Audit) -> dict[str, object]:
-    """What an outsider needs to repeat a replay: the hashes of what went in, what came out, and how far apart."""
-    work = audit.assignment
+def set_aside(round_: Round, unproven: list[Audit]) -> None:
+    """Work that was not shown is not paid, and done again by somebody else, without blame."""
+    with transaction.atomic():
+        run = locked(round_.run)
+        works = round_.assignments.filter(pk__in=[audit.assignment_id for audit in unproven], state=State.COMMITTED)
+        if not run or not works.exists():
+            return
+        names = ", ".join(sorted({audit.assignment.provider.user_name for audit in unproven}))
+        why = f"The work of {names} in round {round_.number} could not be audited: {unproven[0].note}."
+        _take_out(run, works, State.UNPROVEN, why)
+        tried = round_.assignments.filter(state=State.UNPROVEN).values("shard").annotate(n=Count("pk"))
+        if any(row["n"] >= TRIES for row in tried):
+            _give_up(run, "their work could not be audited")
+
+
+def _take_out(run: Run, works: QuerySet[Assignment], state: str, why: str) -> None:
+    """Take averaged updates out: the earliest round that has one is opened again, without them; what was built on it is void.
+    The caller has locked the run."""
+    first = Round.objects.filter(run=run, pk__in=works.values("round")).order_by("number")[0]
+    works.update(state=state, note=why[:1000])
+    void = Round.objects.filter(run=run, number__gt=first.number)
+    lost = Assignment.objects.filter(round__in=void, state__in=Assignment.LIVE)
+    live.changed(*map(live.provider_group, lost.order_by().values_list("provider", flat=True).distinct()))
+    lost.update(state=State.VOID)
+    void.update(voided=timezone.now())
+    anew = {name: None for name in ("end", "kept", "accuracy", "loss", "closed", "checked")}
+    Round.objects.filter(pk=first.pk).update(state=Round.State.OPEN, **anew)
+    Run.objects.filter(pk=run.pk).update(rounds=run.ticket.rounds)  # it may have ended early, on what is void now
+    tickets.note(run.ticket, "back", f"{why} The training goes on from round {first.number}.")
+    fill(Round.objects.select_for_update(of=("self",)).select_related("run__ticket").get(pk=first.pk))
+
+
+def evidence_of(failed: list[Audit]) -> list[dict[str, object]]:
+    """What an outsider needs to repeat the replays: the hashes of what went in, what came out, and how far apart."""
+    found = []
+    for audit in failed:
+        work = audit.assignment
+        known = {
+            "provider": work.provider.user_name,
+            "shard": work.shard.blob_id,
+            "round_start": work.round.start_id,
+            "update": work.update_id,
+            "trace_root": work.root,
+            "seed": seed_of(work),
+            "ordered_because": audit.why,
+        }
+        found += [known | _told(replay) for replay in audit.replays.filter(agrees=False)]
+    return found
+
+
+def _told(replay: Replay) -> dict[str, object]:
     return {
-        "provider": work.provider.user_name,
-        "shard": work.shard.blob_id,
-        "start": work.round.start_id,
-        "claimed": work.update_id,
-        "seed": seed_of(work),
-        "replay": audit.number,
-        "relative_distance": audit.relative if math.isfinite(audit.relative) else None,
-        "cosine": audit.cosine,
-        "ordered_because": audit.why,
+        "segment": replay.segment,
+        "replay": replay.number,
+        "start": replay.start,
+        "claimed": replay.claimed,
+        "relative_distance": replay.relative if math.isfinite(replay.relative) else None,
+        "allowed": replay.allowed,
+        "cosine": replay.cosine,
     }
 
 
@@ -491,14 +577,14 @@ def merit(run: Run) -> dict[str, int]:
     return {row["provider__wallet"]: row["total"] for row in rows}
 
 
-def finish(run: Run, accuracy: float, receipt_root: str) -> None:
-    """Pay the providers. Past the time to settle the customer gets the payment back instead."""
+def finish(run: Run, accuracy: float, weights: dict[str, int], receipt_root: str) -> None:
+    """Pay the providers by `weights`, their merit as the receipt has it. Past the time to settle the customer gets the payment
+    back instead. One who is banned this very moment is left out by `ledger.actions.reconsider`."""
     with transaction.atomic():
         if not Run.objects.filter(pk=run.pk, state=Run.State.TRAINING).update(
             state=Run.State.DONE, finished=timezone.now()
         ):
             return
-        weights = merit(run)
         if run.ticket.settle_by <= timezone.now() + tickets.GRACE:
             tickets.refund(run.ticket, "Training took longer than the time that was promised.")
         elif not weights:
@@ -510,13 +596,12 @@ def finish(run: Run, accuracy: float, receipt_root: str) -> None:
 
 # --- Blobs ------------------------------------------------------------------------------------------------------------
 def _open_work(provider: Provider) -> QuerySet[Assignment]:
+    """What a provider's workers may have files of: leases of open rounds, and work that they are asked to show."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         raise Forbidden(f"This provider is {provider.get_standing_display()}.")
+    open_ = Q(round__state=Round.State.OPEN) | Q(audit__state=Audit.State.ASKED)
     return Assignment.objects.filter(
-        provider=provider,
-        state__in=Assignment.LIVE,
-        round__state=Round.State.OPEN,
-        round__run__state=Run.State.TRAINING,
+        open_, provider=provider, state__in=Assignment.LIVE, round__run__state=Run.State.TRAINING
     )
 
 
@@ -530,11 +615,13 @@ def readable_blob(provider: Provider, sha256: str) -> Blob:
 
 
 def upload_limit(provider: Provider) -> int:
-    """Bytes an update may have: what the weights have, and a little for another writer's header."""
-    sizes = _open_work(provider).values_list("round__start__size", flat=True)
-    if not sizes:
+    """Bytes an update, or what is shown of one, may have: what the weights have, and a little for another writer's header; or
+    a trace."""
+    found = list(_open_work(provider).select_related("round__run", "round__start", "shard", "audit"))
+    if not found:
         raise Forbidden("You have no open lease.")
-    return max(sizes) + 65536
+    traces = [LINE * segments_of(work.shard.samples, hyper_of(work)) for work in found if hasattr(work, "audit")]
+    return max([*(work.round.start.size + 65536 for work in found), *traces])
 
 
 # --- When something breaks --------------------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 """Runs, rounds, assignments and audits in the admin: all of it to be read, none to be changed."""
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.http import HttpRequest
 
 from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, list_link, page_link, pretty
 from tickets.models import TRAINING
-from training.models import Assignment, Audit, Round, Run
+from training.models import Assignment, Audit, Replay, Round, Run
 
 
 def percent(share: float | None) -> str:
@@ -40,7 +40,12 @@ class AssignmentInline(ReadOnlyInline):
 
 class AuditInline(ReadOnlyInline):
     model = Audit
-    fields = ["number", "why", "relative", "cosine", "passed", "at"]
+    fields = ["why", "state", "note", "drawn", "asked", "decided"]
+
+
+class ReplayInline(ReadOnlyInline):
+    model = Replay
+    fields = ["segment", "number", "relative", "allowed", "cosine", "agrees", "start", "claimed", "at"]
 
 
 def part(row: Assignment) -> str:
@@ -162,13 +167,21 @@ class AssignmentAdmin(ReadOnlyAdmin):
 
 @admin.register(Audit)
 class AuditAdmin(ReadOnlyAdmin):
-    list_display = ["at", "assignment", "number", "why", "relative", "cosine", "passed"]
-    list_filter = ["passed", "at"]
+    inlines = [ReplayInline]
+    list_display = ["asked", "assignment", "why", "state", "worst", "decided"]
+    list_filter = ["state", "asked"]
     list_select_related = ["assignment__round__run__ticket", "assignment__shard", "assignment__provider"]
     search_fields = ["assignment__provider__user_name", "assignment__round__run__ticket__id", "why"]
-    ordering = ["-at"]
-    fields = ["of", "number", "why", "relative", "cosine", "passed", "at"]
+    ordering = ["-asked"]
+    fields = ["of", "why", "state", "note", "drawn", "trace", "asked", "deadline", "decided"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Audit]:
+        return super().get_queryset(request).annotate(worst=Max("replays__relative"))
 
     @admin.display(description="assignment")
     def of(self, row: Audit) -> str:
         return page_link(row.assignment)
+
+    @admin.display(description="largest distance", ordering="worst")
+    def worst(self, row: Audit) -> str:
+        return "–" if row.worst is None else f"{row.worst:.2g}"  # type: ignore[attr-defined]

@@ -12,20 +12,22 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import compression
+from dmlworker import aggregation, comparison, compression, datasets
+from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper
-from dmlworker.weights import pack, unpack
+from dmlworker.trace import Trace, segments_of, steps_of_segment
+from dmlworker.weights import MalformedUpdate, pack, unpack
 from tickets.models import Ticket
-from training import aggregation, datasets, evidence, store
+from training import evidence, store
 from training.actions import Prepared, hyper_of
-from training.models import Assignment, Blob, Round, Run
+from training.models import Assignment, Audit, Blob, Replay, Round, Run
 
 if TYPE_CHECKING:
     from dmlworker import trainer
@@ -60,6 +62,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         shards=shards,
         classes=list(data.classes),
         facts=_facts(data, train, holdout),
+        segment_steps=evidence.segment_steps(spec),
     )
 
 
@@ -116,65 +119,225 @@ def _evaluate(run: Run, stored: list[str]) -> Iterator["trainer.Evaluation"]:
 
 
 def screen(round_: Round, updates: list[Assignment]) -> None:
-    """Write down what looks odd. It orders a replay; it never blames."""
-    with ExitStack() as open_:
-        start = open_.enter_context(store.weights(round_.start_id))
-        claimed = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
-        found = evidence.suspects(start, claimed, [update.correct or 0 for update in updates])
+    """Write down what looks odd now that the updates are measured. It orders an audit; it never blames."""
+    found = evidence.measured_suspects(
+        [update.correct or 0 for update in updates], _gains(round_, updates), _towards_root(round_, updates)
+    )
+    _suspect(updates, found)
+
+
+def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
     for index, reason in found.items():
-        updates[index].suspicion = reason
+        known = updates[index].suspicion.split("; ") if updates[index].suspicion else []
+        updates[index].suspicion = "; ".join(dict.fromkeys([*known, *reason.split("; ")]))
     Assignment.objects.bulk_update([updates[index] for index in found], ["suspicion"])
+
+
+def _gains(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]]:
+    """By how much each update lowers the loss on a part of its own shard, and on parts of the others'."""
+    from dmlworker import trainer
+
+    spec, most = spec_of(round_.run), evidence.SCREEN_SAMPLES
+    parts = [datasets.load(store.get(update.shard.blob_id)) for update in updates]
+    parts = [(x[:most], y[:most]) for x, y in parts]
+
+    def losses(sha256: str) -> list[float]:
+        with _one_at_a_time, store.weights(sha256) as weights:
+            return [trainer.evaluate(spec, weights, x, y).loss for x, y in parts]
+
+    before = losses(round_.start_id)
+    found = []
+    for index, update in enumerate(updates):
+        gained = [first - last for first, last in zip(before, losses(str(update.weights_id)), strict=True)]
+        others = gained[:index] + gained[index + 1 :]
+        found.append((gained[index], sum(others) / len(others) if others else gained[index]))
+    return found
+
+
+def _towards_root(round_: Round, updates: list[Assignment]) -> list[float]:
+    """Each update's cosine with the platform's own update."""
+    root = round_.root_id or root_update(round_).sha256
+    with ExitStack() as open_:
+        start, own = (open_.enter_context(store.weights(sha256)) for sha256 in (round_.start_id, root))
+        claimed = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
+        return evidence.cosines(start, claimed, own)
+
+
+def root_update(round_: Round) -> Blob:
+    """The platform's own update, trained on a part of the hold-out as workers train on their shards; kept with the round."""
+    from dmlworker import trainer
+
+    run = round_.run
+    x, y = (part[: evidence.ROOT_SAMPLES] for part in datasets.load(store.get(run.holdout_id)))
+    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, run.seed % 2**32 + round_.number)
+    with _one_at_a_time:
+        found = store.put_weights(trainer.train(spec_of(run), weights_of(round_.start_id), x, y, hyper))
+    Round.objects.filter(pk=round_.pk).update(root=found)
+    round_.root = found
+    return found
+
+
+def _weigh(updates: list[Assignment], weights: list[int]) -> None:
+    """Write down how much each update counts in its round's average."""
+    for update, weight in zip(updates, weights, strict=True):
+        update.weight = weight
+    Assignment.objects.bulk_update(updates, ["weight"])
 
 
 def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None]:
     """The round's end weights, and what the server's optimizer keeps for the next round, if anything.
 
-    The mean is in shard order, weighted by the shard sizes that the platform set; in memory is the mean alone.
+    In shard order, weighted by the shard sizes that the platform set; what looks odd among the others counts half. In memory is the
+    result alone.
     """
-    with ExitStack() as open_:
-        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
-        mean = aggregation.fedavg(list(zip(local, [update.shard.samples for update in updates], strict=True)))
-    before = Round.objects.filter(run=round_.run, number=round_.number - 1).first()
+    run = round_.run
+    before = Round.objects.filter(run=run, number=round_.number - 1).first()
     kept = weights_of(before.kept_id) if before and before.kept_id else []
-    with store.weights(round_.start_id) as start:
-        end, keep = aggregation.step(round_.run.strategy, start, mean, kept, number=round_.number)
+    with ExitStack() as open_:
+        start = open_.enter_context(store.weights(round_.start_id))
+        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
+        root = open_.enter_context(store.weights(round_.root_id)) if round_.root_id else None
+        odd = evidence.suspects(start, local)
+        _suspect(updates, odd)
+        _weigh(updates, evidence.counts([update.shard.samples for update in updates], odd))
+        weighted = [(weights, update.weight or 0) for weights, update in zip(local, updates, strict=True)]
+        how = aggregation.How(run.rule, run.byzantine, run.strategy)
+        end, keep = aggregation.end_of(how, start, weighted, kept, round_.number, root)
     return store.put_weights(end), store.put_weights(keep) if keep else None
 
 
-def replay(assignment: Assignment, elsewhere: bool) -> Weights:
-    """Do a worker's work again; `elsewhere` in a process of its own, with other kernels, hence other rounding."""
-    run, round_ = assignment.round.run, assignment.round
-    hyper = hyper_of(assignment)
-    files = {
-        "spec": store.get(run.spec_id),
-        "start": store.get(round_.start_id),
-        "shard": store.get(assignment.shard.blob_id),
-    }
-    return _replay_elsewhere(files, hyper) if elsewhere else _replay_here(files, hyper)
+# --- Audits -----------------------------------------------------------------------------------------------------------
+class NotShown(Exception):
+    """What a worker showed is not what it committed to, or is not all there. The text says what."""
 
 
-def distance(assignment: Assignment, replayed: Weights, claimed: Weights | None = None) -> evidence.Distance:
-    """How far a claim, the worker's own unless given, is from a replay."""
-    claimed = weights_of(str(assignment.weights_id)) if claimed is None else claimed
-    return evidence.compare(weights_of(assignment.round.start_id), claimed, replayed)
+@dataclass(frozen=True)
+class Work:
+    """What an audited update was made of, and the trace that its worker showed."""
+
+    assignment: Assignment
+    hyper: Hyper
+    trace: Trace
+    files: dict[str, bytes]
+
+    @classmethod
+    def of(cls, audit: Audit) -> "Work":
+        """Raises NotShown if the trace is not the one that was committed to."""
+        work = audit.assignment
+        hyper = hyper_of(work)
+        try:
+            trace = Trace.from_bytes(store.get(str(audit.trace_id)))
+        except MalformedUpdate as error:
+            raise NotShown(str(error)) from error
+        if trace.root != work.root or len(trace.segments) != segments_of(work.shard.samples, hyper):
+            raise NotShown("the trace is not the one that was committed to")
+        run = work.round.run
+        names = {"spec": run.spec_id, "start": work.round.start_id, "shard": work.shard.blob_id}
+        return cls(work, hyper, trace, {name: store.get(sha256) for name, sha256 in names.items()})
+
+    def start(self, segment: int) -> str:
+        """The hash of the weights that a segment began with. The first one has no choice."""
+        return self.trace.segments[segment - 1].sha256 if segment else self.assignment.round.start_id
+
+    def claimed(self, segment: int) -> str:
+        """The hash of the weights that a segment ended with. The last one's are what went into the average."""
+        last = segment + 1 == len(self.trace.segments)
+        return str(self.assignment.weights_id) if last else self.trace.segments[segment].sha256
 
 
-def _replay_here(files: dict[str, bytes], hyper: Hyper) -> Weights:
+def audit(found: Audit) -> tuple[str, str]:
+    """(state, note): what doing some segments of an update again says of it. Each replay is written down.
+
+    A segment that the first replay contradicts is done again in another process with other kernels, and from weights that are off
+    by their last bit. Where these are themselves far apart, the job amplifies rounding, and nothing is proven.
+    """
+    try:
+        work = Work.of(found)
+        for segment in work.trace.asked(found.drawn):
+            state, note = _look(found, work, segment)
+            if state != Audit.State.PASSED:
+                return state, note
+    except NotShown as error:
+        return Audit.State.UNPROVEN, str(error)
+    return Audit.State.PASSED, ""
+
+
+def _look(found: Audit, work: Work, segment: int) -> tuple[str, str]:
+    start, claimed = _shown(work, work.start(segment)), _shown(work, work.claimed(segment))
+    allowed = _allowed(work, segment, start, claimed)
+    first = _replay_here(work, segment, start)
+    if _replayed(found, work, segment, 1, comparison.compare(start, claimed, first), allowed):
+        return Audit.State.PASSED, ""
+    second, *nudged = _replay_elsewhere(work, segment, start)
+    apart = max(comparison.compare(start, first, other).relative for other in (second, *nudged))
+    agrees = _replayed(found, work, segment, 2, comparison.compare(start, claimed, second), allowed)
+    if apart > comparison.MAX_RELATIVE / evidence.FAR_BELOW:
+        return Audit.State.INCONCLUSIVE, f"honest replays of segment {segment} are {apart:.2g} apart"
+    return (Audit.State.PASSED, "") if agrees else (Audit.State.FAILED, f"segment {segment}")
+
+
+def _replayed(found: Audit, work: Work, segment: int, number: int, far: Distance, allowed: float) -> bool:
+    """Write a replay down; a job that runs again writes the same. Whether it agrees with the claim."""
+    told = {"start": work.start(segment), "claimed": work.claimed(segment), "allowed": allowed}
+    agrees = comparison.agrees(far, allowed)
+    told |= {"relative": far.relative, "cosine": far.cosine, "agrees": agrees}
+    Replay.objects.update_or_create(audit=found, segment=segment, number=number, defaults=told)
+    return agrees
+
+
+def _shown(work: Work, sha256: str) -> Weights:
+    """Weights that a worker showed. Raises NotShown if they are not here, or no weights of this model."""
+    if not Blob.objects.filter(pk=sha256).exists():
+        raise NotShown("not all weights that were asked for were sent")
+    try:
+        weights = weights_of(sha256)
+        aggregation.check(weights, unpack(work.files["start"]))
+    except MalformedUpdate as error:
+        raise NotShown(str(error)) from error
+    return weights
+
+
+def _allowed(work: Work, segment: int, start: Weights, claimed: Weights) -> float:
+    """How far from its replay a segment may end. A compressed update may be off by a part of the *whole* change besides. Raises
+    NotShown if the segment did not move as far as its trace said: then it named another one as the largest."""
+    moved, said = comparison.length(start, claimed), work.trace.segments[segment].change
+    if work.hyper.compression != "none" and segment + 1 == len(work.trace.segments):
+        whole = comparison.length(unpack(work.files["start"]), claimed)
+        return comparison.allowed(work.hyper.compression, whole, said)
+    told = work.claimed(segment) == work.trace.segments[segment].sha256
+    if told and abs(moved - said) > evidence.CHANGE_ROUNDING * moved:
+        raise NotShown(f"the trace says that segment {segment} moved {said:.3g}, but it did {moved:.3g}")
+    return comparison.MAX_RELATIVE
+
+
+def _replay_here(work: Work, segment: int, at: Weights) -> Weights:
     from dmlworker import trainer
 
-    x, y = datasets.load(files["shard"])
+    x, y = datasets.load(work.files["shard"])
+    spec, start = json.loads(work.files["spec"]), unpack(work.files["start"])
     with _one_at_a_time:
-        return trainer.train(json.loads(files["spec"]), unpack(files["start"]), x, y, hyper)
+        return trainer.replay(spec, start, x, y, work.hyper, at, steps_of_segment(segment, len(y), work.hyper))
 
 
-def _replay_elsewhere(files: dict[str, bytes], hyper: Hyper) -> Weights:
-    """In a fresh process, so that no state of this one can explain a difference."""
+def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:
+    """In a fresh process, so that no state of this one can explain a difference; the first one from `at`, the others from weights
+    that are off by their last bit."""
     with TemporaryDirectory() as folder:
-        for name, data in files.items():
+        for name, data in work.files.items():
             (Path(folder) / name).write_bytes(data)
-        (Path(folder) / "hyper").write_text(json.dumps(asdict(hyper)))
-        subprocess.run([sys.executable, "-m", "training.replay", folder], check=True, timeout=3600, env=OTHER_KERNELS)
-        return unpack((Path(folder) / "end").read_bytes())
+        (Path(folder) / "at").write_bytes(pack(at))
+        (Path(folder) / "hyper").write_text(json.dumps(asdict(work.hyper)))
+        command = [sys.executable, "-m", "training.replay", folder, str(segment)]
+        subprocess.run(command, check=True, timeout=3600, env=OTHER_KERNELS)
+        return [unpack(path.read_bytes()) for path in sorted(Path(folder).glob("end-*"))]
+
+
+def forget_checkpoints(found: Audit) -> None:
+    """Remove what a worker showed of good work; see `records.keeps_checkpoints`."""
+    if found.trace_id:
+        trace = Trace.from_bytes(store.get(found.trace_id))
+        numbers = {number for segment in trace.asked(found.drawn) for number in (segment, segment + 1)}
+        store.forget(trace.segments[number - 1].sha256 for number in numbers if number)
 
 
 def export(run: Run, sha256: str, folder: Path) -> list[Path]:

@@ -8,15 +8,16 @@ from typing import Any
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from django.db.models import Q
 
 from dmlsite import live
 from dmlsite.errors import DomainError
 from dmlworker import protocol
-from dmlworker.protocol import Ack, Blob, Cancel, Lease, Offer, ProtocolError, VersionMismatch
+from dmlworker.protocol import Ack, Blob, Cancel, Challenge, Lease, Offer, ProtocolError, Release, VersionMismatch
 from providers import actions as providers
 from providers.models import Provider, Standing
 from tickets.models import Ticket
-from training import actions
+from training import actions, audits
 from training.models import Assignment, Run
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         device = f"{message.device}, {message.threads} threads, {message.software}"
         await self._listen()
         await database_sync_to_async(providers.connected)(self.provider, self.channel_name, device)
-        self.greeted, self.offered = True, set[int]()
+        self.greeted, self.offered, self.challenged, self.done = True, set[int](), set[int](), set[int]()
         heartbeat = max(1, settings.PRESENCE_SECONDS // 3)
         await self._say(protocol.Welcome(self.provider.user_name, heartbeat))
         await self.changed({})
@@ -94,10 +95,15 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def on_commit(self, message: protocol.Commit) -> None:
         try:
-            await database_sync_to_async(actions.record_update)(self.provider, message.lease, message.sha256)
+            await database_sync_to_async(actions.record_update)(
+                self.provider, message.lease, message.sha256, message.root
+            )
             await self._say(Ack(message.lease, True))
         except DomainError as error:
             await self._say(Ack(message.lease, False, str(error)))
+
+    async def on_reveal(self, message: protocol.Reveal) -> None:
+        await database_sync_to_async(audits.show)(self.provider, message.lease, message.trace)
 
     async def changed(self, event: dict[str, Any]) -> None:
         """Woken by the channel layer: the standing or the leases of this provider changed."""
@@ -120,19 +126,40 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         return self._news()
 
     def _news(self) -> list[protocol.Message]:
-        """What this worker was not told yet, in one step to the database's thread: new offers, and Cancel for leases whose run
-        ended or that were given to someone else. Mostly there is none: thousands of workers ask for it every few seconds."""
+        """What this worker was not told yet, in one step to the database's thread: new offers, Cancel for leases whose run
+        ended or that were given to someone else, audits of its work, and what of it can be let go. Mostly there is none:
+        thousands of workers ask for it every few seconds."""
         self.provider.refresh_from_db(fields=["standing"])
-        open_ = set(actions.open_leases(self.provider).values_list("pk", flat=True))
+        concerned = dict(actions.concerned(self.provider))
+        asked = {pk for pk, state in concerned.items() if state == State.COMMITTED}
+        return self._leases(set(concerned) - asked) + self._audits(asked) + self._let_go()
+
+    def _leases(self, open_: set[int]) -> list[protocol.Message]:
         new = self._new() if open_ - self.offered else []
-        gone = Assignment.objects.filter(pk__in=self.offered - open_).exclude(state=State.COMMITTED)
-        news = [offer_of(found) for found in new]
-        news += [Cancel(lease_of(found), WITHDRAWN) for found in gone.select_related("round", "shard")]
+        ended = self.offered - open_
+        gone = list(Assignment.objects.filter(pk__in=ended).select_related("round", "shard")) if ended else []
+        self.done |= {found.pk for found in gone if found.state == State.COMMITTED}
         self.offered = self.offered & open_ | {found.pk for found in new}
-        return news
+        cancelled = [Cancel(lease_of(found), WITHDRAWN) for found in gone if found.state != State.COMMITTED]
+        return [offer_of(found) for found in new] + cancelled
 
     def _new(self) -> list[Assignment]:
         return [found for found in actions.offers(self.provider) if found.pk not in self.offered]
+
+    def _audits(self, asked: set[int]) -> list[protocol.Message]:
+        found = audits.challenges(self.provider, self.channel_name) if asked - self.challenged else []
+        new = [audit for audit in found if audit.assignment_id not in self.challenged]
+        self.challenged = self.challenged & asked | {audit.assignment_id for audit in new}
+        return [Challenge(offer_of(audit.assignment), audit.assignment.root, tuple(audit.drawn)) for audit in new]
+
+    def _let_go(self) -> list[protocol.Message]:
+        """Nothing will be asked any more of work whose round was checked, or that does not count."""
+        if not self.done:
+            return []
+        settled = Q(round__checked__isnull=False) | ~Q(state=State.COMMITTED)
+        found = Assignment.objects.filter(settled, pk__in=self.done).select_related("round", "shard")
+        self.done -= {each.pk for each in found}
+        return [Release(lease_of(each)) for each in found]
 
     async def _listen(self) -> None:
         """Join the provider's group, again and again: a Redis that died has forgotten it, and so does one in a day."""
@@ -178,6 +205,9 @@ class TicketConsumer(AsyncWebsocketConsumer):
         user = self.scope["user"]
         ticket = Ticket.objects.filter(pk=self.scope["url_route"]["kwargs"]["pk"]).first()
         return ticket is not None and user.is_authenticated and (user.is_staff or ticket.customer_id == user.pk)
+
+    async def on_reveal(self, message: protocol.Reveal) -> None:
+        await database_sync_to_async(audits.show)(self.provider, message.lease, message.trace)
 
     async def changed(self, event: dict[str, Any]) -> None:
         await self.send("changed")

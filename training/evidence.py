@@ -1,71 +1,99 @@
-"""How updates look beside each other, and how a claim compares with a replay. Pure NumPy, float64.
+"""How updates look beside each other, and whose work is replayed. Pure NumPy, float64.
 
-The screen (`suspects`) only says whose work to replay first. What a replay says is `compare`, and `agrees` is the verdict.
+The screen (`suspects`) only says whose work to replay first. What a replay says is `dmlworker/comparison.py`, which is the verdict.
 Both look at deltas, local minus start: the weights themselves hardly change in a round.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
-from training.aggregation import blocks
+from dmlworker import aggregation
 
 Weights = Sequence[np.ndarray]
 
-# Thresholds, all of them. How they were found: docs/decisions/replay-tolerance.md.
-MAX_RELATIVE = 0.5
-"""A replay and an honest claim differ by rounding alone, which SGD amplifies with the number of steps."""
+# Thresholds, all but those of dmlworker/comparison.py. How they were found: docs/decisions/replay-tolerance.md.
+SEGMENT_STEPS, DENSE_SEGMENT_STEPS = 5, 10
+"""Steps between two checkpoints: so few that SGD can't amplify rounding much. Nets of dense layers only amplify it less."""
+DRAWN_SEGMENTS = 2
+"""Segments of an audited update that are drawn by chance, beside the first, the last and the one with the largest change."""
+FAR_BELOW = 4
+"""Replay: two honest ones have to be so many times nearer to each other than a claim may be, or nothing is proven."""
+CHANGE_ROUNDING = 0.01
+"""Replay: a trace says how far each segment moved, added up in float32."""
 NORM_FACTOR = 1.8
 """Screen: longer than this times the median of the others, or shorter than that median divided by it."""
 MIN_ALIGNMENT = 0.0
 """Screen: cosine with the mean of the others; honest updates on even shards share a direction."""
 MIN_ACCURACY = 0.8
 """Screen: hold-out accuracy as a part of the round's best."""
+MIN_OWN_GAIN = 0.7
+"""Screen: what an update gains on its own shard as a part of what it gains on the others' shards."""
+SCREEN_SAMPLES, ROOT_SAMPLES = 100, 100
+"""Screen: of each shard, to measure those gains; of the hold-out, for the platform's own update."""
 TWIN = 0.999
 """Screen: cosine between two updates above which one is taken for a copy of the other."""
 
 
-class Distance(NamedTuple):
-    """relative: |claimed - replayed| / |replayed - start|; infinite if only the claim moved. cosine: of the two deltas."""
-
-    relative: float
-    cosine: float
-
-
-def compare(start: Weights, claimed: Weights, replayed: Weights) -> Distance:
-    """How far a claimed update is from the replayed one; (0, 1) if they are the same. Shapes must agree (the gate saw to it)."""
-    first, second = _delta(start, claimed), _delta(start, replayed)
-    gap, moved = _norm(first - second), _norm(second)
-    if gap == 0:
-        return Distance(0.0, 1.0)
-    return Distance(gap / moved if moved else float("inf"), _cosine(first, second))
+def segment_steps(spec: dict[str, Any]) -> int:
+    """Steps between two checkpoints for a model's Keras configuration."""
+    layers = [str(layer["class_name"]) for layer in spec["config"]["layers"]]
+    return SEGMENT_STEPS if any("Conv" in name or "Pool" in name for name in layers) else DENSE_SEGMENT_STEPS
 
 
-def agrees(distance: Distance) -> bool:
-    """Whether a claim is what an honest worker could have computed. (It then points the same way too: cosine > 0.86.)"""
-    return distance.relative <= MAX_RELATIVE
+def audit_probability(streak: int, always: int, least: float) -> float:
+    """How likely a piece of work is audited after so many audits passed in a row: certainly before `always` of them, then
+    with 1/streak, never under `least`. BOINC's adaptive replication (https://github.com/BOINC/boinc/wiki/Adaptive_Replication)."""
+    return 1.0 if streak < always else max(least, 1 / streak if streak else 0.0)
 
 
-def suspects(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> dict[int, str]:
-    """Which updates of a round look odd, by index, and why. Orders an audit; proves nothing.
+def suspects(start: Weights, updates: Sequence[Weights]) -> dict[int, str]:
+    """Which updates of a round look odd among the others, by index, and why. Lowers a weight and orders an audit; proves nothing.
 
-    accuracies: of each update alone on the hold-out, in any unit (fractions or counts). It would rather name too many:
-    if half a round cheats, nobody can tell from the numbers alone which half, and a replay costs one shard's training.
+    It would rather name too many: if half a round cheats, nobody can tell from the numbers alone which half, and an audit costs a
+    few steps.
     """
-    return {index: "; ".join(odd) for index, odd in enumerate(_looks(start, updates, accuracies)) if odd}
+    products = aggregation.gram(start, updates)
+    looks = [[_length(products, n), _direction(products, n), _twin(products, n)] for n in range(len(updates))]
+    return _named(looks)
 
 
-def _looks(start: Weights, updates: Sequence[Weights], accuracies: Sequence[float]) -> list[list[str]]:
-    gram = _gram(start, updates)
+def _named(looks: Sequence[Sequence[str]]) -> dict[int, str]:
+    found = ["; ".join(text for text in odd if text) for odd in looks]
+    return {index: text for index, text in enumerate(found) if text}
+
+
+def counts(samples: Sequence[int], odd: Collection[int]) -> list[int]:
+    """What updates of so many samples count in an average, if those at `odd` count half. Whole numbers, so that the average is exact."""
+    return [count if index in odd and len(odd) < len(samples) else 2 * count for index, count in enumerate(samples)]
+
+
+def measured_suspects(
+    accuracies: Sequence[float], gains: Sequence[tuple[float, float]], cosines: Sequence[float]
+) -> dict[int, str]:
+    """As `suspects`, from what is known when updates were measured.
+
+    accuracies: of each update alone on the hold-out, in any unit. gains: by how much each lowers the loss on its own shard, and on
+    the others' shards (Templar's test for free-riders). cosines: with the update that the platform made of a part of the
+    hold-out (FLTrust's root).
+    """
     best = max(accuracies, default=0)
-    found: list[list[str]] = []
-    for index, accuracy in enumerate(accuracies):
-        odd = [_length(gram, index), _direction(gram, index), _twin(gram, index)]
-        if accuracy < MIN_ACCURACY * best:
-            odd.append(f"accuracy is {accuracy / best:.0%} of the round's best")
-        found.append([text for text in odd if text])
-    return found
+    looks = []
+    for accuracy, (own, other), cosine in zip(accuracies, gains, cosines, strict=True):
+        weak = f"accuracy is {accuracy / best:.0%} of the round's best" if accuracy < MIN_ACCURACY * best else ""
+        free = f"does no better on its own shard ({own:.2g}) than on others' ({other:.2g})"
+        away = f"points away from the platform's own update (cosine {cosine:.2f})"
+        looks.append([weak, free if own < MIN_OWN_GAIN * other else "", away if cosine <= MIN_ALIGNMENT else ""])
+    return _named(looks)
+
+
+def cosines(start: Weights, updates: Sequence[Weights], root: Weights) -> list[float]:
+    """Of each update's change and the root's; 0 where one of them did not move."""
+    products = aggregation.gram(start, [*updates, root])
+    lengths = np.sqrt(np.diag(products))
+    found = products[-1, :-1] / np.maximum(lengths[:-1] * lengths[-1], np.finfo(float).tiny)
+    return [float(cosine) for cosine in found]
 
 
 def _length(gram: np.ndarray, index: int) -> str:
@@ -94,29 +122,3 @@ def _twin(gram: np.ndarray, index: int) -> str:
         if other != index and gram[index, other] > TWIN * norms[index] * norms[other] > 0:
             return f"is nearly the same as update {other}"
     return ""
-
-
-def _gram(start: Weights, updates: Sequence[Weights]) -> np.ndarray:
-    """Inner products of all deltas with each other, (n, n). A block of every update at a time, to spare memory."""
-    total = np.zeros((len(updates), len(updates)))
-    for number, origin in enumerate(start if updates else ()):
-        flat = origin.reshape(-1)
-        for part in blocks(flat.size):
-            deltas = np.stack([update[number].reshape(-1)[part] for update in updates], dtype=np.float64)
-            deltas -= flat[part]
-            total += deltas @ deltas.T
-    return total
-
-
-def _delta(start: Weights, end: Weights) -> np.ndarray:
-    pairs = zip(start, end, strict=True)
-    return np.concatenate([(after.astype(np.float64) - before).ravel() for before, after in pairs])
-
-
-def _norm(vector: np.ndarray) -> float:
-    return float(np.linalg.norm(vector))
-
-
-def _cosine(first: np.ndarray, second: np.ndarray) -> float:
-    lengths = _norm(first) * _norm(second)
-    return float(first @ second / lengths) if lengths else 0.0

@@ -42,8 +42,11 @@ class Run(models.Model):
         default=0, help_text="End after so many rounds without a lower loss; 0: never"
     )
     strategy = models.CharField(max_length=8, default="fedavg", help_text="What is done with a round's mean")
+    rule = models.CharField(max_length=10, default="mean", help_text="How a round's updates become one")
+    byzantine = models.PositiveSmallIntegerField(default=1, help_text="Cheats that a robust rule is to withstand")
     proximal = models.FloatField(default=0.0, help_text="FedProx: the pull back to the round's start weights")
     compression = models.CharField(max_length=4, default="none", help_text="Of the updates on their way here")
+    segment_steps = models.PositiveIntegerField(default=5, help_text="Steps between two checkpoints of a worker")
     seed = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)
     finished = models.DateTimeField(null=True, blank=True)
@@ -65,8 +68,18 @@ class Shard(models.Model):
         constraints = [models.UniqueConstraint(fields=["run", "number"], name="shard_number_once_per_run")]
 
 
+class Rounds(models.Manager["Round"]):
+    """Those that count. All there ever were: `Round.everything`."""
+
+    def get_queryset(self) -> models.QuerySet["Round"]:
+        return super().get_queryset().filter(voided=None)
+
+
 class Round(models.Model):
-    """Open until its updates are averaged. While the next round trains, it is checked: measured, screened, audited."""
+    """Open until its updates are averaged. While the next round trains, it is checked: measured, screened, audited.
+
+    Where a check finds work that may not stay in an average, its round is opened again, and the rounds that were built on it
+    are void: they stay to be read, and count for nothing."""
 
     class State(models.TextChoices):
         OPEN = "open", "training"
@@ -84,15 +97,30 @@ class Round(models.Model):
         null=True,
         help_text="What the server's optimizer keeps for the next round",
     )
+    root = models.ForeignKey(
+        Blob,
+        models.PROTECT,
+        related_name="+",
+        null=True,
+        help_text="The platform's own update, on a part of the hold-out",
+    )
     accuracy = models.FloatField(null=True, help_text="Of the averaged model on the hold-out")
     loss = models.FloatField(null=True)
     opened = models.DateTimeField(auto_now_add=True)
     closed = models.DateTimeField(null=True)
     checked = models.DateTimeField(null=True, help_text="When its updates were measured, screened and audited")
+    voided = models.DateTimeField(null=True, help_text="When the run went back to an earlier round")
+
+    objects = Rounds()
+    everything = models.Manager()
 
     class Meta:
         ordering = ["number"]
-        constraints = [models.UniqueConstraint(fields=["run", "number"], name="round_number_once_per_run")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["run", "number"], condition=models.Q(voided=None), name="round_number_once_per_run"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"round {self.number} of {self.run}"
@@ -109,6 +137,9 @@ class Assignment(models.Model):
         DECLINED = "declined", "declined by the worker"
         EXPIRED = "expired", "expired: given to someone else"
         CANCELLED = "cancelled"
+        UNPROVEN = "unproven", "not shown to an audit"
+        REVOKED = "revoked", "taken out: the provider was convicted"
+        VOID = "void", "void: the run went back to an earlier round"
 
     LIVE = [State.OFFERED, State.ACCEPTED, State.COMMITTED]
 
@@ -125,15 +156,22 @@ class Assignment(models.Model):
     weights = models.ForeignKey(
         Blob, models.PROTECT, related_name="+", null=True, help_text="What the update stands for"
     )
+    root = models.CharField(max_length=64, blank=True, help_text="Of the trace that the worker committed to")
     offered = models.DateTimeField(auto_now_add=True)
     committed = models.DateTimeField(null=True)
     received = models.DateTimeField(null=True, help_text="When its update was found well-formed")
+    weight = models.PositiveBigIntegerField(null=True, help_text="How much its update counted in the average")
     correct = models.PositiveIntegerField(null=True, help_text="Hold-out samples that the update alone gets right")
     suspicion = models.TextField(blank=True, help_text="What the screen noticed; orders an audit, nothing more")
     note = models.TextField(blank=True)
 
     class Meta:
         ordering = ["round", "shard", "attempt"]
+        indexes = [
+            models.Index(
+                fields=["provider"], condition=models.Q(state__in=["offered", "accepted"]), name="assignment_open"
+            )
+        ]
         constraints = [
             models.UniqueConstraint(fields=["round", "shard", "attempt"], name="attempt_once_per_shard_and_round"),
             models.UniqueConstraint(
@@ -148,16 +186,51 @@ class Assignment(models.Model):
 
 
 class Audit(models.Model):
-    """A replay by the platform of what a worker was asked to compute. Two failed ones, and only they, convict."""
+    """A look at how an update came about: the worker shows the trace that it committed to, and the platform does some of its
+    segments again."""
 
-    assignment = models.ForeignKey(Assignment, models.PROTECT, related_name="audits")
-    number = models.PositiveSmallIntegerField(help_text="1, or 2 to confirm a failure")
+    class State(models.TextChoices):
+        ASKED = "asked", "the worker is asked to show its work"
+        SHOWN = "shown", "shown, to be replayed"
+        PASSED = "passed"
+        FAILED = "failed", "failed: two replays contradict it"
+        INCONCLUSIVE = "inconclusive", "inconclusive: this job amplifies rounding"
+        UNPROVEN = "unproven", "the work was not shown"
+
+    UNDECIDED = [State.ASKED, State.SHOWN]
+
+    assignment = models.OneToOneField(Assignment, models.PROTECT, related_name="audit")
     why = models.TextField()
+    drawn = models.JSONField(default=list, help_text="Segments drawn by chance, from 0")
+    state = models.CharField(max_length=12, choices=State.choices, default=State.ASKED)
+    deadline = models.DateTimeField(help_text="To show the work; later while its worker is busy with another lease")
+    trace = models.ForeignKey(Blob, models.PROTECT, related_name="+", null=True)
+    note = models.TextField(blank=True)
+    asked = models.DateTimeField(auto_now_add=True)
+    decided = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [models.Index(fields=["assignment"], condition=models.Q(state="asked"), name="audit_asked")]
+
+    def __str__(self) -> str:
+        return f"audit of {self.assignment}"
+
+
+class Replay(models.Model):
+    """A segment done again by the platform. Two that contradict a claim and confirm each other, and only they, convict."""
+
+    audit = models.ForeignKey(Audit, models.PROTECT, related_name="replays")
+    segment = models.PositiveIntegerField(help_text="From 0")
+    number = models.PositiveSmallIntegerField(help_text="1, or 2 in another process, with other rounding")
+    start = models.CharField(max_length=64, help_text="SHA-256 of the weights that it began with")
+    claimed = models.CharField(max_length=64, help_text="SHA-256 of the weights that the worker committed to")
     relative = models.FloatField("relative distance", help_text="|claimed - replayed| / |replayed - start|")
+    allowed = models.FloatField(help_text="The largest relative distance that counts as rounding")
     cosine = models.FloatField(help_text="Between the claimed and the replayed change")
-    passed = models.BooleanField()
+    agrees = models.BooleanField()
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         ordering = ["id"]
-        constraints = [models.UniqueConstraint(fields=["assignment", "number"], name="audit_number_once")]
+        constraints = [models.UniqueConstraint(fields=["audit", "segment", "number"], name="replay_number_once")]

@@ -1,27 +1,44 @@
-"""Replay one piece of local training in a process of its own.
+"""Replay one segment of a local training in a process of its own.
 
-    python -m training.replay FOLDER
+    python -m training.replay FOLDER SEGMENT
 
-FOLDER holds `spec` and `hyper` (JSON), `start` and `shard` (safetensors); the result is written there as `end`. No Django.
+FOLDER holds `spec` and `hyper` (JSON), `start`, `shard` and `at`, the weights that the segment begins with (safetensors). The
+result is written there as `end-0`; `end-1` and on are what comes of weights that are off by their last bit: where these
+differ, rounding alone decides where the segment ends. No Django.
 """
 
 import json
 import sys
 from pathlib import Path
 
-from dmlworker import trainer
+import numpy as np
+
+from dmlworker import datasets, trainer
 from dmlworker.protocol import Hyper
+from dmlworker.trace import steps_of_segment
 from dmlworker.weights import pack, unpack
-from training import datasets
+
+Weights = list[np.ndarray]
 
 
-def main(folder: Path, hyper: Hyper) -> None:
+def main(folder: Path, segment: int) -> None:
     trainer.threads(1)
+    hyper = Hyper(**json.loads((folder / "hyper").read_text()))
     x, y = datasets.load((folder / "shard").read_bytes())
-    spec, start = json.loads((folder / "spec").read_text()), unpack((folder / "start").read_bytes())
-    (folder / "end").write_bytes(pack(trainer.train(spec, start, x, y, hyper)))
+    start, at = (unpack((folder / name).read_bytes()) for name in ("start", "at"))
+    steps = steps_of_segment(segment, len(y), hyper)
+    spec = json.loads((folder / "spec").read_text())
+    for number, begun in enumerate([at, *nudged(at)]):
+        (folder / f"end-{number}").write_bytes(pack(trainer.replay(spec, start, x, y, hyper, begun, steps)))
+
+
+def nudged(weights: Weights) -> list[Weights]:
+    """The weights off by their last bit: all upwards, all downwards, and to either side by chance."""
+    random = np.random.default_rng(1)
+    up, down = ([np.nextafter(array, np.float32(way)) for array in weights] for way in (np.inf, -np.inf))
+    mixed = [np.where(random.random(a.shape) < 0.5, a, b) for a, b in zip(up, down, strict=True)]
+    return [up, down, mixed]
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    main(place, Hyper(**json.loads((place / "hyper").read_text())))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.db.models import ProtectedError
 
 from dmlsite.errors import Conflict, Invalid
 from dmlworker.weights import Bytes, mapped, pieces
@@ -153,6 +154,14 @@ def _save(sha256: str, size: int, file: File) -> Blob:
     blob = Blob(sha256=sha256, size=size)
     Blob.objects.bulk_create([blob], ignore_conflicts=True)
     return blob
+
+
+def forget(blobs: Iterable[str]) -> None:
+    """Remove blobs that nothing names."""
+    for sha256 in set(blobs):
+        with suppress(ProtectedError):
+            Blob.objects.filter(pk=sha256).delete()
+            default_storage.delete(path(sha256))
 
 
 def get(sha256: str) -> bytes:

@@ -7,19 +7,23 @@ from tempfile import TemporaryDirectory
 
 from django.conf import settings
 from django.core.files.base import ContentFile, File
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from dmlsite import jobs
+from dmlworker.aggregation import RULES
+from dmlworker.datasets import DatasetError
+from dmlworker.receipt import NAME
 from dmlworker.weights import MalformedUpdate
 from ledger.books import following
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import Status, Ticket
-from training import actions, compute, evidence, records, store
+from training import actions, audits, compute, records, store
 from training.actions import claim, guarded
-from training.datasets import DatasetError
 from training.models import Assignment, Audit, Round, Run
 
+ROOTED = [name for name, rule in RULES.items() if rule.root]
 LONG = 3_600_000
 """Milliseconds that a step may take."""
 PATIENCE = timedelta(seconds=4 * settings.SWEEP_SECONDS)
@@ -85,6 +89,19 @@ def close_round(pk: int) -> None:
 
 
 @jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
+def root(pk: int) -> None:
+    """Train the platform's own update for a rule that needs it; the updates may be waiting for it already."""
+    with claim(f"root:{pk}") as mine:
+        round_ = Round.objects.select_related("run__ticket").get(pk=pk)
+        open_ = mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING
+        if open_ and round_.root_id is None:
+            with guarded(round_.run.ticket, f"the platform's own update of round {round_.number}"):
+                compute.root_update(round_)
+            if actions.ready(round_):
+                close_round.send(pk)
+
+
+@jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
 def check_round(pk: int) -> None:
     """Measure a closed round, screen and audit its updates, while the next one trains. Bad work ends the run: no model that
     holds any leaves the house."""
@@ -97,37 +114,27 @@ def check_round(pk: int) -> None:
 
 
 def _check(round_: Round) -> None:
-    updates = actions.updates_of(round_)
-    accuracy, loss = compute.measure(round_, updates)
-    compute.screen(round_, updates)
-    if failed := [audit for update, why in actions.to_audit(round_, updates) if (audit := _audit(update, why))]:
-        actions.convict(round_, failed)
-        return
-    actions.pass_round(round_, accuracy, loss)
+    if round_.accuracy is None:
+        updates = actions.updates_of(round_)
+        accuracy, loss = compute.measure(round_, updates)
+        compute.screen(round_, updates)
+        audits.measured(round_, accuracy, loss, audits.ordered(round_, updates))
+    audits.judge(round_)
 
 
-def _audit(update: Assignment, why: str) -> Audit | None:
-    """Replay an update. Only if two replays contradict it and confirm each other, the second is returned as evidence.
-
-    The replays use different kernels. Where these two disagree, the job amplifies rounding so much that a replay proves
-    nothing, and nobody is blamed.
-    """
-    first = compute.replay(update, elsewhere=False)
-    if _judge(update, 1, why, compute.distance(update, first)).passed:
-        return None
-    second = compute.replay(update, elsewhere=True)
-    if not evidence.agrees(compute.distance(update, second, claimed=first)):
-        _judge(update, 2, f"{why}; inconclusive: the two replays differ", compute.distance(update, second), passed=True)
-        return None
-    audit = _judge(update, 2, why, compute.distance(update, second))
-    return None if audit.passed else audit
-
-
-def _judge(update: Assignment, number: int, why: str, distance: evidence.Distance, passed: bool = False) -> Audit:
-    """Write a replay's verdict down; a job that runs again writes the same."""
-    fields = {"relative": distance.relative, "cosine": distance.cosine}
-    verdict = fields | {"why": why, "passed": passed or evidence.agrees(distance)}
-    return Audit.objects.update_or_create(assignment=update, number=number, defaults=verdict)[0]
+@jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
+def audit(pk: int) -> None:
+    """Replay what a worker showed of its work; the last audit of a round decides what becomes of the round."""
+    with claim(f"audit:{pk}") as mine:
+        found = Audit.objects.select_related("assignment__round__run__ticket", "assignment__shard").get(pk=pk)
+        round_ = found.assignment.round
+        if mine and found.state == Audit.State.SHOWN and round_.run.state == Run.State.TRAINING:
+            with guarded(round_.run.ticket, f"auditing round {round_.number}"):
+                state, note = compute.audit(found)
+                audits.decide(found, state, note)
+                if state == Audit.State.PASSED and not records.keeps_checkpoints(round_):
+                    compute.forget_checkpoints(found)
+                audits.judge(round_)
 
 
 @jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
@@ -148,9 +155,10 @@ def _finish(run: Run) -> None:
         for path in compute.export(run, last.end_id, Path(folder)):
             with path.open("rb") as file:
                 tickets.store_artifact(run.ticket, path.name, File(file))
-    record = records.record(run)
-    tickets.store_artifact(run.ticket, "training-record.json", ContentFile(record))
-    actions.finish(run, last.accuracy, records.root(record))
+    merit = actions.merit(run)
+    receipt = records.receipt(run, merit)
+    tickets.store_artifact(run.ticket, NAME, ContentFile(receipt.to_bytes()))
+    actions.finish(run, last.accuracy, merit, receipt.root)
 
 
 @jobs.actor(time_limit=LONG)
@@ -183,10 +191,22 @@ def sweep() -> None:
     committed = Assignment.objects.filter(state=Assignment.State.COMMITTED, received=None, committed__lt=late)
     for pk in committed.filter(round__in=Round.objects.filter(**open_)).values_list("pk", flat=True):
         receive.send(pk)
+    for pk in Round.objects.filter(opened__lt=late, root=None, run__rule__in=ROOTED, **open_).values_list(
+        "pk", flat=True
+    ):
+        root.send(pk)
     for round_ in Round.objects.filter(opened__lt=late, **open_):
         if actions.ready(round_):
             close_round.send(round_.pk)
     for pk in Round.objects.filter(checked=None, closed__lt=late, **closed).values_list("pk", flat=True):
         check_round.send(pk)
-    for run in Run.objects.filter(state=Run.State.TRAINING).exclude(all_rounds__checked=None):
+    for round_ in audits.give_up_overdue():
+        audits.judge(round_)
+    shown = Audit.objects.filter(
+        state=Audit.State.SHOWN, asked__lt=late, assignment__round__run__state=Run.State.TRAINING
+    )
+    for pk in shown.values_list("pk", flat=True):
+        audit.send(pk)
+    unchecked = Round.objects.filter(run=OuterRef("pk"), checked=None)
+    for run in Run.objects.filter(~Exists(unchecked), state=Run.State.TRAINING):
         finish.send(str(run.pk))

@@ -13,7 +13,7 @@ from dmlsite.tests.people import person
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Cursor, Reconciliation, Sighting, Transfer
 from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
 from tickets.models import Artifact, Dataset, Mail, Status, Ticket, TicketEvent
-from training.models import Assignment, Audit, Blob, Round, Run, Shard
+from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 PAID, SETTLED = "0x" + "aa" * 32, "0x" + "bb" * 32
 WALLET, PAYER = "0x" + "12" * 20, "0x" + "34" * 20
@@ -98,7 +98,9 @@ def _training(ticket: Ticket, provider: Provider) -> None:
     shard = Shard.objects.create(run=run, number=0, blob=blob, samples=400)
     work = {"state": Assignment.State.COMMITTED, "correct": 190, "suspicion": "too far", "update": blob}
     found = Assignment.objects.create(round=round_, shard=shard, provider=provider, deadline=timezone.now(), **work)
-    Audit.objects.create(assignment=found, number=1, why="too far", relative=0.9, cosine=0.1, passed=False)
+    audit = Audit.objects.create(assignment=found, why="points away", state="failed", deadline=found.deadline)
+    told = {"start": "a" * 64, "claimed": "b" * 64, "allowed": 0.02}
+    Replay.objects.create(audit=audit, segment=3, number=1, relative=0.9, cosine=0.1, agrees=False, **told)
 
 
 def _log(user: User) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import shutil
 import signal
 import socket
 import sys
@@ -18,8 +19,22 @@ from dmlworker import cheats, client, models, protocol, trainer, transfer
 from dmlworker.cache import Cache
 from dmlworker.client import Refused, Settings, Worker
 from dmlworker.display import Display, display
-from dmlworker.protocol import Accept, Ack, Cancel, Commit, Decline, Heartbeat, Hello, Hyper, Progress
+from dmlworker.protocol import (
+    Accept,
+    Ack,
+    Cancel,
+    Challenge,
+    Commit,
+    Decline,
+    Heartbeat,
+    Hello,
+    Hyper,
+    Progress,
+    Release,
+    Reveal,
+)
 from dmlworker.tests.platform import KEY, Platform, serving
+from dmlworker.trace import Trace, steps_of_segment
 
 X = np.random.Generator(np.random.PCG64(0)).normal(size=(60, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
@@ -474,8 +489,8 @@ def test_a_wrong_key_and_a_newer_platform_are_final_too(tmp_path: Path) -> None:
         async with serving() as platform:
             with pytest.raises(Refused, match="does not accept this key"):
                 await Worker(settings(platform, tmp_path, "wrong"), Lines()).run()
-            platform.frames = ['{"v":3,"type":"welcome"}']
-            with pytest.raises(Refused, match="version 3"):
+            platform.frames = ['{"v":4,"type":"welcome"}']
+            with pytest.raises(Refused, match="version 4"):
                 await Worker(settings(platform, tmp_path), Lines()).run()
 
     run(scenario)
@@ -521,7 +536,7 @@ def test_the_wait_grows_has_chance_in_it_and_an_end() -> None:
 
 @pytest.mark.parametrize("mode", sorted(cheats.MODES))
 def test_cheats_send_something_else(tmp_path: Path, mode: str) -> None:
-    from training.evidence import agrees, compare
+    from dmlworker.comparison import agrees, compare
 
     async def scenario() -> None:
         async with serving() as platform, working(platform, tmp_path, cheats.cheating(mode)):
@@ -606,6 +621,100 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_work(tmp_path: Path, number: 
             assert b"Traceback" not in err
             assert out.rstrip().endswith(b"Ended.")
             assert KEY.encode() not in out + err
+
+    run(scenario)
+
+
+# --- Audits ------------------------------------------------------------------------------------------------------------
+async def challenge(platform: Platform, offer: protocol.Offer, commit: Commit, *segments: int) -> Trace:
+    """Asks to see some segments; gives the trace that the worker shows."""
+    await platform.say(Challenge(offer, commit.root, segments))
+    reveal: Reveal = await platform.hears(Reveal)
+    trace = Trace.from_bytes(platform.blobs[reveal.trace])
+    assert (reveal.lease, trace.root) == (offer.lease, commit.root)
+    return trace
+
+
+def shown(platform: Platform, trace: Trace, *numbers: int) -> list[list[np.ndarray]]:
+    """The weights after these segments, as the worker sent them."""
+    return [trainer.unpack(platform.blobs[trace.segments[number].sha256]) for number in numbers]
+
+
+def replayed(at: list[np.ndarray], segment: int) -> bytes:
+    return trainer.pack(trainer.replay(SPEC, START, X, Y, HYPER, at, steps_of_segment(segment, len(Y), HYPER)))
+
+
+def test_what_is_asked_for_is_shown_and_can_be_done_again(tmp_path: Path) -> None:
+    """60 samples by 10, twice: 12 steps, three segments of 5, 5 and 2."""
+
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path) as lines:
+            offer = offered(platform)
+            commit: Commit = await platform.hears(Commit)
+            trace = await challenge(platform, offer, commit, 1)
+            assert [len(trace.segments), trace.segments[2].sha256] == [3, commit.sha256]
+            first, second = shown(platform, trace, 0, 1)
+            assert replayed(START, 0) == trainer.pack(first)
+            assert replayed(first, 1) == trainer.pack(second)
+            assert replayed(second, 2) == platform.blobs[commit.sha256]
+            assert "shown to an audit" in lines.text
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("lost", ["traces", "traces/*/[0-9]*"])
+def test_what_was_kept_and_got_lost_is_computed_again(tmp_path: Path, lost: str) -> None:
+    async def scenario() -> None:
+        async with serving() as platform:
+            async with working(platform, tmp_path):
+                offer = offered(platform)
+                commit: Commit = await platform.hears(Commit)
+            for path in tmp_path.glob(f"*/{lost}"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            async with working(platform, tmp_path):
+                await platform.hears(Hello, 2)
+                trace = await challenge(platform, offer, commit, 1)
+                assert replayed(START, 0) == trainer.pack(*shown(platform, trace, 0))
+
+    run(scenario)
+
+
+def test_of_a_compressed_update_the_last_weights_are_shown_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            offer = offered(platform, Hyper(2, 10, 0.1, 3, compression="int8"))
+            commit: Commit = await platform.hears(Commit)
+            trace = await challenge(platform, offer, commit)
+            assert trainer.pack(*shown(platform, trace, 2)) == honest()
+            assert commit.sha256 != trace.segments[2].sha256
+
+    run(scenario)
+
+
+def test_work_that_was_not_done_here_is_not_shown_and_the_worker_lives_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path) as lines:
+            offer = offered(platform)
+            await platform.hears(Commit)
+            await platform.say(Challenge(offer, "0" * 64, (0,)))
+            while "can't show the work" not in lines.text:
+                await asyncio.sleep(0.01)
+            await platform.say(offered(platform, round_=2))
+            assert (await platform.hears(Commit, 2)).lease.round == 2
+            assert platform.count(Reveal) == 0
+
+    run(scenario)
+
+
+def test_what_is_released_is_removed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving() as platform, working(platform, tmp_path):
+            offer = offered(platform)
+            await platform.hears(Commit)
+            assert len(list(tmp_path.glob("*/traces/*/*"))) == 4  # three checkpoints and the trace
+            await platform.say(Release(offer.lease))
+            while list(tmp_path.glob("*/traces/*")):
+                await asyncio.sleep(0.01)
 
     run(scenario)
 

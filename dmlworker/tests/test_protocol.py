@@ -14,6 +14,7 @@ from dmlworker.protocol import (
     Ack,
     Blob,
     Cancel,
+    Challenge,
     Commit,
     Decline,
     Heartbeat,
@@ -23,6 +24,8 @@ from dmlworker.protocol import (
     Offer,
     Progress,
     ProtocolError,
+    Release,
+    Reveal,
     VersionMismatch,
     Welcome,
     decode,
@@ -33,21 +36,26 @@ LEASE = Lease("7c9e6679", 3, 1, 2)
 L = '"lease":{"run":"7c9e6679","round":3,"shard":1,"attempt":2}'
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
+OFFER = Offer(LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16", 5), 1_800_000_000)
+OFFERED = encode(OFFER).replace('"v":3,"type":"offer",', "")
+
 GOLDEN: dict[str, protocol.Message] = {
-    '{"v":2,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
-    '{"v":2,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
-    f'{{"v":2,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
+    '{"v":3,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
+    '{"v":3,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
+    f'{{"v":3,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
     f'"shard":{{"sha256":"{C}","size":3}},'
-    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01,"compression":"fp16"},"deadline":1800000000}': Offer(
-        LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16"), 1_800_000_000
-    ),
-    f'{{"v":2,"type":"accept",{L}}}': Accept(LEASE),
-    f'{{"v":2,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
-    f'{{"v":2,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
-    f'{{"v":2,"type":"commit",{L},"sha256":"{A}","size":5}}': Commit(LEASE, A, 5),
-    f'{{"v":2,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
-    f'{{"v":2,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
-    '{"v":2,"type":"heartbeat"}': Heartbeat(),
+    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01,"compression":"fp16",'
+    '"checkpoint_every":5},"deadline":1800000000}': OFFER,
+    f'{{"v":3,"type":"accept",{L}}}': Accept(LEASE),
+    f'{{"v":3,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
+    f'{{"v":3,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
+    f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}"}}': Commit(LEASE, A, 5, B),
+    f'{{"v":3,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
+    f'{{"v":3,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
+    f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":[0,7]}}': Challenge(OFFER, A, (0, 7)),
+    f'{{"v":3,"type":"reveal",{L},"trace":"{A}"}}': Reveal(LEASE, A),
+    f'{{"v":3,"type":"release",{L}}}': Release(LEASE),
+    '{"v":3,"type":"heartbeat"}': Heartbeat(),
 }
 
 
@@ -57,24 +65,26 @@ def test_golden_frames_both_ways(text: str) -> None:
     assert decode(text) == GOLDEN[text]
 
 
-VERSION_1 = [
+EARLIER = [
     '{"v":1,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}',
     f'{{"v":1,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
     f'"shard":{{"sha256":"{C}","size":3}},'
     '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7},"deadline":1800000000}',
+    '{"v":2,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}',
+    f'{{"v":2,"type":"commit",{L},"sha256":"{A}","size":5}}',
 ]
 
 
-@pytest.mark.parametrize("text", VERSION_1)
-def test_golden_frames_of_version_1_are_told_apart(text: str) -> None:
-    """It had no `proximal`: a worker that does not know it would train something else."""
+@pytest.mark.parametrize("text", EARLIER)
+def test_golden_frames_of_earlier_versions_are_told_apart(text: str) -> None:
+    """Version 1 had no `proximal`: a worker that does not know it would train something else. Version 2 committed to no trace."""
     with pytest.raises(VersionMismatch) as caught:
         decode(text)
-    assert caught.value.theirs == 1
+    assert caught.value.theirs == json.loads(text)["v"]
 
 
-def test_constants_are_part_of_version_2() -> None:
-    assert (protocol.VERSION, protocol.SOCKET_PATH) == (2, "/ws/worker/")
+def test_constants_are_part_of_version_3() -> None:
+    assert (protocol.VERSION, protocol.SOCKET_PATH) == (3, "/ws/worker/")
     assert protocol.blob_path(A) == f"/worker/blobs/{A}"
     assert (protocol.CLOSE_BAD_KEY, protocol.CLOSE_BANNED, protocol.CLOSE_TOO_OLD) == (4401, 4403, 4426)
 
@@ -98,8 +108,8 @@ def test_a_deep_frame_ends_no_process_whose_recursion_limit_was_raised() -> None
 
 def test_another_version_is_told_apart_whatever_its_fields() -> None:
     with pytest.raises(VersionMismatch) as caught:
-        decode('{"v":3,"type":"hello","capabilities":[]}')
-    assert caught.value.theirs == 3
+        decode('{"v":4,"type":"hello","capabilities":[]}')
+    assert caught.value.theirs == 4
 
 
 MALFORMED = {
@@ -109,34 +119,37 @@ MALFORMED = {
     "no version": '{"type":"heartbeat"}',
     "version as text": '{"v":"1","type":"heartbeat"}',
     "version as truth": '{"v":true,"type":"heartbeat"}',
-    "no type": '{"v":2}',
-    "unknown type": '{"v":2,"type":"quit"}',
-    "type is a list": '{"v":2,"type":["hello"]}',
-    "unknown field": '{"v":2,"type":"heartbeat","more":1}',
-    "field missing": '{"v":2,"type":"welcome","provider":"ada"}',
-    "name twice": '{"v":2,"type":"heartbeat","v":2}',
-    "number as text": '{"v":2,"type":"welcome","provider":"ada","heartbeat":"10"}',
-    "truth as number": '{"v":2,"type":"welcome","provider":"ada","heartbeat":true}',
-    "fraction as number": '{"v":2,"type":"welcome","provider":"ada","heartbeat":1.5}',
-    "number as truth": f'{{"v":2,"type":"ack",{L},"ok":1,"reason":""}}',
-    "lease is text": '{"v":2,"type":"accept","lease":"7c9e6679"}',
-    "lease without attempt": '{"v":2,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
-    "negative round": '{"v":2,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
-    "huge round": '{"v":2,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
-    "endless digits": '{"v":2,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
-    "no run": '{"v":2,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
-    "hash in capitals": f'{{"v":2,"type":"commit",{L},"sha256":"{"A" * 64}","size":5}}',
-    "hash too short": f'{{"v":2,"type":"commit",{L},"sha256":"{"a" * 63}","size":5}}',
-    "hash with a newline": f'{{"v":2,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5}}',
-    "negative size": f'{{"v":2,"type":"commit",{L},"sha256":"{A}","size":-5}}',
-    "NaN": f'{{"v":2,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
-    "infinite": f'{{"v":2,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
-    "step after the last": f'{{"v":2,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
-    "long text": f'{{"v":2,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
-    "half a character": f'{{"v":2,"type":"cancel",{L},"reason":"\\ud800"}}',
+    "no type": '{"v":3}',
+    "unknown type": '{"v":3,"type":"quit"}',
+    "type is a list": '{"v":3,"type":["hello"]}',
+    "unknown field": '{"v":3,"type":"heartbeat","more":1}',
+    "field missing": '{"v":3,"type":"welcome","provider":"ada"}',
+    "name twice": '{"v":3,"type":"heartbeat","v":3}',
+    "number as text": '{"v":3,"type":"welcome","provider":"ada","heartbeat":"10"}',
+    "truth as number": '{"v":3,"type":"welcome","provider":"ada","heartbeat":true}',
+    "fraction as number": '{"v":3,"type":"welcome","provider":"ada","heartbeat":1.5}',
+    "number as truth": f'{{"v":3,"type":"ack",{L},"ok":1,"reason":""}}',
+    "lease is text": '{"v":3,"type":"accept","lease":"7c9e6679"}',
+    "lease without attempt": '{"v":3,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
+    "negative round": '{"v":3,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
+    "huge round": '{"v":3,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
+    "endless digits": '{"v":3,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
+    "no run": '{"v":3,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
+    "hash in capitals": f'{{"v":3,"type":"commit",{L},"sha256":"{"A" * 64}","size":5,"root":"{A}"}}',
+    "hash too short": f'{{"v":3,"type":"commit",{L},"sha256":"{"a" * 63}","size":5,"root":"{A}"}}',
+    "hash with a newline": f'{{"v":3,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5,"root":"{A}"}}',
+    "no root": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":""}}',
+    "segments as an object": f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":{{}}}}',
+    "a segment as text": f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":["0"]}}',
+    "negative size": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":-5,"root":"{A}"}}',
+    "NaN": f'{{"v":3,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
+    "infinite": f'{{"v":3,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
+    "step after the last": f'{{"v":3,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
+    "long text": f'{{"v":3,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
+    "half a character": f'{{"v":3,"type":"cancel",{L},"reason":"\\ud800"}}',
     "deep": "[" * 10_000,
-    "deep in an object": '{"v":2,"type":' + '{"a":' * 3000,
-    "long": f'{{"v":2,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
+    "deep in an object": '{"v":3,"type":' + '{"a":' * 3000,
+    "long": f'{{"v":3,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
 }
 
 
@@ -175,7 +188,7 @@ def test_encode_refuses_what_decode_would() -> None:
         encode(LEASE)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("module", ["dmlworker.protocol", "dmlworker.client", "dmlworker.weights", "training.datasets", "training.aggregation", "training.evidence"])  # fmt: skip
+@pytest.mark.parametrize("module", ["dmlworker.protocol", "dmlworker.client", "dmlworker.weights", "dmlworker.datasets", "dmlworker.aggregation", "training.evidence"])  # fmt: skip
 def test_what_the_web_process_may_import_does_not_bring_tensorflow(module: str) -> None:
     code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'django')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

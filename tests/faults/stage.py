@@ -18,11 +18,11 @@ from websockets.sync.client import ClientConnection, connect
 from contracts import devchain
 from dmlsite.supervisor import Child, Platform
 from dmlworker import protocol
+from dmlworker.datasets import samples
 from dmlworker.display import named
 from ledger import money
 from tests.conftest import SETTINGS, Live
 from tests.faults.link import Link
-from training.datasets import samples
 
 QUICK = SETTINGS | {
     "PROVIDERS_PER_TICKET": "2",
@@ -49,6 +49,7 @@ class Lease(NamedTuple):
     step: int
     steps: int
     update: str | None
+    root: str
     channel: str
 
     @property
@@ -62,7 +63,7 @@ class Lease(NamedTuple):
 
 
 LEASES = """
-    select a.id, u.id, r.number, s.number, a.attempt, p.user_name, a.state, a.step, a.steps, a.update_id, a.channel
+    select a.id, u.id, r.number, s.number, a.attempt, p.user_name, a.state, a.step, a.steps, a.update_id, a.root, a.channel
     from training_assignment a join training_round r on r.id = a.round_id join training_run u on u.id = r.run_id
     join training_shard s on s.id = a.shard_id join providers_provider p on p.id = a.provider_id
     where u.ticket_id = %s order by r.number, s.number, a.attempt"""

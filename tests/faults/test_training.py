@@ -144,7 +144,7 @@ def test_9_two_workers_with_one_key_share_the_leases_and_each_is_paid_once(stage
 def test_10_a_commit_for_a_closed_round_is_refused_with_the_reason(stage, straggled):
     ticket, lease, *_ = straggled
     done = stage.lease(ticket, round=lease.round, shard=lease.shard, state="committed")
-    late = protocol.Commit(lease.protocol, done.update, 1)
+    late = protocol.Commit(lease.protocol, done.update, 1, done.root)
     with stage.socket(lease.provider) as socket:
         socket.send(protocol.encode(protocol.Hello("test", 1)))
         socket.send(protocol.encode(late))

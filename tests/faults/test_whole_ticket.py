@@ -12,9 +12,9 @@ from contracts.tests.proxy import Proxy
 from dmlsite.demo import DemoError, wait
 from dmlsite.embedded import ServerError
 from dmlsite.supervisor import Platform
+from dmlworker.datasets import samples
 from ledger import money
 from tests.conftest import SETTINGS, Live
-from training.datasets import samples
 
 
 @pytest.fixture

@@ -133,11 +133,22 @@ def test_a_provider_who_orders_becomes_a_customer_too(chain):
         ("proximal", -1),
         ("patience", 101),
         ("compression", "zip"),
+        ("rule", "democracy"),
+        ("byzantine", -1),
+        ("on_cheat", "shrug"),
         ("target", "x" * 201),
     ],
 )
 def test_an_order_that_cannot_be_is_422_names_the_field_and_leaves_no_ticket(customer, name, value):
     assert list(problem(api(customer).post(QUOTES, ORDER | {name: value}), 422)["errors"]) == [name]
+    assert not Ticket.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "choice", [{"rule": "krum"}, {"rule": "median", "byzantine": 0}, {"rule": "rfa", "byzantine": 2}]
+)
+def test_an_aggregation_that_protects_nothing_is_422_with_the_reason(customer, choice):
+    assert "withstand" in problem(api(customer).post(QUOTES, ORDER | choice), 422)["detail"]
     assert not Ticket.objects.exists()
 
 

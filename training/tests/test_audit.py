@@ -1,73 +1,231 @@
-"""A conviction needs two replays that contradict the claim and confirm each other. Real arithmetic, no processes."""
+"""An audit does a few segments again: honest work passes, and two replays contradict altered work. Real arithmetic."""
 
 import json
 
 import numpy as np
 import pytest
 
-from dmlworker import models, trainer
-from dmlworker.weights import pack
-from training import actions, compute, datasets, store, tasks
-from training.models import Assignment, Audit
+from dmlworker import compression, datasets, models, trainer
+from dmlworker.protocol import Hyper
+from dmlworker.trace import Recorder, Segment, Trace
+from dmlworker.weights import pack, unpack
+from training import actions, audits, compute, evidence, store
+from training.models import Assignment, Audit, Blob, Replay
 from training.tests.conftest import make_provider, make_ticket
+
+State = Audit.State
+
+
+class Worker:
+    """Does the work of a lease on 200 samples, ten steps of 20 and two epochs: four segments of five. What it shows, and
+    whether that is what it did, is up to the test."""
+
+    def __init__(self, lease: Assignment, spec, start, x, y) -> None:
+        self.lease, self.spec, self.start, self.x, self.y = lease, spec, start, x, y
+        self.kept = [start]
+        self.hyper = actions.hyper_of(lease)
+        self.work(x, y)
+
+    def work(self, x, y, hyper: Hyper | None = None) -> None:
+        self.kept = [self.start]
+        keep = lambda weights: self.kept.append([array.copy() for array in weights])  # noqa: E731
+        trainer.train(self.spec, self.start, x, y, hyper or self.hyper, checkpoint=keep)
+
+    def commit(self, update=None) -> None:
+        """To the checkpoints as they are now; the update is the last one, unless it is another."""
+        record = Recorder(self.start, lambda number, weights: Blob.objects.get(pk=store.put(pack(weights)).pk).pk)
+        for weights in self.kept[1:]:
+            record(weights)
+        self.trace = record.trace
+        self.lease.root = self.trace.root
+        self.lease.update = self.lease.weights = store.put(pack(self.kept[-1] if update is None else update))
+        self.lease.state = Assignment.State.COMMITTED
+        self.lease.save()
+
+    def audited(self, drawn=(1,), trace: bytes | None = None) -> Audit:
+        """The audit, decided."""
+        shown = store.put(self.trace.to_bytes() if trace is None else trace)
+        fields = {"why": "drawn by chance", "drawn": list(drawn), "deadline": self.lease.deadline}
+        audit = Audit.objects.create(assignment=self.lease, state=State.SHOWN, trace=shown, **fields)
+        audits.decide(audit, *compute.audit(audit))
+        audit.refresh_from_db()
+        return audit
 
 
 @pytest.fixture
-def update(transactional_db, files, settings):
-    """An honest update of a tiny model on one shard."""
-    settings.PROVIDERS_PER_TICKET = 1
-    random = np.random.default_rng(1)
-    x = random.normal(size=(60, 4)).astype(np.float32)
-    y = (x[:, 0] > 0).astype(np.int32)
-    spec = models.spec(models.build((4,), 2, "mlp", models.statistics(x)))
-    start = trainer.initial_weights(spec, 1)
-    blobs = [store.put(data) for data in (models.spec_bytes(spec), pack(start), datasets.dump(x, y))]
-    prepared = actions.Prepared(*blobs, [(blobs[2], 60)], ["a", "b"], {"holdout_samples": 60})
-    run = actions.open_run(make_ticket(rounds=1), prepared, seed=7)
-    make_provider("ada")
-    assert actions.start(run)
-    lease = Assignment.objects.select_related("round__run", "shard").get()
-    hyper = actions.hyper_of(lease)
-    return claim(lease, trainer.train(spec, start, x, y, hyper))
+def make(transactional_db, files, settings):
+    """A worker that has done its work, on a tiny model."""
+
+    def made(**fields) -> Worker:
+        settings.PROVIDERS_PER_TICKET = 1
+        random = np.random.default_rng(1)
+        x = random.normal(size=(200, 4)).astype(np.float32)
+        y = (x[:, 0] > 0).astype(np.int32)
+        spec = models.spec(models.build((4,), 2, "mlp", models.statistics(x)))
+        start = trainer.initial_weights(spec, 1)
+        blobs = [store.put(data) for data in (models.spec_bytes(spec), pack(start), datasets.dump(x, y))]
+        prepared = actions.Prepared(*blobs, [(blobs[2], 200)], ["a", "b"], {"holdout_samples": 200})
+        run = actions.open_run(make_ticket(rounds=1, epochs=2, **fields), prepared, seed=7)
+        make_provider("ada")
+        assert actions.start(run)
+        lease = Assignment.objects.select_related("round__run", "shard", "provider").get()
+        return Worker(lease, spec, start, x, y)
+
+    return made
 
 
-def claim(lease: Assignment, weights) -> Assignment:
-    lease.update = lease.weights = store.put(pack(weights))
-    lease.save()
-    return lease
+@pytest.fixture
+def worker(make):
+    return make()
 
 
-def turned_round(lease: Assignment):
-    pairs = zip(compute.weights_of(lease.round.start_id), compute.weights_of(lease.weights_id), strict=True)
-    return [2 * start - end for start, end in pairs]
+def flipped(start, weights):
+    return [2 * begin - end for begin, end in zip(start, weights, strict=True)]
 
 
-def test_honest_work_passes_at_the_first_replay(update):
-    assert tasks._audit(update, "drawn at random") is None
-    assert [(audit.number, audit.passed) for audit in Audit.objects.all()] == [(1, True)]
-    assert Audit.objects.get().relative < 0.01
+def test_honest_work_passes_at_the_first_replay_of_each_segment(worker):
+    worker.commit()
+    audit = worker.audited()
+    assert audit.state == State.PASSED
+    assert {(replay.number, replay.agrees) for replay in audit.replays.all()} == {(1, True)}
+    assert {0, 1, 3} <= {replay.segment for replay in audit.replays.all()}
+    assert max(replay.relative for replay in audit.replays.all()) < 1e-4
+    audit.assignment.provider.refresh_from_db()
+    assert audit.assignment.provider.streak == 1
 
 
-def test_altered_work_is_contradicted_by_two_replays(update):
-    claim(update, turned_round(update))
-    evidence = tasks._audit(update, "points away")
-    assert evidence is not None
-    assert [audit.passed for audit in Audit.objects.all()] == [False, False]
-    assert evidence.relative == pytest.approx(2, abs=0.1)
-    json.dumps(actions.evidence_of(evidence), allow_nan=False)
-    again = tasks._audit(update, "points away")
-    assert (again.pk, Audit.objects.count()) == (evidence.pk, 2)
+def convicted(audit: Audit, segment: int) -> None:
+    assert audit.state == State.FAILED
+    pair = audit.replays.filter(segment=segment)
+    assert [(replay.number, replay.agrees) for replay in pair] == [(1, False), (2, False)]
+    audit.assignment.provider.refresh_from_db()
+    assert audit.assignment.provider.streak == 0
+    json.dumps(actions.evidence_of([audit]), allow_nan=False)
 
 
-def test_where_the_replays_disagree_nobody_is_blamed(update, monkeypatch):
+def test_an_update_that_is_not_what_the_trace_ends_with_is_contradicted_in_the_last_segment(worker):
+    worker.commit(flipped(worker.start, worker.kept[-1]))
+    convicted(worker.audited(), 3)
+
+
+def test_a_trace_made_up_of_nothing_is_contradicted_in_the_first_segment(worker):
+    """Returns the start weights, and says that it never moved."""
+    worker.kept = [worker.start] * 5
+    worker.commit()
+    convicted(worker.audited(), 0)
+
+
+def test_who_stops_early_is_contradicted_where_it_stopped(worker):
+    worker.kept[2:] = [worker.kept[1]] * 3
+    worker.commit()
+    convicted(worker.audited(drawn=[2]), 2)
+
+
+def test_other_labels_are_contradicted(worker):
+    worker.work(worker.x, 1 - worker.y)
+    worker.commit()
+    convicted(worker.audited(), 0)
+
+
+def test_one_label_in_ten_is_contradicted(worker):
+    """Which the whole of the work, compared at its end, would not have told from rounding for sure."""
+    labels = worker.y.copy()
+    labels[::10] = 1 - labels[::10]
+    worker.work(worker.x, labels)
+    worker.commit()
+    convicted(worker.audited(), 0)
+
+
+def test_a_poisoned_segment_is_the_largest_and_so_is_looked_at(worker):
+    worker.kept[3] = [array + np.float32(1) for array in worker.kept[3]]
+    worker.commit()
+    convicted(worker.audited(drawn=[1]), 2)
+
+
+def test_a_job_that_runs_again_writes_the_same(worker):
+    worker.commit(flipped(worker.start, worker.kept[-1]))
+    audit = worker.audited()
+    before = list(audit.replays.values_list("segment", "number", "relative"))
+    compute.audit(audit)
+    assert list(audit.replays.values_list("segment", "number", "relative")) == before
+
+
+# --- What was not shown, or not as it was committed to ------------------------------------------------------------------
+def unproven(audit: Audit, why: str) -> None:
+    assert (audit.state, why in audit.note) == (State.UNPROVEN, True), audit.note
+    assert not audit.replays.filter(agrees=False).exists()
+
+
+def test_another_trace_than_the_one_committed_to(worker):
+    worker.commit()
+    other = Trace(tuple(Segment(segment.sha256, segment.change + 1) for segment in worker.trace.segments))
+    unproven(worker.audited(trace=other.to_bytes()), "not the one that was committed to")
+
+
+def test_no_trace_at_all(worker):
+    worker.commit()
+    unproven(worker.audited(trace=b"hello"), "Not a trace")
+
+
+def test_a_trace_of_fewer_segments(worker):
+    del worker.kept[3]
+    worker.commit()
+    unproven(worker.audited(), "not the one that was committed to")
+
+
+def test_weights_that_were_not_sent(worker):
+    worker.commit()
+    store.forget([worker.trace.segments[0].sha256])
+    unproven(worker.audited(), "not all weights")
+
+
+def test_weights_that_are_none(worker):
+    worker.commit()
+    junk = store.put(b"junk").pk
+    segments = [Segment(junk, worker.trace.segments[0].change), *worker.trace.segments[1:]]
+    worker.trace = Trace(tuple(segments))
+    worker.lease.root = worker.trace.root
+    worker.lease.save()
+    unproven(worker.audited(), "Not a safetensors file")
+
+
+def test_a_trace_that_lies_about_how_far_a_segment_moved(worker):
+    """To have another one taken for the largest."""
+    worker.commit()
+    worker.trace = Trace(tuple(Segment(segment.sha256, 1e-6) for segment in worker.trace.segments))
+    worker.lease.root = worker.trace.root
+    worker.lease.save()
+    unproven(worker.audited(), "moved")
+
+
+# --- Rounding ---------------------------------------------------------------------------------------------------------
+def test_where_the_replays_disagree_nobody_is_blamed(worker, monkeypatch):
     """As with a learning rate near divergence: other kernels, another result."""
-    real = compute.replay
+    worker.commit(flipped(worker.start, worker.kept[-1]))
+    real = compute._replay_here
+    monkeypatch.setattr(compute, "_replay_elsewhere", lambda *args: [[array + np.float32(1) for array in real(*args)]])
+    audit = worker.audited()
+    assert (audit.state, "apart" in audit.note) == (State.INCONCLUSIVE, True)
 
-    def unstable(assignment, elsewhere):
-        done = real(assignment, elsewhere=False)
-        return [array + np.float32(elsewhere) for array in done]
 
-    claim(update, turned_round(update))
-    monkeypatch.setattr(compute, "replay", unstable)
-    assert tasks._audit(update, "points away") is None
-    assert "inconclusive" in Audit.objects.get(number=2).why
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+def test_what_compression_loses_is_no_offence_but_a_lie_on_top_is(make, kind):
+    worker = make(compression=kind)
+    delta = [end - begin for begin, end in zip(worker.start, worker.kept[-1], strict=True)]
+    sent = compression.decode(compression.encode(delta, kind)[0], kind, worker.start)
+    worker.commit(sent)
+    store.put(pack(worker.kept[-1]))
+    assert worker.audited().state == State.PASSED
+    Replay.objects.all().delete(), Audit.objects.all().delete()
+    worker.commit(flipped(worker.start, sent))
+    convicted(worker.audited(), 3)
+
+
+def test_what_was_shown_of_good_work_is_removed_but_not_what_is_still_needed(worker):
+    worker.commit()
+    audit = worker.audited()
+    assert evidence.DRAWN_SEGMENTS == 2
+    compute.forget_checkpoints(audit)
+    left = {segment.sha256 for segment in worker.trace.segments} & set(Blob.objects.values_list("pk", flat=True))
+    assert left == {worker.lease.update_id}
+    assert unpack(store.get(worker.lease.update_id))

@@ -6,7 +6,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from accounts.models import User
-from training.datasets import samples
+from dmlworker.datasets import samples
 
 pytestmark = pytest.mark.django_db
 

@@ -16,7 +16,7 @@ from providers.models import Connection, Provider, Standing
 from training import store
 from training.consumers import BAD_FRAME, WorkerConsumer, lease_of
 from training.models import Assignment
-from training.tests.conftest import leases
+from training.tests.conftest import ROOT, leases
 
 State = Assignment.State
 
@@ -94,7 +94,6 @@ def test_a_heartbeat_without_news_costs_three_short_queries(connected, lease):
         await database_sync_to_async(captured.__exit__)(None, None, None)
         asked = [query["sql"] for query in captured if not query["sql"].startswith("SELECT 1")]
         assert len(asked) == 3, asked
-        assert not any("JOIN" in sql for sql in asked)
 
     connected(scenario)
 
@@ -120,7 +119,9 @@ def test_what_a_lost_wake_up_would_have_said_is_said_at_the_next_heartbeat(conne
 def test_a_commit_is_acknowledged_and_not_taken_for_withdrawn(connected, lease):
     async def scenario(socket: Socket) -> None:
         update = await database_sync_to_async(store.put)(b"update")
-        await socket.says(Commit(lease_of(lease), "0" * 64, 6), Commit(lease_of(lease), update.pk, 6), Heartbeat())
+        await socket.says(
+            Commit(lease_of(lease), "0" * 64, 6, ROOT), Commit(lease_of(lease), update.pk, 6, ROOT), Heartbeat()
+        )
         answers = [await socket.hears(), await socket.hears()]
         assert [answer.ok for answer in answers if isinstance(answer, Ack)] == [False, True]
         assert await socket.silent()

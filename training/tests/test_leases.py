@@ -12,7 +12,7 @@ from tickets.models import Status
 from training import actions, store
 from training.consumers import lease_of
 from training.models import Assignment, Round, Run
-from training.tests.conftest import another, close, commit, leases, make_provider
+from training.tests.conftest import ROOT, another, close, commit, leases, make_provider
 
 State = Assignment.State
 
@@ -48,9 +48,9 @@ def test_every_shard_has_one_live_lease_and_its_own_seed(started):
 def test_a_repeated_commit_succeeds_and_another_update_does_not_replace_it(started):
     lease = leases(started)[0]
     update = commit(lease)
-    actions.record_update(lease.provider, lease_of(lease), update.pk)
+    actions.record_update(lease.provider, lease_of(lease), update.pk, ROOT)
     with pytest.raises(Conflict):
-        actions.record_update(lease.provider, lease_of(lease), store.put(b"second thoughts").pk)
+        actions.record_update(lease.provider, lease_of(lease), store.put(b"second thoughts").pk, ROOT)
     lease.refresh_from_db()
     assert lease.update_id == update.pk
 
@@ -58,9 +58,9 @@ def test_a_repeated_commit_succeeds_and_another_update_does_not_replace_it(start
 def test_a_commit_needs_the_bytes_and_the_right_provider(started):
     one, other = leases(started)
     with pytest.raises(Missing, match="upload"):
-        actions.record_update(one.provider, lease_of(one), "0" * 64)
+        actions.record_update(one.provider, lease_of(one), "0" * 64, ROOT)
     with pytest.raises(Missing, match="lease"):
-        actions.record_update(other.provider, lease_of(one), store.put(b"x").pk)
+        actions.record_update(other.provider, lease_of(one), store.put(b"x").pk, ROOT)
 
 
 def test_an_overdue_lease_goes_to_somebody_else_and_its_late_commit_is_refused(started):
@@ -73,7 +73,7 @@ def test_an_overdue_lease_goes_to_somebody_else_and_its_late_commit_is_refused(s
     again = Assignment.objects.get(round=lease.round, shard=lease.shard, attempt=2)
     assert again.provider != lease.provider
     with pytest.raises(Conflict):
-        actions.record_update(lease.provider, lease_of(lease), store.put(b"late").pk)
+        actions.record_update(lease.provider, lease_of(lease), store.put(b"late").pk, ROOT)
 
 
 def test_a_shard_nobody_can_take_is_handed_out_when_somebody_comes(started):
@@ -89,7 +89,7 @@ def test_a_shard_nobody_can_take_is_handed_out_when_somebody_comes(started):
 def test_a_malformed_update_goes_to_somebody_else_without_blame(started):
     make_provider("cleo")
     lease = leases(started)[0]
-    actions.record_update(lease.provider, lease_of(lease), store.put(b"junk").pk)
+    actions.record_update(lease.provider, lease_of(lease), store.put(b"junk").pk, ROOT)
     actions.reject(lease, "not finite")
     lease.refresh_from_db()
     assert (lease.state, lease.provider.standing) == (State.REJECTED, Standing.ACTIVE)
@@ -177,20 +177,6 @@ def test_a_round_closes_once_and_the_next_one_keeps_everybody_at_their_shard(sta
     assert before == after
 
 
-def test_everybody_is_audited_once_a_run(started):
-    audited = []
-    for number in (1, 2):
-        for lease in leases(started, number):
-            commit(lease)
-        round_ = Round.objects.get(run=started, number=number)
-        for update, why in actions.to_audit(round_, actions.updates_of(round_)):
-            assert why == "drawn at random"
-            update.audits.create(number=1, why=why, relative=0, cosine=1, passed=True)
-            audited.append(update.provider.user_name)
-        close(started, number)
-    assert sorted(audited) == ["ada", "bob"]
-
-
 def test_merit_is_what_the_updates_got_right_summed_over_the_rounds(started):
     for number in (1, 2):
         for lease in leases(started, number):
@@ -210,7 +196,7 @@ def test_who_was_banned_meanwhile_is_not_paid_and_nobody_left_means_a_refund(sta
     providers.change_standing(ada, Standing.BANNED, "another ticket")
     assert list(actions.merit(started)) == [bob.wallet]
     providers.change_standing(bob, Standing.BANNED, "another ticket")
-    actions.finish(started, 0.5, "0x" + "0" * 64)
+    actions.finish(started, 0.5, actions.merit(started), "0x" + "0" * 64)
     started.ticket.refresh_from_db()
     assert (started.ticket.status, len(settled), len(refunded)) == (Status.REFUNDED, 0, 1)
 

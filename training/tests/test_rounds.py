@@ -9,7 +9,7 @@ from dmlsite.errors import Conflict
 from training import actions, store
 from training.consumers import lease_of
 from training.models import Assignment, Round, Run
-from training.tests.conftest import another, close, commit, leases, make_provider
+from training.tests.conftest import ROOT, another, check_round, close, commit, leases, make_provider
 
 State = Assignment.State
 
@@ -33,7 +33,7 @@ def test_the_next_round_trains_while_the_last_one_is_checked_but_is_not_averaged
     for lease in leases(started, 2):
         commit(lease)
     assert actions.ready(round_of(started, 2)) == []
-    actions.pass_round(round_of(started), 0.5, 1.0)
+    check_round(started)
     assert len(actions.ready(round_of(started, 2))) == 2
 
 
@@ -42,7 +42,7 @@ def test_a_round_is_closed_and_checked_once(started):
         commit(lease)
     for _ in range(2):
         close(started)
-    actions.pass_round(round_of(started), 0.9, 0.1)
+    check_round(started, accuracy=0.9)
     assert (round_of(started).accuracy, Round.objects.filter(run=started).count()) == (0.5, 2)
     assert started.ticket.events.filter(kind="round").count() == 1
 
@@ -69,7 +69,7 @@ def test_what_fails_after_a_round_that_is_not_checked_yet_is_not_taken_for_the_c
         fail()
     started.refresh_from_db()
     assert (started.state, refunds) == (Run.State.TRAINING, [])
-    actions.pass_round(round_of(started), 0.5, 1.0)  # hands the shard out again
+    check_round(started)  # hands the shard out again
     fail()
     started.refresh_from_db()
     assert (started.state, len(refunds)) == (Run.State.STOPPED, 1)
@@ -102,14 +102,14 @@ def test_who_is_left_behind_is_told_and_not_paid_without_blame(started):
     first, second = leases(started)
     commit(first, correct=8)
     update = store.put(b"too late")
-    actions.record_update(second.provider, lease_of(second), update.pk)  # after the others were counted
+    actions.record_update(second.provider, lease_of(second), update.pk, ROOT)  # after the others were counted
     close(started)
     second.refresh_from_db()
     assert (second.state, second.provider.standing) == (State.EXPIRED, "active")
     assert actions.merit(started) == {first.provider.wallet: 8}
     assert started.ticket.events.filter(kind="late", text__contains=second.provider.user_name).exists()
     with pytest.raises(Conflict):
-        actions.record_update(second.provider, lease_of(second), update.pk)
+        actions.record_update(second.provider, lease_of(second), update.pk, ROOT)
 
 
 # --- The end, when more rounds would not help ---------------------------------------------------------------------------

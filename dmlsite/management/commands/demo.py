@@ -25,8 +25,8 @@ from dmlsite import env
 from dmlsite.demo import PASSWORD, Demo, DemoError, Person, mails
 from dmlsite.embedded import ServerError
 from dmlsite.supervisor import Platform
+from dmlworker.datasets import samples
 from ledger.money import coin, dml
-from training.datasets import samples
 
 CUSTOMER, ADMIN = "customer@dml.example", "admin@dml.example"
 PROVIDERS = ("ada", "bob", "cleo", "dan")

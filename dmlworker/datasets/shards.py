@@ -5,7 +5,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
-from training.datasets.dataset import Dataset, DatasetError
+from dmlworker.datasets.dataset import Dataset, DatasetError
 
 
 def split(dataset: Dataset, seed: int, holdout: float = 0.2) -> tuple[Dataset, Dataset]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
+from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
 
 TARGET_NAMES = ("target", "label", "labels", "class", "classes", "species", "diagnosis", "outcome", "category", "y")
 """Column names taken for the target when none is given, the first that fits; case does not matter."""

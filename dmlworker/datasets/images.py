@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from training.datasets import archive
-from training.datasets.dataset import Dataset, DatasetError, encode_labels
+from dmlworker.datasets import archive
+from dmlworker.datasets.dataset import Dataset, DatasetError, encode_labels
 
 MAX_SIDE = 64
 """Pixels; larger images are scaled down to this."""

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training import datasets
-from training.datasets import Dataset, DatasetError, archive, samples
+from dmlworker import datasets
+from dmlworker.datasets import Dataset, DatasetError, archive, samples
 
 ROWS = [f"{index},{index * 0.5},{'cat' if index % 2 else 'dog'}" for index in range(24)]
 NUMBERS = [f"{index},{index * 0.5},{index % 2}" for index in range(24)]

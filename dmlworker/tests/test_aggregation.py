@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmlworker.aggregation import MalformedUpdate, check, fedavg
+from dmlworker.aggregation.average import BLOCK
 from dmlworker.weights import mapped, pieces
-from training.aggregation import MalformedUpdate, check, fedavg
-from training.aggregation.average import BLOCK
 
 Weights = list[np.ndarray]
 

@@ -11,9 +11,9 @@ Everything wrong with a file is a `DatasetError` whose text is meant for the cus
 
 from pathlib import Path
 
-from training.datasets import images, npz, table
-from training.datasets.dataset import Dataset, DatasetError, Facts, describe
-from training.datasets.shards import dump, load, shards, split
+from dmlworker.datasets import images, npz, table
+from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, describe
+from dmlworker.datasets.shards import dump, load, shards, split
 
 __all__ = ["Dataset", "DatasetError", "Facts", "describe", "dump", "inspect", "load", "read", "shards", "split"]
 

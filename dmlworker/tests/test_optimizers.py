@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.aggregation import OPTIMIZERS, fedavg, step
+from dmlworker.aggregation import OPTIMIZERS, fedavg, step
 
 Weights = list[np.ndarray]
 FLOWER = Path(__file__).with_name("flower_optimizers.json")

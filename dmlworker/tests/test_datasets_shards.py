@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from training.datasets import Dataset, DatasetError, dump, load, shards, split
+from dmlworker.datasets import Dataset, DatasetError, dump, load, shards, split
 
 
 def numbered(counts: list[int]) -> Dataset:

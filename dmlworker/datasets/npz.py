@@ -7,8 +7,8 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from training.datasets import archive
-from training.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
+from dmlworker.datasets import archive
+from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
 
 MAX_ARRAY = 4 * 10**9
 """Bytes in one array, at most."""

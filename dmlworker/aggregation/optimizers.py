@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.aggregation.average import Weights, blocks
+from dmlworker.aggregation.average import Weights, blocks
 
 MOMENTUM, SECOND, TAU = 0.9, 0.99, 1e-3
 """beta_1, beta_2 and the degree of adaptivity of Reddi et al., whose defaults they are."""

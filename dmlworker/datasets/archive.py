@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from training.datasets.dataset import DatasetError
+from dmlworker.datasets.dataset import DatasetError
 
 MAX_ENTRIES = 200_000
 MAX_ENTRY = 32 * 10**6

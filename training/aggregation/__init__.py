@@ -1,8 +1,0 @@
-"""Averaging, pure NumPy: arrays in, arrays out. TensorFlow is not needed to add numbers."""
-
-from dmlworker.weights import MalformedUpdate
-from training.aggregation.average import blocks, fedavg
-from training.aggregation.gate import check
-from training.aggregation.optimizers import OPTIMIZERS, step
-
-__all__ = ["OPTIMIZERS", "MalformedUpdate", "blocks", "check", "fedavg", "step"]
