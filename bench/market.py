@@ -27,7 +27,7 @@ from dmlworker.models import spec_bytes  # noqa: E402
 from dmlworker.weights import pack  # noqa: E402
 from providers.models import Provider, Standing  # noqa: E402
 from tickets.models import Status, Ticket  # noqa: E402
-from training import actions, store  # noqa: E402
+from training import actions, evidence, store  # noqa: E402
 
 
 def providers(count: int) -> list[str]:
@@ -58,6 +58,7 @@ def prepared(case: Case) -> actions.Prepared:
         start=store.put(pack(case.start)),
         holdout=store.put(datasets.dump(*case.holdout)),
         shards=[(store.put(datasets.dump(x, y)), len(y)) for x, y in case.shards],
+        segment_steps=evidence.segment_steps(case.spec),
         classes=[str(number) for number in range(len(case.start[-1]))],
         facts={"holdout_samples": len(case.holdout[1])},
     )

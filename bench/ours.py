@@ -23,9 +23,11 @@ SECONDS = 600
 
 
 @contextmanager
-def platform(workers: int) -> Iterator[Platform]:
+def platform(workers: int, audits: bool = True) -> Iterator[Platform]:
+    """`audits`: workers that do nothing could not pass them."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"PROVIDERS_PER_TICKET": str(workers), "DML_ENV": "development", "LEASE_SECONDS": "300"}
+        settings["AUDITS"] = str(int(audits))
         found = Platform(Path(folder), free_port(), free_port(), settings=settings)
         found.start()
         try:

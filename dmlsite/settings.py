@@ -205,7 +205,9 @@ PROVIDERS_PER_TICKET = env.integer("PROVIDERS_PER_TICKET", 4, minimum=1)
 RUNS_PER_WORKER = env.integer("RUNS_PER_WORKER", 4, minimum=1)
 # A round that nobody finishes goes on with updates of so many of its shards; 100: it waits for all of them.
 QUORUM_PERCENT = env.integer("QUORUM_PERCENT", 75, minimum=1)
-# Audits: a provider's first so many pieces of work, then one by chance, more seldom the longer all is well; never less than this.
+# Audits may be switched off where all providers are known and trusted. A provider's first so many pieces of work are audited, then
+# one by chance, more seldom the longer all is well, but never less than this.
+AUDITS = env.flag("AUDITS", True)
 AUDIT_FIRST = env.integer("AUDIT_FIRST", 10, minimum=0)
 AUDIT_PERCENT = env.integer("AUDIT_PERCENT", 8, minimum=0)
 LEASE_SECONDS = env.integer("LEASE_SECONDS", 120, minimum=2)

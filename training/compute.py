@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,24 +134,21 @@ def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
 
 
 def _gains(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]]:
-    """By how much each update lowers the loss on a part of its own shard, and on parts of the others'."""
+    """By how much each update lowers the loss on a part of its own shard, and on a little of all shards."""
     from dmlworker import trainer
 
     spec, most = spec_of(round_.run), evidence.SCREEN_SAMPLES
-    parts = [datasets.load(store.get(update.shard.blob_id)) for update in updates]
-    parts = [(x[:most], y[:most]) for x, y in parts]
+    shards = [datasets.load(store.get(update.shard.blob_id)) for update in updates]
+    some = -(-most // len(shards))
+    everybody = [np.concatenate([shard[n][:some] for shard in shards]) for n in (0, 1)]
 
-    def losses(sha256: str) -> list[float]:
+    def losses(sha256: str, *parts: Sequence[np.ndarray]) -> list[float]:
         with _one_at_a_time, store.weights(sha256) as weights:
-            return [trainer.evaluate(spec, weights, x, y).loss for x, y in parts]
+            return [trainer.evaluate(spec, weights, x[:most], y[:most]).loss for x, y in parts]
 
-    before = losses(round_.start_id)
-    found = []
-    for index, update in enumerate(updates):
-        gained = [first - last for first, last in zip(before, losses(str(update.weights_id)), strict=True)]
-        others = gained[:index] + gained[index + 1 :]
-        found.append((gained[index], sum(others) / len(others) if others else gained[index]))
-    return found
+    common, *own = losses(round_.start_id, everybody, *shards)
+    after = [losses(str(update.weights_id), everybody, shard) for update, shard in zip(updates, shards, strict=True)]
+    return [(mine - now, common - all_) for mine, (all_, now) in zip(own, after, strict=True)]
 
 
 def _towards_root(round_: Round, updates: list[Assignment]) -> list[float]:

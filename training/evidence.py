@@ -29,7 +29,7 @@ MIN_ALIGNMENT = 0.0
 MIN_ACCURACY = 0.8
 """Screen: hold-out accuracy as a part of the round's best."""
 MIN_OWN_GAIN = 0.7
-"""Screen: what an update gains on its own shard as a part of what it gains on the others' shards."""
+"""Screen: what an update gains on its own shard as a part of what it gains on all of them."""
 SCREEN_SAMPLES, ROOT_SAMPLES = 100, 100
 """Screen: of each shard, to measure those gains; of the hold-out, for the platform's own update."""
 TWIN = 0.999
@@ -75,14 +75,14 @@ def measured_suspects(
     """As `suspects`, from what is known when updates were measured.
 
     accuracies: of each update alone on the hold-out, in any unit. gains: by how much each lowers the loss on its own shard, and on
-    the others' shards (Templar's test for free-riders). cosines: with the update that the platform made of a part of the
+    all shards (Templar's test for free-riders). cosines: with the update that the platform made of a part of the
     hold-out (FLTrust's root).
     """
     best = max(accuracies, default=0)
     looks = []
     for accuracy, (own, other), cosine in zip(accuracies, gains, cosines, strict=True):
         weak = f"accuracy is {accuracy / best:.0%} of the round's best" if accuracy < MIN_ACCURACY * best else ""
-        free = f"does no better on its own shard ({own:.2g}) than on others' ({other:.2g})"
+        free = f"does no better on its own shard ({own:.2g}) than on all ({other:.2g})"
         away = f"points away from the platform's own update (cosine {cosine:.2f})"
         looks.append([weak, free if own < MIN_OWN_GAIN * other else "", away if cosine <= MIN_ALIGNMENT else ""])
     return _named(looks)

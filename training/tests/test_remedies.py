@@ -81,6 +81,13 @@ def test_what_the_screen_noticed_is_audited_whatever_the_chance(started, setting
     assert audits.ordered(round_of(started), updates) == [(updates[0], "points away")]
 
 
+def test_where_all_are_trusted_nobody_is_audited(started, settings):
+    settings.AUDITS = False
+    updates = leases(started)
+    updates[0].suspicion = "points away"
+    assert audits.ordered(round_of(started), updates) == []
+
+
 def test_segments_are_drawn_within_the_work(closed):
     (audit,) = asked(closed, "ada")
     assert audit.drawn == [0]  # six samples, one step, one segment
