@@ -2,7 +2,7 @@
 
     python -m bench.backends
 
-A process per library and number of threads. Distances are those that a replay would see (training/evidence.py); round 4
+A process per library and number of threads. Distances are those that a replay would see (dmlworker/comparison.py); round 4
 starts from three rounds that TensorFlow trained. docs/decisions/replay-tolerance.md tells what was found.
 """
 
@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 from bench.compression import PARTS, digits
-from dmlworker import aggregation, datasets, models, trainer
+from dmlworker import aggregation, comparison, datasets, models, trainer
 from dmlworker.protocol import Hyper
 from dmlworker.weights import pack, unpack
-from training import evidence
 
 REFERENCE = "tensorflow-1-1"
 OTHERS = ["jax-1-1", "jax-2-1", "tensorflow-1-0"]
@@ -74,7 +73,7 @@ def compute(folder: Path, setting: str) -> None:
 def distance(folder: Path, first: str, second: str, case: tuple[str, int, int, int, int, int]) -> float:
     start = (folder / f"{case[0]}-{case[1]}-{case[2]}").read_bytes()
     ends = [(folder / f"{setting}-{name_of(case)}").read_bytes() for setting in (first, second)]
-    return evidence.compare(*map(unpack, (start, *ends))).relative
+    return comparison.compare(*map(unpack, (start, *ends))).relative
 
 
 def main() -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dmlworker import aggregation, compression, datasets, models, trainer
+from dmlworker import aggregation, comparison, compression, datasets, models, trainer
 from dmlworker.datasets import samples
 from dmlworker.protocol import COMPRESSIONS, Hyper
 from dmlworker.weights import pack
-from training import evidence
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS, PARTS = 10, 4
@@ -47,7 +46,7 @@ def curve(
                 trio = zip(weights, update, rests[index], strict=True)
                 data, rests[index] = compression.encode([end - start + rest for start, end, rest in trio], compressed)
                 trained, update = update, compression.decode(data, compressed, weights)
-                gap = max(gap, evidence.compare(weights, update, trained).relative)
+                gap = max(gap, comparison.compare(weights, update, trained).relative)
             updates.append((update, len(part.y)))
             size = len(data)
         weights = aggregation.fedavg(updates)

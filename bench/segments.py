@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.compression import PARTS, digits
-from dmlworker import aggregation, datasets, models, trainer
+from dmlworker import aggregation, comparison, datasets, models, trainer
 from dmlworker.datasets import samples
 from dmlworker.protocol import Hyper
 from dmlworker.trace import steps_of_segment
 from dmlworker.weights import pack, unpack
-from training import evidence
 
 Weights = list[np.ndarray]
 CLAIMS = "tensorflow-1-1"
@@ -121,7 +120,7 @@ def again(folder: Path, setting: str) -> None:
         for segment, at, end in segments(folder, number, case):
             steps = steps_of_segment(segment, len(shard.y), hyper)
             done = trainer.replay(spec, start, shard.x, shard.y, hyper, at, steps)
-            distances.append(evidence.compare(at, end, done).relative)
+            distances.append(comparison.compare(at, end, done).relative)
         found[str(case)] = distances
     print(json.dumps(found))
 
@@ -135,7 +134,7 @@ def alter(folder: Path) -> None:
             ways: dict[str, list[float]] = {}
             for segment, at, end in segments(folder, number, case, every=2):
                 for way, claimed in altered(folder, case, segment, at, end).items():
-                    ways.setdefault(way, []).append(evidence.compare(at, claimed, end).relative)
+                    ways.setdefault(way, []).append(comparison.compare(at, claimed, end).relative)
             found[str(case)] = {way: [min(each), float(np.median(each))] for way, each in ways.items()}
     print(json.dumps(found))
 
@@ -150,7 +149,7 @@ def altered(folder: Path, case: Case, segment: int, at: Weights, end: Weights) -
         return trainer.replay(spec, start, x, y, hyper, at, steps)
 
     noise = [random.normal(size=array.shape).astype(np.float32) for array in at]
-    scale = 0.05 * evidence.distance(at, end) / np.sqrt(sum(float((n * n).sum()) for n in noise))
+    scale = 0.05 * comparison.length(at, end) / np.sqrt(sum(float((n * n).sum()) for n in noise))
     few = np.where(random.random(len(shard)) < 0.1, (shard.y + 1) % classes, shard.y).astype(np.int32)
     return {
         "one label in ten changed": done(shard.x, few),

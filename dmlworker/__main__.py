@@ -1,4 +1,4 @@
-"""The command line: `dmlworker --server URL --key KEY`, or `python -m dmlworker`."""
+"""The command line: `dmlworker --server URL --key KEY`, or `python -m dmlworker`; `dmlworker verify RECEIPT` for customers."""
 
 import argparse
 import asyncio
@@ -11,18 +11,22 @@ import time
 from getpass import getpass
 from pathlib import Path
 
-from dmlworker import __version__, backends
+from dmlworker import __version__, backends, verify
 from dmlworker.client import Refused, Settings, Worker
 from dmlworker.display import Display, display
 from dmlworker.wallet import Wallet
 
+EPILOG = "For customers: dmlworker verify RECEIPT checks a model's receipt; see dmlworker verify --help."
 SECONDS_TO_END = 3.0
 """What a thread deep in arithmetic gets to look up before the process ends without it."""
 
 
 def main(arguments: list[str] | None = None, worker: type[Worker] = Worker) -> int:
     """Runs a worker until Ctrl-C, SIGTERM or a refusal. Returns the exit code: 0, or 1 with the reason printed."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["verify"]:
+        return verify.main(given[1:])
+    options = parser().parse_args(given)
     try:
         wallet = Wallet.load(options.wallet, _passphrase()) if options.wallet else None
         settings = Settings(options.server, options.key or "", options.cache, options.threads, wallet, options.backend)
@@ -33,7 +37,7 @@ def main(arguments: list[str] | None = None, worker: type[Worker] = Worker) -> i
 
 def parser() -> argparse.ArgumentParser:
     """The options; DML_SERVER and DML_KEY stand in for the first two (a key in the environment shows up in no `ps`)."""
-    found = argparse.ArgumentParser("dmlworker", description="Train models for DML and be paid for it.")
+    found = argparse.ArgumentParser("dmlworker", description="Train models for DML and be paid for it.", epilog=EPILOG)
     server, key = os.environ.get("DML_SERVER"), os.environ.get("DML_KEY")
     found.add_argument("--server", default=server, required=not server, help="address of the platform [DML_SERVER]")
     who = found.add_mutually_exclusive_group(required=not key)

@@ -1,9 +1,9 @@
 """DEVELOPMENT ONLY: workers that cheat, to show that they are caught. Not part of what a provider runs.
 
-    python -m dmlworker.cheats --server URL --key KEY --mode garbage|signflip|scale
+    python -m dmlworker.cheats --server URL --key KEY --mode garbage|signflip|scale|freeride
 
-A cheat takes its leases and talks like any worker, but alters the update before it is sent. Left out of the
-dml-worker distribution.
+A cheat takes its leases and talks like any worker, but alters the update before it is sent, or does no work at all and makes up a
+trace that fits. Left out of the dml-worker distribution.
 """
 
 import argparse
@@ -13,8 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from dmlworker.__main__ import parser, run
-from dmlworker.client import Settings, Weights, Worker
-from dmlworker.protocol import Hyper
+from dmlworker.client import Files, Settings, Weights, Worker, load_shard
+from dmlworker.protocol import Hyper, Offer
+from dmlworker.trace import Recorder, segments_of
 
 
 def garbage(start: Weights, trained: Weights, hyper: Hyper) -> Weights:
@@ -40,8 +41,22 @@ MODES: dict[str, Callable[[Weights, Weights, Hyper], Weights]] = {
 }
 
 
+class FreeRider(Worker):
+    """Returns the start weights, and commits to a trace that says so."""
+
+    def _training(
+        self, offer: Offer, files: Files, start: Weights, report: Callable[[int, int, float], None], record: Recorder
+    ) -> Weights:
+        samples = len(load_shard(files.shard)[1])
+        for _ in range(segments_of(samples, offer.hyper)):
+            record(start)
+        return start
+
+
 def cheating(mode: str) -> type[Worker]:
-    """A worker class whose updates are altered in this way."""
+    """A worker class whose updates are altered, or made up, in this way."""
+    if mode == "freeride":
+        return FreeRider
 
     class Cheat(Worker):
         def update(self, start: Weights, trained: Weights, hyper: Hyper) -> Weights:
@@ -55,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     options_of = argparse.ArgumentParser(
         "dmlworker.cheats", parents=[parser()], conflict_handler="resolve", add_help=False
     )
-    options_of.add_argument("--mode", choices=sorted(MODES), required=True)
+    options_of.add_argument("--mode", choices=[*sorted(MODES), "freeride"], required=True)
     options = options_of.parse_args(arguments)
     cache = options.cache / f"cheat-{options.mode}"
     settings = Settings(options.server, options.key, cache, options.threads, backend=options.backend)

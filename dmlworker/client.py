@@ -453,14 +453,14 @@ class Worker:
         """The arithmetic itself."""
         from dmlworker import models, trainer
 
-        x, y = _shard(files.shard)
+        x, y = load_shard(files.shard)
         return trainer.train(models.spec_from_bytes(files.spec), start, x, y, offer.hyper, report, record)
 
     def _train_on(self, offer: Offer, files: Files, to: int, done: int, weights: Weights) -> Weights:
         """From the checkpoint `done` to the checkpoint `to`."""
         from dmlworker import models, trainer
 
-        x, y = _shard(files.shard)
+        x, y = load_shard(files.shard)
         every, last = offer.hyper.checkpoint_every, steps_of(len(y), offer.hyper)
         steps = range(done * every, min(to * every, last))
         spec = models.spec_from_bytes(files.spec)
@@ -508,7 +508,7 @@ class Worker:
 _UPGRADE = "Upgrade this worker: pip install --upgrade dml-worker"
 
 
-def _shard(data: bytes) -> tuple[np.ndarray, np.ndarray]:
+def load_shard(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) of a shard's safetensors bytes. Raises ValueError for anything else."""
     try:
         tensors = load_tensors(data)

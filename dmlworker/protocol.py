@@ -8,6 +8,7 @@ audited: Challenge, Reveal. What was kept for that is let go at Release. The pla
 reconnect; a repeated Commit with the same hash is answered with the same Ack.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -108,6 +109,11 @@ class Hyper:
         _require(0 <= self.proximal <= 100, "proximal must be from 0 to 100")
         _require(self.compression in COMPRESSIONS, f"compression must be one of {', '.join(COMPRESSIONS)}")
         _require(1 <= self.checkpoint_every < 2**31, "checkpoint_every must be from 1 to 2^31 - 1")
+
+
+def order_seed(seed: int, round_: int, shard: int) -> int:
+    """The sample order of one lease, from the run's seed: a provider has no choice that could be tuned."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{round_}:{shard}".encode()).digest()[:4])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dmlworker.datasets import samples
 from ledger import money
 from tests.conftest import Live
 
+ROOT = Path(__file__).resolve().parent.parent
 LOAD_BACK = """
 import json, sys
 import keras, numpy as np
@@ -117,6 +118,31 @@ def test_the_card_and_the_mail_say_what_happened(platform, customer, settled, tm
     assert sum(settled["id"] in mail and "model.keras" in mail for mail in mails) == 1
 
 
+def verify(platform, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """As a customer does, with nothing of the platform's but the worker's package: in an empty folder."""
+    command = [sys.executable, "-m", "dmlworker", "verify", *map(str, arguments), "--rpc", platform.rpc_url]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_customer_checks_the_receipt_without_trusting_the_platform(platform, customer, settled, tmp_path):
+    files = {row["name"]: row["url"] for row in customer.call("GET", f"tickets/{settled['id']}/artifacts")}
+    folder, link = artifacts(customer, settled, tmp_path), files["receipt.json"]
+    (tmp_path / "mine.csv").write_bytes(samples.breast_cancer_csv())
+    mine = ["--data", folder / "mine.csv", "--escrow", platform.deployment.escrow]
+    good = verify(platform, link, "--model", folder / "model.keras", *mine)
+    assert good.returncode == 0, good.stdout + good.stderr
+    states = [line.split()[0] for line in good.stdout.splitlines()[1:-1]]
+    assert set(states) == {"ok"} and len(states) == 8 + settled["rounds"], good.stdout
+
+    receipt = json.loads((folder / "receipt.json").read_text())
+    receipt["rounds"][0]["updates"][0]["correct"] -= 1
+    (folder / "receipt.json").write_text(json.dumps(receipt, sort_keys=True, separators=(",", ":")))
+    bad = verify(platform, folder / "receipt.json", "--files", link, "--no-replay")
+    assert bad.returncode == 1
+    failed = [line.split()[1] for line in bad.stdout.splitlines() if line.startswith("FAILED")]
+    assert failed == ["payouts:", "chain:"], bad.stdout
+
+
 def test_the_job_processes_are_killed_while_they_work_and_the_ticket_settles_all_the_same(platform, customer):
     platform.workers(4)
     ticket = platform.order(customer, "cells.csv", samples.breast_cancer_csv(), rounds=6)
@@ -174,6 +200,24 @@ def test_cheats_are_found_banned_and_pay_the_honest_and_the_customer_gets_all_ba
     assert {person.http.get("provider").json()["standing"] for person in honest} == {"active"}
     mails = [path.read_text() for path in (platform.var / "mail").glob("*.log")]
     assert any(ticket["id"] in mail and "mishandled" in mail for mail in mails)
+
+
+def test_a_training_goes_on_without_a_cheat_if_the_customer_wants_it(platform, customer):
+    """One of four does nothing and makes up a trace of it. It is banned, its shard is trained by others, and the model is delivered."""
+    from eth_account import Account
+
+    cheat = platform.provider("cheat-freeride", Account.create(), "freeride")
+    [platform.provider(f"helper-{n}", Account.create()) for n in range(2)]
+    platform._fund(customer, 1)
+    ticket = platform.order(customer, "cells.csv", samples.breast_cancer_csv(), on_cheat="continue", seed=5)
+    last = finish(platform, customer, ticket)
+    platform.wait_for_bans([cheat])
+    assert (last["status"], last["accuracy"] >= 0.95) == ("settled", True)
+    paid = platform.query('select distinct credit from ledger_transfer where "case" = %s', ticket["id"])
+    assert (f"provider:{cheat.wallet.address}",) not in {tuple(row) for row in paid}
+    assert any(event["kind"] == "back" for event in last["events"])
+    [[void]] = platform.query("select count(*) from training_round where voided is not null")
+    assert void >= 1
 
 
 def test_a_file_that_cannot_be_trained_on_gets_the_whole_payment_back(platform, customer):

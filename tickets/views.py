@@ -1,8 +1,8 @@
 """The customer's pages: order, pay, upload, follow, download."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
-from typing import Any, cast
+from typing import IO, Any, cast
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -106,28 +106,38 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 def artifact(request: HttpRequest, token: str) -> HttpResponseBase:
     """A file by its signed link, which comes by mail and needs no login; 410 once it has run out."""
     try:
-        found = Artifact.objects.select_related("ticket").filter(pk=mail.opened(token)).first()
+        found = linked(token)
     except signing.SignatureExpired:
-        return render(request, "tickets/expired.html", {"days": settings.ARTIFACT_LINK_SECONDS // 86400}, status=410)
+        return expired(request)
+    return download(lambda: found.file.open("rb"), found.name, found.size)
+
+
+def linked(token: str) -> Artifact:
+    """The file that a signed link stands for. Raises SignatureExpired, Http404."""
+    try:
+        return get_object_or_404(Artifact, pk=mail.opened(token))
+    except signing.SignatureExpired:
+        raise
     except signing.BadSignature:
-        found = None
-    if found is None:
-        raise Http404
-    return _download(found)
+        raise Http404 from None
 
 
-def _download(found: Artifact) -> StreamingHttpResponse:
+def expired(request: HttpRequest) -> HttpResponse:
+    return render(request, "tickets/expired.html", {"days": settings.ARTIFACT_LINK_SECONDS // 86400}, status=410)
+
+
+def download(opened: Callable[[], IO[bytes]], name: str, size: int) -> StreamingHttpResponse:
     headers: dict[str, Any] = {
-        "Content-Disposition": content_disposition_header(True, found.name),
-        "Content-Length": str(found.size),
+        "Content-Disposition": content_disposition_header(True, name),
+        "Content-Length": str(size),
         "Cache-Control": "private, no-store",
     }
-    return StreamingHttpResponse(_chunks(found), headers=headers, content_type="application/octet-stream")
+    return StreamingHttpResponse(_chunks(opened), headers=headers, content_type="application/octet-stream")
 
 
-async def _chunks(found: Artifact) -> AsyncIterator[bytes]:
+async def _chunks(opened: Callable[[], IO[bytes]]) -> AsyncIterator[bytes]:
     """The file in parts: a large model is never held in memory as a whole."""
-    file = await sync_to_async(found.file.open)("rb")
+    file = await sync_to_async(opened)()
     try:
         while chunk := await sync_to_async(file.read)(CHUNK):
             yield chunk

@@ -3,7 +3,6 @@
 Nothing here computes: averaging, measuring and replaying are in compute.py and run outside any transaction.
 """
 
-import hashlib
 import math
 import random
 from collections import Counter
@@ -22,7 +21,7 @@ from django.utils import timezone
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
 from dmlworker.aggregation import RULES
-from dmlworker.protocol import Hyper, Lease
+from dmlworker.protocol import Hyper, Lease, order_seed
 from dmlworker.trace import LINE, segments_of
 from providers import actions as providers
 from providers.models import Connection, Provider, Standing
@@ -53,6 +52,7 @@ class Prepared:
     shards: list[tuple[Blob, int]]
     classes: list[str]
     facts: dict[str, object]
+    segment_steps: int = evidence.SEGMENT_STEPS
 
 
 # --- The start --------------------------------------------------------------------------------------------------------
@@ -60,10 +60,9 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     """Write down everything that training depends on, once per ticket."""
     fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
+    fixed |= {"classes": prepared.classes, "facts": prepared.facts, "segment_steps": prepared.segment_steps}
     with transaction.atomic():
-        run = Run.objects.create(
-            ticket=ticket, classes=prepared.classes, facts=prepared.facts, seed=seed, **blobs, **fixed
-        )
+        run = Run.objects.create(ticket=ticket, seed=seed, **blobs, **fixed)
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
         jobs.enqueue("training.tasks.start_waiting")
@@ -247,9 +246,8 @@ def offers(provider: Provider) -> list[Assignment]:
 
 
 def seed_of(assignment: Assignment) -> int:
-    """The sample order of one lease, fixed by the platform: a provider has no choice that could be tuned."""
-    text = f"{assignment.round.run.seed}:{assignment.round.number}:{assignment.shard.number}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+    round_ = assignment.round
+    return order_seed(round_.run.seed, round_.number, assignment.shard.number)
 
 
 def hyper_of(assignment: Assignment) -> Hyper:
@@ -257,7 +255,7 @@ def hyper_of(assignment: Assignment) -> Hyper:
     run = assignment.round.run
     proximal = run.proximal if run.strategy == "fedprox" else 0.0
     steps = run.epochs * -(-assignment.shard.samples // run.batch_size)
-    every = max(evidence.SEGMENT_STEPS, -(-steps // MAX_SEGMENTS))
+    every = max(run.segment_steps, -(-steps // MAX_SEGMENTS))
     return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression, every)
 
 
@@ -579,14 +577,14 @@ def merit(run: Run) -> dict[str, int]:
     return {row["provider__wallet"]: row["total"] for row in rows}
 
 
-def finish(run: Run, accuracy: float, receipt_root: str) -> None:
-    """Pay the providers. Past the time to settle the customer gets the payment back instead."""
+def finish(run: Run, accuracy: float, weights: dict[str, int], receipt_root: str) -> None:
+    """Pay the providers by `weights`, their merit as the receipt has it. Past the time to settle the customer gets the payment
+    back instead. One who is banned this very moment is left out by `ledger.actions.reconsider`."""
     with transaction.atomic():
         if not Run.objects.filter(pk=run.pk, state=Run.State.TRAINING).update(
             state=Run.State.DONE, finished=timezone.now()
         ):
             return
-        weights = merit(run)
         if run.ticket.settle_by <= timezone.now() + tickets.GRACE:
             tickets.refund(run.ticket, "Training took longer than the time that was promised.")
         elif not weights:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import aggregation, compression, datasets
+from dmlworker import aggregation, comparison, compression, datasets
+from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, unpack
@@ -61,6 +62,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         shards=shards,
         classes=list(data.classes),
         facts=_facts(data, train, holdout),
+        segment_steps=evidence.segment_steps(spec),
     )
 
 
@@ -175,6 +177,13 @@ def root_update(round_: Round) -> Blob:
     return found
 
 
+def _weigh(updates: list[Assignment], weights: list[int]) -> None:
+    """Write down how much each update counts in its round's average."""
+    for update, weight in zip(updates, weights, strict=True):
+        update.weight = weight
+    Assignment.objects.bulk_update(updates, ["weight"])
+
+
 def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None]:
     """The round's end weights, and what the server's optimizer keeps for the next round, if anything.
 
@@ -182,18 +191,18 @@ def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None
     result alone.
     """
     run = round_.run
+    before = Round.objects.filter(run=run, number=round_.number - 1).first()
+    kept = weights_of(before.kept_id) if before and before.kept_id else []
     with ExitStack() as open_:
         start = open_.enter_context(store.weights(round_.start_id))
         local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
         root = open_.enter_context(store.weights(round_.root_id)) if round_.root_id else None
         odd = evidence.suspects(start, local)
         _suspect(updates, odd)
-        counts = evidence.counts([update.shard.samples for update in updates], odd)
-        mean = aggregation.aggregate(run.rule, start, list(zip(local, counts, strict=True)), run.byzantine, root)
-    before = Round.objects.filter(run=run, number=round_.number - 1).first()
-    kept = weights_of(before.kept_id) if before and before.kept_id else []
-    with store.weights(round_.start_id) as start:
-        end, keep = aggregation.step(run.strategy, start, mean, kept, number=round_.number)
+        _weigh(updates, evidence.counts([update.shard.samples for update in updates], odd))
+        weighted = [(weights, update.weight or 0) for weights, update in zip(local, updates, strict=True)]
+        how = aggregation.How(run.rule, run.byzantine, run.strategy)
+        end, keep = aggregation.end_of(how, start, weighted, kept, round_.number, root)
     return store.put_weights(end), store.put_weights(keep) if keep else None
 
 
@@ -257,21 +266,21 @@ def _look(found: Audit, work: Work, segment: int) -> tuple[str, str]:
     start, claimed = _shown(work, work.start(segment)), _shown(work, work.claimed(segment))
     allowed = _allowed(work, segment, start, claimed)
     first = _replay_here(work, segment, start)
-    if _replayed(found, work, segment, 1, evidence.compare(start, claimed, first), allowed):
+    if _replayed(found, work, segment, 1, comparison.compare(start, claimed, first), allowed):
         return Audit.State.PASSED, ""
     second, *nudged = _replay_elsewhere(work, segment, start)
-    apart = max(evidence.compare(start, first, other).relative for other in (second, *nudged))
-    agrees = _replayed(found, work, segment, 2, evidence.compare(start, claimed, second), allowed)
-    if apart > evidence.MAX_RELATIVE / evidence.FAR_BELOW:
+    apart = max(comparison.compare(start, first, other).relative for other in (second, *nudged))
+    agrees = _replayed(found, work, segment, 2, comparison.compare(start, claimed, second), allowed)
+    if apart > comparison.MAX_RELATIVE / evidence.FAR_BELOW:
         return Audit.State.INCONCLUSIVE, f"honest replays of segment {segment} are {apart:.2g} apart"
     return (Audit.State.PASSED, "") if agrees else (Audit.State.FAILED, f"segment {segment}")
 
 
-def _replayed(found: Audit, work: Work, segment: int, number: int, distance: evidence.Distance, allowed: float) -> bool:
+def _replayed(found: Audit, work: Work, segment: int, number: int, far: Distance, allowed: float) -> bool:
     """Write a replay down; a job that runs again writes the same. Whether it agrees with the claim."""
     told = {"start": work.start(segment), "claimed": work.claimed(segment), "allowed": allowed}
-    agrees = evidence.agrees(distance, allowed)
-    told |= {"relative": distance.relative, "cosine": distance.cosine, "agrees": agrees}
+    agrees = comparison.agrees(far, allowed)
+    told |= {"relative": far.relative, "cosine": far.cosine, "agrees": agrees}
     Replay.objects.update_or_create(audit=found, segment=segment, number=number, defaults=told)
     return agrees
 
@@ -291,15 +300,14 @@ def _shown(work: Work, sha256: str) -> Weights:
 def _allowed(work: Work, segment: int, start: Weights, claimed: Weights) -> float:
     """How far from its replay a segment may end. A compressed update may be off by a part of the *whole* change besides. Raises
     NotShown if the segment did not move as far as its trace said: then it named another one as the largest."""
-    moved, said = evidence.distance(start, claimed), work.trace.segments[segment].change
-    off = evidence.COMPRESSED[work.hyper.compression] if segment + 1 == len(work.trace.segments) else 0.0
-    whole = evidence.distance(unpack(work.files["start"]), claimed)
-    if off:
-        return evidence.MAX_RELATIVE + (off * whole / said if said else math.inf)
+    moved, said = comparison.length(start, claimed), work.trace.segments[segment].change
+    if work.hyper.compression != "none" and segment + 1 == len(work.trace.segments):
+        whole = comparison.length(unpack(work.files["start"]), claimed)
+        return comparison.allowed(work.hyper.compression, whole, said)
     told = work.claimed(segment) == work.trace.segments[segment].sha256
     if told and abs(moved - said) > evidence.CHANGE_ROUNDING * moved:
         raise NotShown(f"the trace says that segment {segment} moved {said:.3g}, but it did {moved:.3g}")
-    return evidence.MAX_RELATIVE
+    return comparison.MAX_RELATIVE
 
 
 def _replay_here(work: Work, segment: int, at: Weights) -> Weights:
@@ -325,7 +333,7 @@ def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:
 
 
 def forget_checkpoints(found: Audit) -> None:
-    """What a worker showed of good work is not needed any more."""
+    """Remove what a worker showed of good work; see `records.keeps_checkpoints`."""
     if found.trace_id:
         trace = Trace.from_bytes(store.get(found.trace_id))
         numbers = {number for segment in trace.asked(found.drawn) for number in (segment, segment + 1)}

@@ -1,11 +1,11 @@
-"""How updates look beside each other, and how a claim compares with a replay. Pure NumPy, float64.
+"""How updates look beside each other, and whose work is replayed. Pure NumPy, float64.
 
-The screen (`suspects`) only says whose work to replay first. What a replay says is `compare`, and `agrees` is the verdict.
+The screen (`suspects`) only says whose work to replay first. What a replay says is `dmlworker/comparison.py`, which is the verdict.
 Both look at deltas, local minus start: the weights themselves hardly change in a round.
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,19 +13,15 @@ from dmlworker import aggregation
 
 Weights = Sequence[np.ndarray]
 
-# Thresholds, all of them. How they were found: docs/decisions/replay-tolerance.md.
-SEGMENT_STEPS = 5
-"""Steps between two checkpoints: so few that SGD can't amplify rounding much."""
+# Thresholds, all but those of dmlworker/comparison.py. How they were found: docs/decisions/replay-tolerance.md.
+SEGMENT_STEPS, DENSE_SEGMENT_STEPS = 5, 10
+"""Steps between two checkpoints: so few that SGD can't amplify rounding much. Nets of dense layers only amplify it less."""
 DRAWN_SEGMENTS = 2
 """Segments of an audited update that are drawn by chance, beside the first, the last and the one with the largest change."""
-MAX_RELATIVE = 0.1
-"""Replay: a segment done again and an honest claim differ by rounding alone: by 1e-6, and where it tips a pooling, by 0.025."""
 FAR_BELOW = 4
 """Replay: two honest ones have to be so many times nearer to each other than a claim may be, or nothing is proven."""
 CHANGE_ROUNDING = 0.01
 """Replay: a trace says how far each segment moved, added up in float32."""
-COMPRESSED = {"none": 0.0, "fp16": 0.001, "int8": 0.1}
-"""Replay: how much of the whole change of the weights a compressed update may be off, error feedback included."""
 NORM_FACTOR = 1.8
 """Screen: longer than this times the median of the others, or shorter than that median divided by it."""
 MIN_ALIGNMENT = 0.0
@@ -40,30 +36,10 @@ TWIN = 0.999
 """Screen: cosine between two updates above which one is taken for a copy of the other."""
 
 
-class Distance(NamedTuple):
-    """relative: |claimed - replayed| / |replayed - start|; infinite if only the claim moved. cosine: of the two deltas."""
-
-    relative: float
-    cosine: float
-
-
-def compare(start: Weights, claimed: Weights, replayed: Weights) -> Distance:
-    """How far a claimed update is from the replayed one; (0, 1) if they are the same. Shapes must agree (the gate saw to it)."""
-    first, second = _delta(start, claimed), _delta(start, replayed)
-    gap, moved = _norm(first - second), _norm(second)
-    if gap == 0:
-        return Distance(0.0, 1.0)
-    return Distance(gap / moved if moved else float("inf"), _cosine(first, second))
-
-
-def agrees(distance: Distance, allowed: float = MAX_RELATIVE) -> bool:
-    """Whether a claim is what an honest worker could have computed."""
-    return distance.relative <= allowed
-
-
-def distance(first: Weights, second: Weights) -> float:
-    """|second - first|."""
-    return _norm(_delta(first, second))
+def segment_steps(spec: dict[str, Any]) -> int:
+    """Steps between two checkpoints for a model's Keras configuration."""
+    layers = [str(layer["class_name"]) for layer in spec["config"]["layers"]]
+    return SEGMENT_STEPS if any("Conv" in name or "Pool" in name for name in layers) else DENSE_SEGMENT_STEPS
 
 
 def audit_probability(streak: int, always: int, least: float) -> float:
@@ -146,17 +122,3 @@ def _twin(gram: np.ndarray, index: int) -> str:
         if other != index and gram[index, other] > TWIN * norms[index] * norms[other] > 0:
             return f"is nearly the same as update {other}"
     return ""
-
-
-def _delta(start: Weights, end: Weights) -> np.ndarray:
-    pairs = zip(start, end, strict=True)
-    return np.concatenate([(after.astype(np.float64) - before).ravel() for before, after in pairs])
-
-
-def _norm(vector: np.ndarray) -> float:
-    return float(np.linalg.norm(vector))
-
-
-def _cosine(first: np.ndarray, second: np.ndarray) -> float:
-    lengths = _norm(first) * _norm(second)
-    return float(first @ second / lengths) if lengths else 0.0

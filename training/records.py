@@ -1,49 +1,123 @@
-"""What is told about a finished run: the training record that the chain commits to, and the model card."""
+"""What is told about a finished run: the receipt that the chain commits to, and the model card."""
 
-import hashlib
-import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import lru_cache
 
+from django.db.models import QuerySet
 from django.template.loader import render_to_string
 
+from dmlsite.errors import Missing
+from dmlworker import receipt as form
+from dmlworker.aggregation import RULES
+from dmlworker.receipt import Receipt
 from ledger import money
+from ledger.gateway import chain
 from ledger.models import ChainEvent, Transfer
-from training.models import Assignment, Run
+from tickets.models import Artifact
+from training.actions import hyper_of
+from training.models import Assignment, Audit, Blob, Replay, Round, Run
 
 
-def record(run: Run) -> bytes:
-    """The training record, canonical JSON: per round the hashes of what went in and came out, and who did what."""
-    rounds = [
-        {
-            "number": round_.number,
-            "start": round_.start_id,
-            "end": round_.end_id,
-            "accuracy": round_.accuracy,
-            "updates": [
-                {
-                    "shard": update.shard.blob_id,
-                    "samples": update.shard.samples,
-                    "provider": update.provider.wallet,
-                    "update": update.update_id,
-                    "correct": update.correct,
-                }
-                for update in _updates(run).filter(round=round_)
-            ],
-        }
-        for round_ in run.all_rounds.all()
-    ]
-    names = ("epochs", "batch_size", "learning_rate", "strategy", "proximal", "compression", "seed")
-    body = {"ticket": str(run.ticket_id), "spec": run.spec_id, "rounds": rounds, **{n: getattr(run, n) for n in names}}
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
+    """All that a customer needs to compute the training and the payouts again. merit: wallet -> weight in the pay; the
+    same for the same run, whenever it is called."""
+    ticket, on = run.ticket, chain().deployment
+    parts, fee = money.shares(ticket.price, merit) if merit else ({}, 0)
+    names = [field.name for field in fields(form.Training)]
+    return Receipt(
+        version=form.VERSION,
+        ticket=str(ticket.pk),
+        chain=form.Chain(on.chain_id, on.escrow),
+        spec=run.spec_id,
+        holdout=form.Shard(run.holdout_id, run.facts["holdout_samples"]),
+        file=form.File(ticket.dataset.name, ticket.dataset.size, ticket.dataset.sha256, ticket.target),
+        shards=tuple(form.Shard(shard.blob_id, shard.samples) for shard in run.shards.all()),
+        training=form.Training(**{name: getattr(run, name) for name in names}),
+        price=ticket.price,
+        fee=fee,
+        merit=dict(merit),
+        payouts=parts,
+        rounds=tuple(_round(round_) for round_ in run.all_rounds.all()),
+    )
 
 
-def root(data: bytes) -> str:
-    """What `settle` commits to on the chain: the record's SHA-256, 32 bytes as 0x-hex."""
-    return "0x" + hashlib.sha256(data).hexdigest()
+def _round(round_: Round) -> form.Round:
+    done = _updates(round_.run).filter(round=round_)
+    audits = Audit.objects.filter(assignment__round=round_).order_by("assignment__shard__number", "pk")
+    return form.Round(
+        number=round_.number,
+        start=round_.start_id,
+        end=str(round_.end_id),
+        kept=round_.kept_id,
+        root=round_.root_id if RULES[round_.run.rule].root else None,
+        accuracy=float(round_.accuracy or 0),
+        loss=round_.loss,
+        updates=tuple(map(_update, done)),
+        audits=tuple(map(_audit, audits.select_related("assignment__shard", "assignment__provider"))),
+    )
 
 
-def _updates(run: Run):  # type: ignore[no-untyped-def]
-    done = Assignment.objects.filter(round__run=run, state=Assignment.State.COMMITTED)
-    return done.select_related("shard", "provider").order_by("round__number", "shard__number")
+def _update(work: Assignment) -> form.Update:
+    return form.Update(
+        shard=work.shard.number,
+        weight=work.weight or 0,
+        provider=work.provider.wallet or "",
+        update=str(work.update_id),
+        weights=str(work.weights_id),
+        trace=work.root,
+        checkpoint_every=hyper_of(work).checkpoint_every,
+        correct=work.correct or 0,
+    )
+
+
+def _audit(audit: Audit) -> form.Audit:
+    work, replays = audit.assignment, list(audit.replays.all())
+    around = {sha256 for replay in replays for sha256 in (replay.start, replay.claimed)}
+    return form.Audit(
+        shard=work.shard.number,
+        provider=work.provider.wallet or "",
+        update=str(work.update_id),
+        root=work.root,
+        why=audit.why,
+        state=audit.state,
+        trace=audit.trace_id,
+        kept=Blob.objects.filter(pk__in=around).count() == len(around),
+        replays=tuple(map(_replay, replays)),
+    )
+
+
+def _replay(replay: Replay) -> form.Replay:
+    relative, allowed = (far if math.isfinite(far) else None for far in (replay.relative, replay.allowed))
+    told = (replay.segment, replay.number, replay.start, replay.claimed)
+    return form.Replay(*told, relative, allowed, replay.cosine, replay.agrees)
+
+
+def keeps_checkpoints(round_: Round) -> bool:
+    """Whether what a worker showed of good work is kept, so that the customer can replay it, too: in the first round and the
+    last. That bounds the disk; what failed an audit is kept in every round, it is evidence."""
+    return round_.number in (1, round_.run.rounds)
+
+
+def named(found: Artifact, sha256: str) -> Blob:
+    """A blob that a receipt names. Raises Missing: all others do not exist for whoever holds the receipt."""
+    blob = Blob.objects.filter(pk=sha256).first()
+    if blob is None or found.name != form.NAME or sha256 not in _files(found.file.name, found.sha256):
+        raise Missing("no receipt of yours names this")
+    return blob
+
+
+@lru_cache(maxsize=32)
+def _files(path: str, sha256: str) -> frozenset[str]:
+    """What the receipt in the storage names. sha256: of the receipt, which may be written anew under its name."""
+    with Artifact.file.field.storage.open(path) as file:
+        return frozenset(form.files(form.load(file.read())))
+
+
+def _updates(run: Run) -> QuerySet[Assignment]:
+    done = Assignment.objects.filter(round__run=run, round__voided=None, state=Assignment.State.COMMITTED)
+    return done.select_related("round__run", "shard", "provider").order_by("round__number", "shard__number")
 
 
 def payments(run: Run) -> list[dict[str, object]]:

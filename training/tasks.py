@@ -13,6 +13,7 @@ from django.utils import timezone
 from dmlsite import jobs
 from dmlworker.aggregation import RULES
 from dmlworker.datasets import DatasetError
+from dmlworker.receipt import NAME
 from dmlworker.weights import MalformedUpdate
 from ledger.books import following
 from tickets import actions as tickets
@@ -131,7 +132,7 @@ def audit(pk: int) -> None:
             with guarded(round_.run.ticket, f"auditing round {round_.number}"):
                 state, note = compute.audit(found)
                 audits.decide(found, state, note)
-                if state == Audit.State.PASSED:
+                if state == Audit.State.PASSED and not records.keeps_checkpoints(round_):
                     compute.forget_checkpoints(found)
                 audits.judge(round_)
 
@@ -154,9 +155,10 @@ def _finish(run: Run) -> None:
         for path in compute.export(run, last.end_id, Path(folder)):
             with path.open("rb") as file:
                 tickets.store_artifact(run.ticket, path.name, File(file))
-    record = records.record(run)
-    tickets.store_artifact(run.ticket, "training-record.json", ContentFile(record))
-    actions.finish(run, last.accuracy, records.root(record))
+    merit = actions.merit(run)
+    receipt = records.receipt(run, merit)
+    tickets.store_artifact(run.ticket, NAME, ContentFile(receipt.to_bytes()))
+    actions.finish(run, last.accuracy, merit, receipt.root)
 
 
 @jobs.actor(time_limit=LONG)

@@ -4,6 +4,7 @@ from training import views
 
 app_name = "training"
 urlpatterns = [
+    path("tickets/files/<str:token>/<str:sha256>", views.blob, name="blob"),
     path("tickets/check/", views.check, name="check"),
     path("tickets/<uuid:pk>/progress/", views.progress, name="progress"),
 ]

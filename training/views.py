@@ -1,13 +1,15 @@
-"""The live part of a ticket's page, and the check of a file before it is paid for."""
+"""The live part of a ticket's page, the files of a receipt, and the check of a file before it is paid for."""
 
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.core import signing
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
@@ -19,8 +21,8 @@ from ledger import money
 from ledger.models import ChainEvent, ChainTx, Sighting, Transfer
 from tickets import mail
 from tickets.models import Status, Ticket
-from tickets.views import visible
-from training import actions
+from tickets.views import download, expired, linked, visible
+from training import actions, records, store
 from training.models import Assignment, Round, Run
 
 CHECKS = "30/10m"
@@ -128,6 +130,18 @@ def _payout(row: Transfer, names: dict[str, str]) -> dict[str, Any]:
 def _names(run: Run) -> dict[str, str]:
     pairs = Assignment.objects.filter(round__run=run).values_list("provider__wallet", "provider__user_name").distinct()
     return {wallet: name for wallet, name in pairs if wallet}
+
+
+# --- What a receipt names ---------------------------------------------------------------------------------------------
+def blob(request: HttpRequest, token: str, sha256: str) -> HttpResponseBase:
+    """A file that a receipt names, by the receipt's own signed link: what `dmlworker verify` computes with."""
+    try:
+        found = records.named(linked(token), sha256)
+    except signing.SignatureExpired:
+        return expired(request)
+    if link := store.link(found.sha256):
+        return redirect(link)
+    return download(partial(store.opened, found.sha256), found.sha256, found.size)
 
 
 # --- The check before paying ------------------------------------------------------------------------------------------

@@ -3,7 +3,20 @@
 from dmlworker.aggregation.average import blocks, fedavg
 from dmlworker.aggregation.gate import check
 from dmlworker.aggregation.optimizers import OPTIMIZERS, step
+from dmlworker.aggregation.rounds import How, end_of
 from dmlworker.aggregation.rules import RULES, aggregate, gram
 from dmlworker.weights import MalformedUpdate
 
-__all__ = ["OPTIMIZERS", "RULES", "MalformedUpdate", "aggregate", "blocks", "check", "fedavg", "gram", "step"]
+__all__ = [
+    "OPTIMIZERS",
+    "RULES",
+    "How",
+    "MalformedUpdate",
+    "aggregate",
+    "blocks",
+    "check",
+    "end_of",
+    "fedavg",
+    "gram",
+    "step",
+]

@@ -536,7 +536,7 @@ def test_the_wait_grows_has_chance_in_it_and_an_end() -> None:
 
 @pytest.mark.parametrize("mode", sorted(cheats.MODES))
 def test_cheats_send_something_else(tmp_path: Path, mode: str) -> None:
-    from training.evidence import agrees, compare
+    from dmlworker.comparison import agrees, compare
 
     async def scenario() -> None:
         async with serving() as platform, working(platform, tmp_path, cheats.cheating(mode)):

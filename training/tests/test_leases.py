@@ -196,7 +196,7 @@ def test_who_was_banned_meanwhile_is_not_paid_and_nobody_left_means_a_refund(sta
     providers.change_standing(ada, Standing.BANNED, "another ticket")
     assert list(actions.merit(started)) == [bob.wallet]
     providers.change_standing(bob, Standing.BANNED, "another ticket")
-    actions.finish(started, 0.5, "0x" + "0" * 64)
+    actions.finish(started, 0.5, actions.merit(started), "0x" + "0" * 64)
     started.ticket.refresh_from_db()
     assert (started.ticket.status, len(settled), len(refunded)) == (Status.REFUNDED, 0, 1)
 

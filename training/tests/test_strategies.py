@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dmlworker import compression, datasets, models, trainer
+from dmlworker import comparison, compression, datasets, models, trainer
 from dmlworker.weights import MalformedUpdate, pack, unpack
-from training import actions, compute, evidence, store
+from training import actions, compute, store
 from training.models import Assignment, Round
 from training.tests.conftest import check_round, make_provider, make_ticket
 
@@ -79,7 +79,7 @@ def test_a_short_update_stands_for_weights_near_those_that_were_trained(kind):
     lease.save()
     assert run.compression == kind
     sent = compute.weights_of(lease.weights_id)
-    assert evidence.compare(start, sent, trained).relative < 0.02
+    assert comparison.compare(start, sent, trained).relative < 0.02
 
 
 def test_bytes_of_another_kind_are_malformed():

@@ -1,0 +1,150 @@
+"""The receipt's form: one text for one receipt, a root that stands for every value in it, and what is no receipt."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmlworker import merkle, receipt
+from dmlworker.receipt import Audit, Chain, File, NotAReceipt, Receipt, Replay, Round, Shard, Training, Update, load
+from ledger import money
+
+WALLETS = ("0x" + "Aa" * 20, "0x" + "bB" * 20)
+
+
+def sha(number: int) -> str:
+    return f"{number:064x}"
+
+
+def make() -> Receipt:
+    """Two rounds of two shards; the second provider was audited in the first round."""
+    replay = Replay(0, 1, sha(10), sha(51), 1e-7, 0.1, 1.0, True)
+    audit = Audit(1, WALLETS[1], sha(21), sha(41), "drawn by chance", "passed", sha(50), True, (replay,))
+    merit = {WALLETS[0]: 16, WALLETS[1]: 14}
+    return Receipt(
+        version=1,
+        ticket="6f9619ff-8b86-4d01-b42d-00cf4fc964ff",
+        chain=Chain(31337, "0x" + "Cc" * 20),
+        spec=sha(1),
+        holdout=Shard(sha(2), 10),
+        file=File("a.csv", 1000, sha(3), "kind"),
+        shards=(Shard(sha(4), 6), Shard(sha(5), 5)),
+        training=Training(1, 20, 0.1, "mean", 1, "fedavg", 0.01, "none", 7),
+        price=10_000,
+        fee=200,
+        merit=merit,
+        payouts=receipt.split(9_800, merit),
+        rounds=(_round(1, sha(10), sha(11), (audit,)), _round(2, sha(11), sha(12), ())),
+    )
+
+
+def _round(number: int, start: str, end: str, audits: tuple[Audit, ...]) -> Round:
+    updates = tuple(
+        Update(shard, 12 - 2 * shard, WALLETS[shard], sha(20 + shard), sha(20 + shard), sha(40 + shard), 5, 8 - shard)
+        for shard in range(2)
+    )
+    return Round(number, start, end, None, None, 0.5, 0.7, updates, audits)
+
+
+def test_it_is_read_as_it_was_written() -> None:
+    assert load(make().to_bytes()) == make()
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to all single values of a JSON text."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        return [path]
+    return [found for key, each in items for found in leaves(each, (*path, key))]
+
+
+def changed(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value[:-1] + ("0" if value[-1:] != "0" else "1")
+    return 0.25 if value is None else value + 1
+
+
+@pytest.mark.parametrize("path", leaves(json.loads(make().to_bytes())), ids=lambda path: ".".join(map(str, path)))
+def test_a_change_of_any_value_changes_the_root_or_is_refused(path: tuple[Any, ...]) -> None:
+    body = json.loads(make().to_bytes())
+    place = body
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = changed(place[path[-1]])
+    try:
+        found = load(canonical(body))
+    except NotAReceipt:
+        return
+    assert found.root != make().root
+
+
+def canonical(body: Any) -> bytes:
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_what_is_left_out_put_in_or_moved_changes_the_root() -> None:
+    one = make()
+    first, second = one.rounds
+    others = [
+        replace(one, rounds=(first,)),
+        replace(one, rounds=(second, first)),
+        replace(one, rounds=(replace(first, updates=first.updates[::-1]), second)),
+        replace(one, rounds=(replace(first, updates=first.updates[:1]), second)),
+        replace(one, rounds=(replace(first, audits=()), replace(second, audits=first.audits))),
+        replace(one, merit={**one.merit, "0x" + "dd" * 20: 0}),
+    ]
+    assert len({one.root, *(other.root for other in others)}) == 1 + len(others)
+
+
+def test_the_root_is_a_tree_over_the_head_and_a_tree_for_each_round() -> None:
+    """Written out once by hand, for whoever checks it with another program."""
+    body = json.loads(make().to_bytes())
+    rounds = body.pop("rounds")
+    nodes = []
+    for round_ in rounds:
+        updates, audits = round_.pop("updates"), round_.pop("audits")
+        nodes.append(bytes.fromhex(merkle.root([canonical(each) for each in (round_, *updates, *audits)])))
+    assert make().root == "0x" + merkle.root([canonical(body), *nodes])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "no receipt"),
+        (b"\xff", "no receipt"),
+        (b"[]", "no receipt"),
+        (b"[" * 100_000, "no receipt"),
+        (b'{"ticket":"a","rounds":[]}', "no receipt"),
+        (b'{"ticket":"a","version":2}', "version 2; this program reads version 1"),
+        (b'{"ticket":"a","version":1}', "should have exactly the fields"),
+        (make().to_bytes().replace(b'"price":10000', b'"price":true'), "receipt.price is True"),
+        (make().to_bytes().replace(b'"price":10000', b'"price":NaN'), "receipt.price is nan"),
+        (make().to_bytes().replace(b'"price":10000', b'"price":1,"price":10000'), "changed or written anew"),
+        (make().to_bytes() + b"\n", "changed or written anew"),
+    ],
+)
+def test_what_is_no_receipt_is_refused_and_told_why(data: bytes, said: str) -> None:
+    with pytest.raises(NotAReceipt, match=said):
+        load(data)
+
+
+@given(st.integers(0, 10**12), st.dictionaries(st.text(min_size=1), st.integers(0, 10**9), min_size=1))
+def test_the_payouts_are_split_as_the_platform_splits_them(amount: int, weights: dict[str, int]) -> None:
+    assert receipt.split(amount, weights) == money.split(amount, weights)
+
+
+def test_the_fee_is_the_platforms() -> None:
+    assert receipt.FEE_PERCENT == money.FEE_PERCENT
+
+
+def test_all_files_but_the_data_and_what_was_not_kept_are_named() -> None:
+    one = make()
+    assert {sha(n) for n in (1, 10, 11, 12, 20, 21, 50, 51)} == set(receipt.files(one))
+    gone = replace(one.rounds[0].audits[0], kept=False)
+    one = replace(one, rounds=(replace(one.rounds[0], audits=(gone,)), one.rounds[1]))
+    assert sha(51) not in set(receipt.files(one))
