@@ -123,6 +123,9 @@ os.environ.setdefault("dramatiq_worker_timeout", "50")
 DRAMATIQ_AUTODISCOVER_MODULES = ["tasks"]
 # Replays are judged by how far TensorFlow's kernels are from each other; workers may choose another library, not the jobs.
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# NumPy's products of a round's updates: on several threads they took ten times as long where other processes were at work too, and other
+# bits came out. One that is set wins; before NumPy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # --- Files ------------------------------------------------------------------------------------------------------------
 STATIC_URL = "/static/"

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from dmlworker import aggregation, comparison, compression, datasets
 from dmlworker.comparison import Distance
-from dmlworker.protocol import Hyper
+from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, unpack
 from tickets.models import Ticket
@@ -119,11 +119,10 @@ def _evaluate(run: Run, stored: list[str]) -> Iterator["trainer.Evaluation"]:
 
 
 def screen(round_: Round, updates: list[Assignment]) -> None:
-    """Write down what looks odd now that the updates are measured. It orders an audit; it never blames."""
-    found = evidence.measured_suspects(
-        [update.correct or 0 for update in updates], _gains(round_, updates), _towards_root(round_, updates)
-    )
-    _suspect(updates, found)
+    """Write down what looks odd now that the updates are measured. It orders an audit; it never blames. It lowers no weight either:
+    the average was taken before, so that the next round can train meanwhile."""
+    accuracies = [update.correct or 0 for update in updates]
+    _suspect(updates, evidence.measured_suspects(accuracies, _leads(round_, updates), _towards_root(round_, updates)))
 
 
 def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
@@ -133,45 +132,47 @@ def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
     Assignment.objects.bulk_update([updates[index] for index in found], ["suspicion"])
 
 
-def _gains(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]]:
-    """By how much each update lowers the loss on a part of its own shard, and on a little of all shards."""
+def _leads(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]]:
+    """By how much each update's loss is below that of the round's end weights: on a part of its own shard, and on parts of all."""
     from dmlworker import trainer
 
     spec, most = spec_of(round_.run), evidence.SCREEN_SAMPLES
-    shards = [datasets.load(store.get(update.shard.blob_id)) for update in updates]
-    some = -(-most // len(shards))
-    everybody = [np.concatenate([shard[n][:some] for shard in shards]) for n in (0, 1)]
+    own = [datasets.few(*datasets.load(store.get(update.shard.blob_id)), most) for update in updates]
+    xs, ys = zip(*(datasets.few(x, y, -(-evidence.SCREEN_TOGETHER // len(own))) for x, y in own), strict=True)
+    all_ = np.concatenate(xs), np.concatenate(ys)
 
-    def losses(sha256: str, *parts: Sequence[np.ndarray]) -> list[float]:
+    def losses(sha256: str, *parts: tuple[np.ndarray, np.ndarray]) -> list[float]:
         with _one_at_a_time, store.weights(sha256) as weights:
-            return [trainer.evaluate(spec, weights, x[:most], y[:most]).loss for x, y in parts]
+            return [trainer.evaluate(spec, weights, x, y).loss for x, y in parts]
 
-    common, *own = losses(round_.start_id, everybody, *shards)
-    after = [losses(str(update.weights_id), everybody, shard) for update, shard in zip(updates, shards, strict=True)]
-    return [(mine - now, common - all_) for mine, (all_, now) in zip(own, after, strict=True)]
+    *ends, end = losses(str(round_.end_id), *own, all_)
+    found = [losses(str(update.weights_id), part, all_) for update, part in zip(updates, own, strict=True)]
+    return [(before - mine, end - together) for before, (mine, together) in zip(ends, found, strict=True)]
 
 
 def _towards_root(round_: Round, updates: list[Assignment]) -> list[float]:
     """Each update's cosine with the platform's own update."""
-    root = round_.root_id or root_update(round_).sha256
+    own = weights_of(round_.root_id) if round_.root_id else _own_update(round_)
     with ExitStack() as open_:
-        start, own = (open_.enter_context(store.weights(sha256)) for sha256 in (round_.start_id, root))
+        start = open_.enter_context(store.weights(round_.start_id))
         claimed = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
         return evidence.cosines(start, claimed, own)
 
 
-def root_update(round_: Round) -> Blob:
-    """The platform's own update, trained on a part of the hold-out as workers train on their shards; kept with the round."""
+def root_update(round_: Round) -> None:
+    """Keep the platform's own update with a round whose rule needs it."""
+    Round.objects.filter(pk=round_.pk).update(root=store.put_weights(_own_update(round_)))
+
+
+def _own_update(round_: Round) -> Weights:
+    """Trained on a part of the hold-out as workers train on their shards, FedProx apart; its order is that of a shard -1."""
     from dmlworker import trainer
 
     run = round_.run
-    x, y = (part[: evidence.ROOT_SAMPLES] for part in datasets.load(store.get(run.holdout_id)))
-    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, run.seed % 2**32 + round_.number)
+    x, y = datasets.few(*datasets.load(store.get(run.holdout_id)), evidence.ROOT_SAMPLES)
+    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, order_seed(run.seed, round_.number, -1))
     with _one_at_a_time:
-        found = store.put_weights(trainer.train(spec_of(run), weights_of(round_.start_id), x, y, hyper))
-    Round.objects.filter(pk=round_.pk).update(root=found)
-    round_.root = found
-    return found
+        return trainer.train(spec_of(run), weights_of(round_.start_id), x, y, hyper)
 
 
 def _weigh(updates: list[Assignment], weights: list[int]) -> None:
@@ -194,7 +195,7 @@ def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None
         start = open_.enter_context(store.weights(round_.start_id))
         local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
         root = open_.enter_context(store.weights(round_.root_id)) if round_.root_id else None
-        odd = evidence.suspects(start, local)
+        odd = evidence.suspects(start, local, root)
         _suspect(updates, odd)
         _weigh(updates, evidence.counts([update.shard.samples for update in updates], odd))
         weighted = [(weights, update.weight or 0) for weights, update in zip(local, updates, strict=True)]

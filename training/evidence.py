@@ -25,13 +25,13 @@ CHANGE_ROUNDING = 0.01
 NORM_FACTOR = 1.8
 """Screen: longer than this times the median of the others, or shorter than that median divided by it."""
 MIN_ALIGNMENT = 0.0
-"""Screen: cosine with the mean of the others; honest updates on even shards share a direction."""
+"""Screen: cosine with the mean of the others, and with the platform's own update; honest updates on even shards share a direction."""
 MIN_ACCURACY = 0.8
 """Screen: hold-out accuracy as a part of the round's best."""
-MIN_OWN_GAIN = 0.7
-"""Screen: what an update gains on its own shard as a part of what it gains on all of them."""
-SCREEN_SAMPLES, ROOT_SAMPLES = 100, 100
-"""Screen: of each shard, to measure those gains; of the hold-out, for the platform's own update."""
+SCREEN_SAMPLES, SCREEN_TOGETHER = 200, 400
+"""Screen: of a shard, and of all together, to see whether an update does better on its own."""
+ROOT_SAMPLES = 100
+"""Screen: of the hold-out, for the platform's own update."""
 TWIN = 0.999
 """Screen: cosine between two updates above which one is taken for a copy of the other."""
 
@@ -48,14 +48,17 @@ def audit_probability(streak: int, always: int, least: float) -> float:
     return 1.0 if streak < always else max(least, 1 / streak if streak else 0.0)
 
 
-def suspects(start: Weights, updates: Sequence[Weights]) -> dict[int, str]:
+def suspects(start: Weights, updates: Sequence[Weights], root: Weights | None = None) -> dict[int, str]:
     """Which updates of a round look odd among the others, by index, and why. Lowers a weight and orders an audit; proves nothing.
 
-    It would rather name too many: if half a round cheats, nobody can tell from the numbers alone which half, and an audit costs a
-    few steps.
+    root: the platform's own update, where there is one already (FLTrust). It would rather name too many: if half a round cheats,
+    nobody can tell from the numbers alone which half, and an audit costs a few steps.
     """
-    products = aggregation.gram(start, updates)
-    looks = [[_length(products, n), _direction(products, n), _twin(products, n)] for n in range(len(updates))]
+    products = aggregation.gram(start, [*updates, root] if root is not None else updates)
+    others = products[: len(updates), : len(updates)]
+    looks = [[_length(others, n), _direction(others, n), _twin(others, n)] for n in range(len(updates))]
+    if root is not None:
+        looks = [[*odd, _away(cosine)] for odd, cosine in zip(looks, _with_last(products), strict=True)]
     return _named(looks)
 
 
@@ -70,30 +73,38 @@ def counts(samples: Sequence[int], odd: Collection[int]) -> list[int]:
 
 
 def measured_suspects(
-    accuracies: Sequence[float], gains: Sequence[tuple[float, float]], cosines: Sequence[float]
+    accuracies: Sequence[float], leads: Sequence[tuple[float, float]], cosines: Sequence[float]
 ) -> dict[int, str]:
     """As `suspects`, from what is known when updates were measured.
 
-    accuracies: of each update alone on the hold-out, in any unit. gains: by how much each lowers the loss on its own shard, and on
-    all shards (Templar's test for free-riders). cosines: with the update that the platform made of a part of the
-    hold-out (FLTrust's root).
+    accuracies: of each update alone on the hold-out, in any unit. leads: by how much each one's loss is below that of the round's
+    end weights, on its own shard and on all shards; work that was done on a shard leads there (after Templar's test for
+    free-riders, who are no better on their own data than on other). Against the end weights, a shard that is easy for all leads nowhere.
+    cosines: with the update that the platform made of a part of the hold-out (FLTrust's root).
     """
     best = max(accuracies, default=0)
     looks = []
-    for accuracy, (own, other), cosine in zip(accuracies, gains, cosines, strict=True):
+    for accuracy, (own, all_), cosine in zip(accuracies, leads, cosines, strict=True):
         weak = f"accuracy is {accuracy / best:.0%} of the round's best" if accuracy < MIN_ACCURACY * best else ""
-        free = f"does no better on its own shard ({own:.2g}) than on all ({other:.2g})"
-        away = f"points away from the platform's own update (cosine {cosine:.2f})"
-        looks.append([weak, free if own < MIN_OWN_GAIN * other else "", away if cosine <= MIN_ALIGNMENT else ""])
+        free = f"does no better on its own shard than on others' (leads by {own:.2g}, by {all_:.2g} on all)"
+        looks.append([weak, free if own < all_ else "", _away(cosine)])
     return _named(looks)
 
 
 def cosines(start: Weights, updates: Sequence[Weights], root: Weights) -> list[float]:
     """Of each update's change and the root's; 0 where one of them did not move."""
-    products = aggregation.gram(start, [*updates, root])
-    lengths = np.sqrt(np.diag(products))
-    found = products[-1, :-1] / np.maximum(lengths[:-1] * lengths[-1], np.finfo(float).tiny)
+    return _with_last(aggregation.gram(start, [*updates, root]))
+
+
+def _with_last(gram: np.ndarray) -> list[float]:
+    """Each other change's cosine with the last one."""
+    norms = np.sqrt(np.diag(gram))
+    found = gram[-1, :-1] / np.maximum(norms[:-1] * norms[-1], np.finfo(float).tiny)
     return [float(cosine) for cosine in found]
+
+
+def _away(cosine: float) -> str:
+    return "" if cosine > MIN_ALIGNMENT else f"points away from the platform's own update (cosine {cosine:.2f})"
 
 
 def _length(gram: np.ndarray, index: int) -> str:

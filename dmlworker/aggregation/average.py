@@ -10,9 +10,9 @@ BLOCK = 1 << 16
 """Values worked on at once, so that what is between two steps stays in the processor's cache."""
 
 
-def blocks(size: int) -> Iterator[slice]:
+def blocks(size: int, most: int = BLOCK) -> Iterator[slice]:
     """Consecutive parts of so many values, each small enough for the processor's cache."""
-    return (slice(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK))
+    return (slice(first, min(first + most, size)) for first in range(0, size, most))
 
 
 def fedavg(updates: Sequence[tuple[Weights, int]]) -> list[np.ndarray]:

@@ -33,6 +33,8 @@ STEPS, SMOOTHING = 300, 1e-6
 which one counts as this far."""
 TINY = 1e-100
 """For what must not be divided by nought."""
+AT_ONCE = 1 << 18
+"""Changes of all updates together that are in memory at once: 2 MB."""
 
 
 class Rule(NamedTuple):
@@ -101,13 +103,27 @@ def aggregate(rule: str, start: Weights, updates: Updates, f: int = 1, root: Wei
 def _median(
     start: Weights, updates: Sequence[Weights], shares: np.ndarray, f: int, root: Weights | None
 ) -> list[np.ndarray]:
-    return _blockwise(start, updates, lambda changes: np.median(changes, axis=0))
+    return _blockwise(start, updates, lambda changes: _middle(_sorted(changes)))
 
 
 def _trimmed(
     start: Weights, updates: Sequence[Weights], shares: np.ndarray, f: int, root: Weights | None
 ) -> list[np.ndarray]:
-    return _blockwise(start, updates, lambda changes: np.sort(changes, axis=0)[f : len(changes) - f].mean(axis=0))
+    return _blockwise(start, updates, lambda changes: _sorted(changes)[:, f : len(changes) - f].mean(axis=1))
+
+
+def _sorted(changes: np.ndarray) -> np.ndarray:
+    """Each coordinate's changes in ascending order, (block, n): side by side in memory they are sorted five times as quickly."""
+    found = np.ascontiguousarray(changes.T)
+    found.sort(axis=1)
+    return found
+
+
+def _middle(ordered: np.ndarray) -> np.ndarray:
+    """The median of each row: of an even number, the mean of the two in the middle."""
+    n = ordered.shape[1]
+    found: np.ndarray = ordered[:, (n - 1) // 2 : n // 2 + 1].mean(axis=1)
+    return found
 
 
 # --- By distance ------------------------------------------------------------------------------------------------------
@@ -141,9 +157,14 @@ def _bulyan(
 
 
 def _around_median(changes: np.ndarray, most: int) -> np.ndarray:
-    far = np.abs(changes - np.median(changes, axis=0))
-    nearest = np.argsort(far, axis=0, kind="stable")[:most]
-    found: np.ndarray = np.take_along_axis(changes, nearest, axis=0).mean(axis=0)
+    """The mean of so many values nearest to the median of each coordinate. In order, these are neighbours: the nearest run of them."""
+    ordered = _sorted(changes)
+    middle, best, found = _middle(ordered), np.full(len(ordered), np.inf), np.zeros(len(ordered))
+    for first in range(ordered.shape[1] - most + 1):
+        run = ordered[:, first : first + most]
+        far = np.maximum(middle - run[:, 0], run[:, -1] - middle)
+        np.copyto(found, run.mean(axis=1), where=far < best)
+        np.minimum(best, far, out=best)
     return found
 
 
@@ -247,10 +268,14 @@ def _blockwise(
 
 
 def _changes(start: Weights, updates: Sequence[Weights]) -> Iterator[tuple[int, slice, np.ndarray]]:
-    """(number of the array, part of it, changes (n, block) in float64)."""
+    """(number of the array, part of it, changes (n, block) in float64). The changes are valid until the next ones: fresh memory for
+    each block would cost more than the arithmetic."""
+    width = max(1, AT_ONCE // max(1, len(updates)))
+    held = np.empty((len(updates), min(width, max(array.size for array in start))))
     for number, origin in enumerate(start if updates else ()):
-        flat = origin.reshape(-1)
-        for part in blocks(flat.size):
-            changes = np.stack([update[number].reshape(-1)[part] for update in updates], dtype=np.float64)
-            changes -= flat[part]
+        before, after = origin.reshape(-1), [update[number].reshape(-1) for update in updates]
+        for part in blocks(before.size, width):
+            changes = held[:, : part.stop - part.start]
+            for change, values in zip(changes, after, strict=True):
+                np.subtract(values[part], before[part], out=change, dtype=np.float64)
             yield number, part, changes

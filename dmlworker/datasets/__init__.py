@@ -13,9 +13,9 @@ from pathlib import Path
 
 from dmlworker.datasets import images, npz, table
 from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, describe
-from dmlworker.datasets.shards import dump, load, shards, split
+from dmlworker.datasets.shards import dump, few, load, shards, split
 
-__all__ = ["Dataset", "DatasetError", "Facts", "describe", "dump", "inspect", "load", "read", "shards", "split"]
+__all__ = ["Dataset", "DatasetError", "Facts", "describe", "dump", "few", "inspect", "load", "read", "shards", "split"]
 
 _READERS = {
     ".csv": table.read,

@@ -14,6 +14,10 @@ from training.evidence import audit_probability, cosines, counts, measured_suspe
 Weights = list[np.ndarray]
 
 
+def f32(*values: float) -> Weights:
+    return [np.array(values, dtype=np.float32)]
+
+
 # --- How often --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("streak", "chance"), [(0, 1.0), (9, 1.0), (10, 0.1), (11, 1 / 11), (12, 1 / 12), (13, 0.08), (10**6, 0.08)]
@@ -54,18 +58,17 @@ class Situation:
         x, y = self.holdout.x, self.holdout.y
         right = [trainer.evaluate(self.spec, update, x, y).correct for update in updates]
         root = trainer.train(self.spec, self.start, x[:100], y[:100], HYPER)
-        gains = [self.gain(index, update) for index, update in enumerate(updates)]
         odd = suspects(self.start, updates)
-        measured = measured_suspects(right, gains, cosines(self.start, updates, root))
+        measured = measured_suspects(right, self.leads(updates), cosines(self.start, updates, root))
         return {index: f"{odd.get(index, '')}; {measured.get(index, '')}" for index in odd.keys() | measured.keys()}
 
-    def gain(self, own: int, update: Weights) -> tuple[float, float]:
-        lower = [
-            trainer.evaluate(self.spec, self.start, shard.x, shard.y).loss
-            - trainer.evaluate(self.spec, update, shard.x, shard.y).loss
-            for shard in self.shards
-        ]
-        return lower[own], (sum(lower) - lower[own]) / 3
+    def leads(self, updates: list[Weights]) -> list[tuple[float, float]]:
+        end = self.losses(aggregation.fedavg([(update, 1) for update in updates]))
+        found = [np.subtract(end, self.losses(update)) for update in updates]
+        return [(float(lead[index]), float(lead.mean())) for index, lead in enumerate(found)]
+
+    def losses(self, weights: Weights) -> list[float]:
+        return [trainer.evaluate(self.spec, weights, shard.x, shard.y).loss for shard in self.shards]
 
 
 situation = cache(Situation)
@@ -103,14 +106,32 @@ def test_copies_are_named() -> None:
 
 
 def test_who_does_no_better_on_its_own_shard_is_named() -> None:
-    """By a gain of 0.1 on its own and 1 on the others'; the rest gain alike."""
-    found = measured_suspects([1, 1, 1], [(1, 1), (0.1, 1), (0.9, 1)], [1, 1, 1])
+    """The first leads on its own shard more than on all, the second less; the third is worse everywhere, but least on its own; of the
+    fourth nobody can tell."""
+    found = measured_suspects([1] * 4, [(0.2, 0.1), (0.1, 0.2), (-0.1, -0.2), (-np.inf, -np.inf)], [1] * 4)
     assert list(found) == [1] and "own shard" in found[1]
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_work_on_another_shard_than_the_own_is_named(rounds: int) -> None:
+    """Each looks like the others', is as long and as accurate."""
+    found = situation(rounds)
+    swapped = [found.honest[1], found.honest[0], *found.honest[2:]]
+    named = found.suspects(swapped)
+    assert list(named) == [0, 1] and all("own shard" in reason for reason in named.values())
 
 
 def test_who_points_away_from_the_platforms_own_update_is_named() -> None:
     found = measured_suspects([1, 1], [(1, 1)] * 2, [0.5, -0.1])
     assert list(found) == [1] and "platform's own" in found[1]
+
+
+def test_the_platforms_own_update_is_looked_at_before_averaging_where_it_is_there() -> None:
+    """Three that agree, and a root that points the other way."""
+    updates = [f32(1, 0), f32(1, 0.2), f32(1, -0.2)]
+    assert suspects(f32(0, 0), updates, f32(1, 0)) == suspects(f32(0, 0), updates) == {}
+    named = suspects(f32(0, 0), updates, f32(-1, 0))
+    assert all("platform's own" in named[index] for index in range(3))
 
 
 def test_what_is_odd_counts_half_unless_all_are() -> None:
@@ -120,5 +141,5 @@ def test_what_is_odd_counts_half_unless_all_are() -> None:
 
 def test_rounds_with_nobody_or_one_are_no_trouble() -> None:
     found = situation(0)
-    assert found.suspects([]) == {}
+    assert suspects(found.start, []) == measured_suspects([], [], []) == {}
     assert found.suspects(found.honest[:1]) == {}
