@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-rounds bench-scale bench-digits bench-compression verify-tff
+.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-pages bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -24,6 +24,9 @@ demo: setup
 
 test: setup
 	@exec $(PY) -m scripts.test $(ARGS)
+
+screenshots: setup
+	$(PY) -m scripts.screenshots
 
 lint: setup
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && .venv/bin/lint-imports --no-cache
@@ -48,6 +51,9 @@ fuzz-contracts: node_modules/.done
 bench: setup .bench/flower/.done
 	$(PY) bench/averaging.py
 
+bench-pages: setup
+	$(PY) -m bench.pages
+
 bench-rounds: setup .bench/flower/.done
 	$(PY) -m bench.rounds $(ARGS)
 
@@ -59,6 +65,9 @@ bench-digits: setup .bench/flower/.done .bench/tff/.done
 
 bench-compression: setup
 	$(PY) -m bench.compression
+
+bench-attacks: setup .bench/flower/.done
+	$(PY) -m bench.attacks $(ARGS)
 
 fuzz-ledger: setup
 	LEDGER_EXAMPLES=$${LEDGER_EXAMPLES:-3000} $(PY) -m pytest -q ledger/tests/test_stateful.py

@@ -6,6 +6,7 @@ from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 from rest_framework.authtoken.models import Token
 
+from accounts import confirmation
 from accounts.models import User
 from dmlsite.errors import Invalid
 
@@ -21,9 +22,11 @@ def register(email: str, password: str, kind: str) -> User:
     check_password(password, email)
     try:
         with transaction.atomic():
-            return User.objects.create_user(email, password, **{KINDS[kind]: True})
+            user = User.objects.create_user(email, password, **{KINDS[kind]: True})
+            confirmation.ask(user)
     except IntegrityError:  # somebody registered the same address since the check
         raise Invalid("This e-mail address is taken.") from None
+    return user
 
 
 def check_email(email: str) -> str:

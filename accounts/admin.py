@@ -5,11 +5,13 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from accounts.models import ApiKey, User
+from accounts import second_factor
+from accounts.models import ApiKey, User, Wallet
 from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, back
 
 
@@ -34,6 +36,12 @@ class UserForm(_LowerCase, UserChangeForm):
         fields = "__all__"
 
 
+class WalletInline(ReadOnlyInline):
+    model = Wallet
+    fields = ["address", "linked"]
+    show_change_link = False
+
+
 class ApiKeyInline(ReadOnlyInline):
     model = ApiKey
     fields = ["prefix", "name", "created", "revoked"]
@@ -45,12 +53,13 @@ class UserAdmin(DjangoUserAdmin):
 
     form, add_form = UserForm, NewUserForm
     ordering = ["email"]
-    list_display = ["email", "is_customer", "is_provider", "is_staff", "is_active", "date_joined"]
+    actions = ("remove_second_factor",)
+    list_display = ["email", "confirmed", "is_customer", "is_provider", "is_staff", "is_active", "date_joined"]
     list_filter = ["is_customer", "is_provider", "is_staff", "is_active", "date_joined"]
-    search_fields = ["email", "provider__user_name", "provider__wallet"]
-    readonly_fields = ["is_customer", "is_provider", "date_joined", "last_login"]
+    search_fields = ["email", "provider__user_name", "provider__wallet", "wallets__address"]
+    readonly_fields = ["is_customer", "is_provider", "confirmed", "date_joined", "last_login"]
     fieldsets = [
-        (None, {"fields": ["email", "password", "is_active"]}),
+        (None, {"fields": ["email", "confirmed", "password", "is_active"]}),
         ("What they do here", {"fields": ["is_customer", "is_provider", "date_joined", "last_login"]}),
         ("Rights in the admin", {"fields": ["is_staff", "is_superuser", "groups", "user_permissions"]}),
     ]
@@ -62,7 +71,17 @@ class UserAdmin(DjangoUserAdmin):
         return [*self.readonly_fields, *rights]
 
     def get_inlines(self, request: HttpRequest, obj: User | None) -> list[type[ReadOnlyInline]]:
-        return [ApiKeyInline] if obj else []
+        return [WalletInline, ApiKeyInline] if obj else []
+
+    @admin.action(description="Remove the second factor (phone and recovery codes lost)")
+    def remove_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        """A superuser's to do: whoever knows the password then sets up another one."""
+        if not request.user.is_superuser:
+            raise PermissionDenied
+        for user in queryset.filter(is_staff=True):
+            second_factor.remove(user)
+            self.log_change(request, user, "second factor removed")
+            self.message_user(request, f"{user}: the second factor is removed; the next login sets it up anew.")
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """An admin's account is a superuser's to change: whoever sets its password has its rights."""

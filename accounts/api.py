@@ -49,7 +49,7 @@ class Registration(serializers.Serializer[Any]):
 class Account(serializers.ModelSerializer[User]):
     class Meta:
         model = User
-        fields = ["email", "is_customer", "is_provider"]
+        fields = ["email", "confirmed", "is_customer", "is_provider"]
 
 
 class Credentials(serializers.Serializer[Any]):

@@ -61,3 +61,7 @@ class LoginForm(AuthenticationForm):
         self.fields["username"].label = "E-mail"
         self.fields["username"].widget = forms.EmailInput(attrs={"autocomplete": "username", "maxlength": 254})
         self.fields["password"].widget = password_input("current-password")
+
+
+class CloseForm(forms.Form):
+    password = forms.CharField(label="Your password", strip=False, widget=password_input("current-password"))

@@ -28,6 +28,12 @@ class User(AbstractBaseUser, PermissionsMixin):
     """A person, known by e-mail address (kept in lower case). One may be customer and provider at once."""
 
     email = models.EmailField("e-mail", unique=True, error_messages={"unique": "This e-mail address is taken."})
+    confirmed = models.DateTimeField(
+        "e-mail confirmed",
+        null=True,
+        blank=True,
+        help_text="Since when we know that it is theirs; links are mailed to no other",
+    )
     is_customer = models.BooleanField("customer", default=False)
     is_provider = models.BooleanField("provider", default=False)
     is_staff = models.BooleanField("admin", default=False)
@@ -44,6 +50,20 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def __str__(self) -> str:
         return self.email
+
+
+class Wallet(models.Model):
+    """An account on the chain whose owner has signed that it is this person's. It logs them in."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="wallets")
+    address = models.CharField(max_length=42, unique=True)
+    linked = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["linked"]
+
+    def __str__(self) -> str:
+        return self.address
 
 
 def digest(key: str) -> str:

@@ -1,7 +1,7 @@
 from django.contrib.auth import views as auth
 from django.urls import path
 
-from accounts import views
+from accounts import second_factor, views
 
 app_name = "accounts"
 urlpatterns = [
@@ -10,6 +10,17 @@ urlpatterns = [
     path("login/", views.Login.as_view(), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("password/", views.PasswordChange.as_view(), name="password"),
+    path("confirm/", views.ask_confirmation, name="ask_confirmation"),
+    path("confirm/<token>/", views.confirm, name="confirm"),
+    path("wallet/text/", views.wallet_text, name="wallet_text"),
+    path("wallet/login/", views.wallet_login, name="wallet_login"),
+    path("wallet/link/", views.wallet_link, name="wallet_link"),
+    path("wallet/<int:pk>/unlink/", views.wallet_unlink, name="wallet_unlink"),
+    path("data/", views.export, name="export"),
+    path("close/", views.close, name="close"),
+    path("second-factor/", second_factor.ask, name="second_factor"),
+    path("second-factor/setup/", second_factor.setup, name="second_factor_setup"),
+    path("second-factor/picture/", second_factor.picture, name="second_factor_picture"),
     path("reset/", views.PasswordReset.as_view(), name="reset"),
     path(
         "reset/sent/",

@@ -1,21 +1,23 @@
-"""Registration, login, passwords, and the account page."""
+"""Registration, login, passwords, and the account page with what one can do there."""
 
 from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import login, views
+from django.contrib.auth import login, logout, views
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse, reverse_lazy
-from django.utils.http import urlencode
+from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
-from accounts import actions
-from accounts.forms import LoginForm, RegisterForm
+from accounts import actions, confirmation, personal, wallets
+from accounts.forms import CloseForm, LoginForm, RegisterForm
 from accounts.models import User
 from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
@@ -38,7 +40,9 @@ def register(request: HttpRequest) -> HttpResponse:
         throttle(request, "register", settings.LOGIN_RATE, "ip")
         if form.is_valid() and (user := _registered(form)):
             login(request, user)
-            messages.success(request, "Welcome. Your account is ready.")
+            messages.success(
+                request, "Welcome. Your account is ready. Please confirm your address by the link in our mail."
+            )
             return redirect(landing(user))
     return render(request, "accounts/register.html", {"form": form}, status=422 if form.errors else 200)
 
@@ -98,6 +102,12 @@ class PasswordResetConfirm(NewPassword, views.PasswordResetConfirmView):
     template_name = "accounts/reset_confirm.html"
     success_url = reverse_lazy("accounts:reset_complete")
 
+    def form_valid(self, form: Any) -> HttpResponse:
+        """Whoever reads the mail is its owner."""
+        answer = super().form_valid(form)
+        User.objects.filter(pk=form.user.pk, confirmed=None).update(confirmed=timezone.now())
+        return answer
+
 
 class PasswordChange(NewPassword, views.PasswordChangeView):
     template_name = "accounts/password.html"
@@ -109,5 +119,102 @@ class PasswordChange(NewPassword, views.PasswordChangeView):
 
 
 @login_required
+@never_cache
 def account(request: HttpRequest) -> HttpResponse:
-    return render(request, "accounts/account.html")
+    return render(request, "accounts/account.html", {"wallets": cast(User, request.user).wallets.all()})
+
+
+# --- The e-mail address -----------------------------------------------------------------------------------------------
+@never_cache
+def confirm(request: HttpRequest, token: str) -> HttpResponse:
+    """The button, not the link, confirms: programs that look into mails follow links."""
+    if request.method != "POST":
+        return render(request, "accounts/confirm.html", {"email": confirmation.address(token)})
+    confirmation.confirm(token)
+    messages.success(request, "Thank you. Your e-mail address is confirmed.")
+    return redirect("accounts:account" if request.user.is_authenticated else "accounts:login")
+
+
+@login_required
+@require_POST
+def ask_confirmation(request: HttpRequest) -> HttpResponse:
+    throttle(request, "confirm", "5/h", "user")
+    user = cast(User, request.user)
+    if user.confirmed is None:
+        confirmation.ask(user)
+    messages.success(request, f"A mail to {user.email} is on its way.")
+    return redirect("accounts:account")
+
+
+# --- Wallets ----------------------------------------------------------------------------------------------------------
+@require_POST
+@never_cache
+def wallet_text(request: HttpRequest) -> HttpResponse:
+    """What a wallet is to sign."""
+    throttle(request, "wallet", "60/5m", "ip")
+    purpose = "link" if request.user.is_authenticated else "login"
+    return JsonResponse({"text": wallets.ask(request.session, request.POST.get("address", ""), purpose)})
+
+
+@require_POST
+@never_cache
+def wallet_login(request: HttpRequest) -> HttpResponse:
+    throttle(request, "login", settings.LOGIN_RATE, "ip")
+    user = wallets.owner(wallets.proven(request.session, request.POST.get("signature", ""), "login"))
+    login(request, user)
+    wanted = request.POST.get("next", "")
+    safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
+    return JsonResponse({"next": wanted if safe else landing(user)})
+
+
+@login_required
+@require_POST
+def wallet_link(request: HttpRequest) -> HttpResponse:
+    address = wallets.proven(request.session, request.POST.get("signature", ""), "link")
+    wallets.link(cast(User, request.user), address)
+    messages.success(request, f"The wallet {address} is linked. You can log in with it from now on.")
+    return JsonResponse({"next": reverse("accounts:account")})
+
+
+@login_required
+@require_POST
+def wallet_unlink(request: HttpRequest, pk: int) -> HttpResponse:
+    cast(User, request.user).wallets.filter(pk=pk).delete()
+    messages.success(request, "The wallet is no longer linked.")
+    return redirect("accounts:account")
+
+
+# --- My data ----------------------------------------------------------------------------------------------------------
+@login_required
+@never_cache
+def export(request: HttpRequest) -> HttpResponse:
+    """All that is kept about the person, as one JSON file."""
+    throttle(request, "export", "20/h", "user")
+    answer = JsonResponse(personal.export(cast(User, request.user)), json_dumps_params={"indent": 2})
+    answer["Content-Disposition"] = 'attachment; filename="dml-my-data.json"'
+    return answer
+
+
+@sensitive_post_parameters()
+@login_required
+@never_cache
+def close(request: HttpRequest) -> HttpResponse:
+    user = cast(User, request.user)
+    form = CloseForm(request.POST or None)
+    if request.method == "POST":
+        throttle(request, "login", settings.LOGIN_RATE, "ip", "user")
+        if form.is_valid() and _closed(user, form):
+            logout(request)
+            messages.success(request, "Your account is closed, and your data is erased.")
+            return redirect("home")
+    context = {"form": form, "refusals": personal.refusals(user)}
+    return render(request, "accounts/close.html", context, status=422 if form.errors else 200)
+
+
+def _closed(user: User, form: CloseForm) -> bool:
+    try:
+        personal.close(user, form.cleaned_data["password"])
+    except Invalid as error:
+        form.add_error("password", str(error))
+        return False
+    return True

@@ -3,9 +3,10 @@
     make bench-attacks                      the whole table, some twenty minutes on two cores
     make bench-attacks ARGS="--rounds 3 --rules mean median --parts rules"
 
-Three parts. `rules`: the accuracy after ten rounds with each rule alone, nothing audited. `audits`: rounds and audits until a cheat is convicted,
+Four parts. `rules`: the accuracy after ten rounds with each rule alone, nothing audited. `audits`: rounds and audits until a cheat is convicted,
 as newcomer and with a long record, and the accuracy of a training that goes on without it. `honest`: a thousand pieces of honest work,
 computed by other libraries and kernels than the auditor's, and how many of them were screened, failed an audit, or would have been convicted.
+`flower`: what three simple cheats do to Flower's averaging.
 
 The arithmetic, the screen, the rules and the comparison are the platform's own; there are no processes, no sockets and no chain.
 """
@@ -17,21 +18,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench import report
-from bench.compression import digits
+from bench import attack_tables, report
+from bench.averaging import FLOWER
+from bench.compression import ROOT, digits
 from dmlworker import aggregation, comparison, datasets, models, trainer
 from dmlworker.aggregation.rules import RULES, withstands
 from dmlworker.protocol import Hyper
 from dmlworker.trace import Recorder, Trace, steps_of, steps_of_segment
 from dmlworker.weights import pack, unpack
 from training import evidence
+from training.replay import nudged
 
 Weights = list[np.ndarray]
 ROUNDS, SEED = 10, 1
@@ -43,6 +47,7 @@ Z, EPSILON = 1.0, 1.5
 """A Little Is Enough: standard deviations away from the mean. Inner-product manipulation: times the mean, the other way."""
 LAZY = 0.1
 """Of the steps."""
+PARTS = ["rules", "audits", "honest", "flower"]
 SETTINGS = ["tensorflow-1-1", "tensorflow-2-0", "jax-1-1"]
 """Honest workers: library, threads, oneDNN."""
 
@@ -194,7 +199,6 @@ ATTACKS: dict[str, Callable[[Round, int], Work]] = {
     "backdoor": backdoor,
     "inflated counts": inflated,
 }
-HARMLESS = {"none", "inflated counts"}
 
 
 # --- A training -------------------------------------------------------------------------------------------------------
@@ -244,6 +248,24 @@ def averaged(on: Ground, round_: Round, works: Sequence[Work], rule: str, f: int
     return aggregation.aggregate(rule, round_.start, list(zip(updates, counts, strict=True)), f, root)
 
 
+def measured(on: Ground, round_: Round, works: Sequence[Work]) -> dict[int, str]:
+    """What the screen names when the updates are measured, as training/compute.py does."""
+
+    def loss(weights: Weights, part: tuple[np.ndarray, np.ndarray]) -> float:
+        return trainer.evaluate(on.spec, weights, *part).loss
+
+    updates, shards = [work.update for work in works], round_.shards
+    own = [datasets.few(shard.x, shard.y, evidence.SCREEN_SAMPLES) for shard in shards]
+    xs, ys = zip(*(datasets.few(*part, -(-evidence.SCREEN_TOGETHER // len(own))) for part in own), strict=True)
+    all_, mean = (np.concatenate(xs), np.concatenate(ys)), averaged(on, round_, works, "mean", 0, screened=True)
+    leads = [
+        (loss(mean, part) - loss(update, part), loss(mean, all_) - loss(update, all_))
+        for update, part in zip(updates, own, strict=True)
+    ]
+    cosines = evidence.cosines(round_.start, updates, on.root(round_))
+    return evidence.measured_suspects([on.accuracy(update) for update in updates], leads, cosines)
+
+
 def by_rules(on: Ground, rounds: int, rules: Sequence[str], attacks: Sequence[str]) -> dict[str, Any]:
     """Accuracy, and for the backdoor how often it works, after so many rounds; for the mean also with the screen's weights."""
     found: dict[str, Any] = {}
@@ -270,18 +292,32 @@ def by_rules(on: Ground, rounds: int, rules: Sequence[str], attacks: Sequence[st
 
 
 # --- Audits -----------------------------------------------------------------------------------------------------------
-def audit(round_: Round, shard: int, work: Work, random: np.random.Generator) -> tuple[bool, int]:
-    """(whether two replays would contradict it, steps that were done again)."""
+class Verdict(NamedTuple):
+    """contradicted: a replay did not agree. convicted: the second did not either, and weights off by their last bit lead to the
+    same result. steps: that were done again."""
+
+    contradicted: bool
+    convicted: bool
+    steps: int
+
+
+def audit(round_: Round, shard: int, work: Work, random: np.random.Generator) -> Verdict:
     trace = work.trace
     drawn = random.choice(len(trace.segments), min(evidence.DRAWN_SEGMENTS, len(trace.segments)), replace=False)
-    steps = 0
+    steps, contradicted = 0, False
     for segment in trace.asked(int(number) for number in drawn):
         at, claimed = work.kept[segment], work.kept[segment + 1]
         replayed = round_.replay(shard, segment, at)
-        steps += len(steps_of_segment(segment, len(round_.shards[shard]), round_.hyper(shard)))
-        if not comparison.agrees(comparison.compare(at, claimed, replayed)):
-            return True, steps
-    return False, steps
+        length = len(steps_of_segment(segment, len(round_.shards[shard]), round_.hyper(shard)))
+        steps += length
+        distance = comparison.compare(at, claimed, replayed).relative
+        if distance > comparison.MAX_RELATIVE:
+            others = [round_.replay(shard, segment, near) for near in nudged(at)]
+            apart = max(comparison.compare(at, other, replayed).relative for other in others)
+            steps, contradicted = steps + length * len(others), True
+            if evidence.proven([distance], apart):
+                return Verdict(True, True, steps)
+    return Verdict(contradicted, False, steps)
 
 
 def until_convicted(
@@ -291,20 +327,23 @@ def until_convicted(
     random = np.random.default_rng([SEED, seed])
     weights, left, streaks = on.weights, set(range(cheats)), [streak] * workers
     audits, convicted, again, trained = [0] * workers, {}, 0, 0
+    screened, claimed = Counter[bool](), Counter[bool]()  # by whether it is a cheat's
     for number in range(1, rounds + 1):
         round_ = on.round(number, weights, workers)
         works = claims(round_, attack, cheats)
         works = [work if shard in left or shard >= cheats else round_.honest[shard] for shard, work in enumerate(works)]
-        odd = evidence.suspects(round_.start, [work.update for work in works])
+        odd = evidence.suspects(round_.start, [work.update for work in works]) | measured(on, round_, works)
         for shard, work in enumerate(works):
+            claimed[shard in left] += 1
+            screened[shard in left] += shard in odd
             trained += steps_of(len(round_.shards[shard]), round_.hyper(shard))
             chance = evidence.audit_probability(streaks[shard], 10, 0.08)
             if shard in odd or random.random() < chance:
                 audits[shard] += 1
-                failed, steps = audit(round_, shard, work, random)
-                again += steps
-                streaks[shard] = 0 if failed else streaks[shard] + 1
-                if failed:
+                verdict = audit(round_, shard, work, random)
+                again += verdict.steps
+                streaks[shard] = 0 if verdict.contradicted else streaks[shard] + 1
+                if verdict.convicted:
                     convicted.setdefault(shard, (number, audits[shard]))
         if found := left & convicted.keys():  # their shards are done again by others, before the next round is averaged
             left -= found
@@ -319,6 +358,8 @@ def until_convicted(
         "audits": max((count for _, count in theirs), default=None),
         "accuracy": round(on.accuracy(weights), 4),
         "audit_share": round(again / trained, 3),
+        "screened": round(screened[True] / max(claimed[True], 1), 3),
+        "screened_honest": round(screened[False] / max(claimed[False], 1), 3),
     }
 
 
@@ -343,14 +384,18 @@ def honest(kind: str, rounds: int, workers: int) -> dict[str, int]:
     spec = models.spec(models.build(train.x.shape[1:], 10, kind))
     on = Ground(spec, trainer.initial_weights(spec, SEED), train, holdout)
     random, weights = np.random.default_rng(SEED), on.weights
-    count = {"provider_rounds": 0, "screened": 0, "contradicted": 0}
+    count = {"provider_rounds": 0, "screened": 0, "screened_measured": 0, "contradicted": 0, "convicted": 0}
     with tempfile.TemporaryDirectory() as name, children(Path(name), kind) as ask:
         for number in range(1, rounds + 1):
             round_ = on.round(number, weights, workers)
             works = [ask(SETTINGS[shard % len(SETTINGS)], round_, shard) for shard in range(workers)]
             count["provider_rounds"] += workers
-            count["screened"] += len(evidence.suspects(round_.start, [work.update for work in works]))
-            count["contradicted"] += sum(audit(round_, shard, work, random)[0] for shard, work in enumerate(works))
+            named = evidence.suspects(round_.start, [work.update for work in works])
+            count["screened"] += len(named)
+            count["screened_measured"] += len(named | measured(on, round_, works))
+            verdicts = [audit(round_, shard, work, random) for shard, work in enumerate(works)]
+            count["contradicted"] += sum(verdict.contradicted for verdict in verdicts)
+            count["convicted"] += sum(verdict.convicted for verdict in verdicts)
             weights = averaged(on, round_, works, "mean", 0, screened=True)
     return count
 
@@ -403,6 +448,14 @@ def child(setting: str, folder: Path, kind: str) -> None:
         print(len(work.kept), flush=True)
 
 
+def flower() -> dict[str, Any]:
+    """What three simple cheats do to Flower's averaging."""
+    command = [str(FLOWER), str(ROOT / "bench" / "flower_attacks.py")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    told: dict[str, Any] = json.loads(found.stdout)
+    return told
+
+
 # --- The whole --------------------------------------------------------------------------------------------------------
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
@@ -412,9 +465,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=ROUNDS)
     options.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
     options.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=list(ATTACKS))
-    options.add_argument(
-        "--parts", nargs="+", default=["rules", "audits", "honest"], choices=["rules", "audits", "honest"]
-    )
+    options.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     wanted = options.parse_args()
     for part in wanted.parts:
         began, found = time.monotonic(), {}
@@ -422,21 +473,14 @@ def main() -> None:
             found = by_rules(ground(), wanted.rounds, wanted.rules, wanted.attacks)
         elif part == "audits":
             found = by_audits(ground(), wanted.rounds, wanted.attacks)
+        elif part == "flower":
+            found = flower()
         else:
             found = {"2NN": honest("mlp", 75, 12), "CNN": honest("cnn", 9, 12)}
             print(json.dumps(found))
         report.keep("attacks", {part: found})
         print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
-
-
-def lines(found: dict[str, Any]) -> Iterator[str]:
-    """The accuracies as a table in Markdown."""
-    columns = list(dict.fromkeys(name for row in found.values() for name in row))
-    yield "| cheats, attack | " + " | ".join(columns) + " |"
-    yield "|---|" + "---|" * len(columns)
-    for name, row in found.items():
-        cells = (f"{100 * row[column]['accuracy']:.1f}" if column in row else "–" for column in columns)
-        yield f"| {name} | " + " | ".join(cells) + " |"
+    attack_tables.write()
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ Nothing that holds money, a status or a standing can be edited: an admin acts by
 import json
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, cast
+from typing import Any
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import LogEntry
-from django.contrib.admin.sites import AdminSite
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -21,28 +20,18 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django_dramatiq.models import Task
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
 from rest_framework.authtoken.models import TokenProxy
 
 from dmlsite.errors import message, status_of
-from dmlsite.limits import throttle
 
 Action = Callable[[Any, HttpRequest, QuerySet[Any]], HttpResponse | None]
 Verb = Callable[[Any, HttpRequest, Any, str], None]
 
-admin.site.site_header = admin.site.site_title = "DML"
-admin.site.index_title = "Moderation and audit"
 # Tokens open other people's accounts and are nobody's to read; jobs are kept in the broker, so their table stays empty.
-admin.site.unregister([TokenProxy, Task])
-
-
-def _login(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-    """The admin's own login page, under the same limit as the site's."""
-    if request.method == "POST":
-        throttle(request, "login", settings.LOGIN_RATE, "ip", "post:username")
-    return cast(HttpResponse, AdminSite.login(admin.site, request, extra_context))
-
-
-admin.site.login = _login  # type: ignore[method-assign]
+# Second factors are secrets, too; whoever has lost theirs has it removed on the page of their account.
+admin.site.unregister([TokenProxy, Task, StaticDevice, TOTPDevice])
 
 
 # --- What is shown ----------------------------------------------------------------------------------------------------

@@ -3,11 +3,16 @@
 No Django in here: it is a client of the running site.
 """
 
+import email
+import email.policy
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import httpx
 
@@ -18,6 +23,9 @@ from dmlsite.supervisor import Platform
 PASSWORD = "correct-horse-42"
 COINS = 10**9
 """gwei of test coins for everybody: one coin."""
+
+LAST_MAILS = ("model is ready", "payment was returned")
+"""What is in the subjects of the mails that come when a ticket is over."""
 
 
 class DemoError(RuntimeError):
@@ -34,14 +42,15 @@ class Person:
     http: httpx.Client
     chain: Chain
 
-    def enter(self) -> None:
-        """Log in, after registering if this is the first time."""
+    def enter(self) -> bool:
+        """Log in, after registering if this is the first time; whether it is."""
         fields = {"email": self.email, "password": PASSWORD}
         answer = self.http.post("login", json=fields)
-        if answer.status_code != 200:
+        if new := answer.status_code != 200:
             self.call("POST", "register", json=fields | {"kind": self.kind})
             answer = self.http.post("login", json=fields)
         self.http.headers["Authorization"] = f"Token {_json(answer)['token']}"
+        return new
 
     def call(self, method: str, path: str, **more: Any) -> Any:
         return _json(self.http.request(method, path, **more))
@@ -67,8 +76,25 @@ class Demo:
     def person(self, email: str, kind: str, wallet: Key) -> Person:
         http = httpx.Client(base_url=f"{self.platform.url}/api/v1/", timeout=120)
         person = Person(email, kind, wallet, http, self.chain)
-        person.enter()
+        if person.enter() and kind == "customer":
+            self._confirm(person)
         return person
+
+    def _confirm(self, person: Person) -> None:
+        """Press the button behind the link in the mail."""
+        folder, links = self.platform.layout.var / "mail", list[str]()
+
+        def arrived() -> bool:
+            pages = (
+                re.findall(r"http\S+/confirm/\S+", text) for text in mails(folder) if f"address {person.email}" in text
+            )
+            links.extend(page[0] for page in pages if page)
+            return bool(links)
+
+        wait(arrived, 60, f"the mail to {person.email}")
+        with httpx.Client(timeout=120) as browser:
+            token = browser.get(links[-1]).raise_for_status().cookies["csrftoken"]
+            browser.post(links[-1], data={"csrfmiddlewaretoken": token})
 
     def provider(self, name: str, wallet: Key, cheat: str = "") -> Person:
         """A provider in standing with a worker online: joined and deposited, unless that was done before."""
@@ -131,10 +157,10 @@ class Demo:
         wait(banned, 300, "the bans to be executed")
 
     def _final(self, ticket: dict[str, Any]) -> bool:
-        """The escrow has let go of the money, and the mail went out."""
-        return self.chain.token_balance(self.chain.deployment.escrow) == 0 and any(
-            event["kind"] == "mailed" for event in ticket["events"]
-        )
+        """The escrow has let go of this ticket's money, and the last mail went out."""
+        mailed = " ".join(event["text"] for event in ticket["events"] if event["kind"] == "mailed")
+        decided = self.chain.ticket_state(UUID(ticket["id"])) in ("Settled", "Refunded")
+        return decided and any(subject in mailed for subject in LAST_MAILS)
 
 
 def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -146,5 +172,11 @@ def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 def mails(folder: Path) -> list[str]:
-    """The mails that went out, oldest first (the embedded default writes them to disk)."""
-    return [path.read_text() for path in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)]
+    """The mails that went out, as text, oldest first (the embedded default writes them to disk)."""
+    return [_text(path.read_bytes()) for path in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)]
+
+
+def _text(raw: bytes) -> str:
+    message = cast(EmailMessage, email.message_from_bytes(raw, policy=email.policy.default))
+    body = message.get_body(("plain",))
+    return f"{message['subject']}\n\n{body.get_content() if body else ''}"

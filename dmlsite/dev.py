@@ -18,6 +18,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import path
 from django.views.decorators.http import require_POST
+from eth_account.messages import encode_defunct
 
 from accounts.models import User
 from contracts import devchain
@@ -105,6 +106,8 @@ def _answer(user: User, method: str, params: list[Any]) -> Any:
         return hex(settings.CHAIN_ID)
     if method == "eth_sendTransaction":
         return _send(user, params[0])
+    if method == "personal_sign":
+        return _sign(user, *params)
     if method in FORWARDED:
         return _forward(method, params)
     raise RpcError(UNSUPPORTED, f"The development wallet does not know {method}.")
@@ -119,6 +122,13 @@ def _send(user: User, wanted: dict[str, str]) -> str:
         raise RpcError(4901, "The development wallet is on another chain.")
     call = Call(to_checksum(wanted["to"]), wanted.get("data", "0x"), int(wanted.get("value", "0x0"), 16) // GWEI)
     return chain().broadcast(chain().sign(call, signer, chain().next_nonce(signer.address)).raw)
+
+
+def _sign(user: User, message: str, address: str) -> str:
+    signer = account(user)
+    if to_checksum(address) != signer.address:
+        raise RpcError(UNAUTHORIZED, "This is not the account of your development wallet.")
+    return "0x" + signer.sign_message(encode_defunct(hexstr=message)).signature.hex()
 
 
 def _forward(method: str, params: list[Any]) -> Any:

@@ -126,7 +126,7 @@ class Server:
             self.process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], ready: list[str], log: Path, seconds: float = 30) -> None:
+def _wait(process: subprocess.Popen[bytes], ready: list[str], log: Path, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while subprocess.run(ready, capture_output=True).returncode:
         if process.poll() is not None or time.monotonic() > end:

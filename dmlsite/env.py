@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +35,27 @@ def integer(name: str, default: int, minimum: int = 0) -> int:
         return value
 
     return _read(name, default, cast)
+
+
+def amount(raw: str) -> Decimal | None:
+    """A number not below 0, or None for what is none."""
+    try:
+        found = Decimal(raw)
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() and found >= 0 and found.adjusted() < 30 else None
+
+
+def decimal(name: str) -> Decimal:
+    """0 if it is not set."""
+
+    def cast(raw: str) -> Decimal:
+        found = amount(raw)
+        if found is None:
+            raise ValueError("must be a number not below 0")
+        return found
+
+    return _read(name, Decimal(), cast)
 
 
 def flag(name: str, default: bool) -> bool:

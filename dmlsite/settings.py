@@ -36,7 +36,7 @@ X_FRAME_OPTIONS = "DENY"
 INSTALLED_APPS = [
     "daphne",
     "whitenoise.runserver_nostatic",
-    "django.contrib.admin",
+    "dmlsite.admin_site.Config",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.humanize",
@@ -46,6 +46,9 @@ INSTALLED_APPS = [
     "channels",
     "django_dramatiq",
     "django_htmx",
+    "django_otp",
+    "django_otp.plugins.otp_static",
+    "django_otp.plugins.otp_totp",
     "drf_spectacular",
     "rest_framework",
     "rest_framework.authtoken",
@@ -64,6 +67,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -158,6 +162,11 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 LOGIN_RATE = env.text("LOGIN_RATE", "10/5m")
+# Admins need a second factor. Where none is demanded, whoever has set one up is asked for it all the same.
+ADMIN_TWO_FACTOR = env.flag("ADMIN_TWO_FACTOR", not DEVELOPMENT)
+OTP_TOTP_ISSUER = "DML"
+# Which modules hold something about people: `refusal(user)`, `export(user)`, `erase(user)` (accounts/personal.py).
+PERSONAL_DATA = ["providers.personal", "tickets.personal", "training.personal"]
 
 # --- Mail -------------------------------------------------------------------------------------------------------------
 EMAIL_FILE_PATH = VAR_DIR / "mail"
@@ -182,6 +191,10 @@ CHAIN_RPC_URL = env.text("CHAIN_RPC_URL", EMBEDDED.chain_url)
 CHAIN_ID = env.integer("CHAIN_ID", 31337, minimum=1)
 CHAIN_DEPLOYMENT = env.path("CHAIN_DEPLOYMENT", VAR_DIR / "deployment.json")
 CHAIN_EXPLORER = env.text("CHAIN_EXPLORER")
+# Told to those whose wallet has too little, e.g. "Buy some at https://…".
+WHERE_TO_GET_DML = env.text(
+    "WHERE_TO_GET_DML", "The development wallet of this site is given test DML." if DEVELOPMENT else ""
+)
 CHAIN_TIP_GWEI = env.integer("CHAIN_TIP_GWEI", 1 if DEVELOPMENT else 30)  # Polygon wants 25 or more
 QUOTER_KEYSTORE = env.path("QUOTER_KEYSTORE", VAR_DIR / "keys" / "quoter.json")
 SETTLER_KEYSTORE = env.path("SETTLER_KEYSTORE", VAR_DIR / "keys" / "settler.json")
@@ -213,6 +226,8 @@ QUORUM_PERCENT = env.integer("QUORUM_PERCENT", 75, minimum=1)
 AUDITS = env.flag("AUDITS", True)
 AUDIT_FIRST = env.integer("AUDIT_FIRST", 10, minimum=0)
 AUDIT_PERCENT = env.integer("AUDIT_PERCENT", 8, minimum=0)
+# What a DML is worth in the chain's coin, for the arithmetic of deposits in the admin; 0: not known, as on a test chain.
+DML_IN_COIN = env.decimal("DML_IN_COIN")
 LEASE_SECONDS = env.integer("LEASE_SECONDS", 120, minimum=2)
 PRESENCE_SECONDS = env.integer("PRESENCE_SECONDS", 30, minimum=2)
 SWEEP_SECONDS = env.integer("SWEEP_SECONDS", 5, minimum=1)

@@ -189,7 +189,7 @@ class Platform:
         env = {"DML_SERVER": self.url, "DML_KEY": key}
         return self.spawn(f"worker-{name}", *program, "--cache", str(cache), "--threads", "1", env=env)
 
-    def _await_web(self, seconds: float = 60) -> None:
+    def _await_web(self, seconds: float = 180) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if not self.children["web"].alive():
@@ -242,7 +242,9 @@ class Platform:
                 child.start()
 
     def stop(self) -> None:
-        """End every child, in the reverse order of their start."""
+        """End every child, in the reverse order of their start; once."""
+        if self.ended.is_set():
+            return
         self.ending.set()
         with self.reviving:  # what is being started is waited for, and ended
             for child in reversed(self.children.values()):

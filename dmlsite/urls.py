@@ -2,10 +2,11 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
-from dmlsite import views
+from dmlsite import dashboard, views
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("admin/", admin.site.admin_view(dashboard.index)),
     path("admin/", admin.site.urls),
     path("accounts/", include("accounts.urls")),
     path("tickets/", include("tickets.urls")),

@@ -5,7 +5,6 @@ something is trained or measured.
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, models, trainer
+from dmlworker import aggregation, comparison, compression, datasets, models, rewards, trainer
 from dmlworker.aggregation.rounds import EXACT
 from dmlworker.cache import blob_of
 from dmlworker.escrow import Payment
@@ -103,12 +102,25 @@ def payouts(receipt: Receipt) -> str:
 
 
 def merit(receipt: Receipt) -> dict[str, int]:
-    """Each provider's weight in the pay: hold-out samples that its updates alone got right, over all rounds."""
-    found: Counter[str] = Counter()
-    for round_ in receipt.rounds:
-        for update in round_.updates:
-            found[update.provider] += update.correct
-    return dict(found)
+    """Each provider's weight in the pay: the points of its updates by the ticket's reward scheme, over all rounds."""
+    must(receipt.reward in rewards.SCHEMES, f"{receipt.reward} is no way to pay that this program knows")
+    works = [_paid_by(receipt, round_, update) for round_ in receipt.rounds for update in round_.updates]
+    return rewards.merit(receipt.reward, works)
+
+
+def _paid_by(receipt: Receipt, round_: Round, update: Update) -> rewards.Work:
+    return rewards.Work(
+        provider=update.provider,
+        round=round_.number,
+        correct=update.correct,
+        holdout=receipt.holdout.samples,
+        steps=receipt.shards[update.shard].samples * receipt.training.epochs,
+        f1=update.f1,
+        seconds=update.seconds,
+        contribution=update.contribution,
+        joules=update.joules,
+        gpu=update.gpu,
+    )
 
 
 # --- What the chain says ----------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from dmlworker import __version__, backends, compression, protocol
 from dmlworker.cache import Cache, blob_of
 from dmlworker.checkpoints import Checkpoints
 from dmlworker.display import Display, named
+from dmlworker.energy import Meter, Used, nvml
 from dmlworker.protocol import (
     Ack,
     Blob,
@@ -146,6 +147,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._work_came = asyncio.Event()
         self._warm, self._device = asyncio.Event(), "CPU"
+        self._gpus: Any = None
+        self._meter, self._used = Meter(), Used()
         self._reporting: asyncio.Task[None] | None = None
         self._trainer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
 
@@ -329,10 +332,12 @@ class Worker:
         """Does the work of one lease; whatever goes wrong is told to the platform and ends this lease only."""
         await self._say(protocol.Accept(offer.lease))
         try:
+            self._used = Used()  # of what was trained before, it is not known any more
             update, parts, root = self._cache.result(offer) or await self._compute(http, offer)
             await send(http, update, parts, self._mover(offer.lease))
             self._remember(offer)
-            await self._say(protocol.Commit(offer.lease, update.sha256, update.size, root))
+            took = self._used.joules, self._used.gpu
+            await self._say(protocol.Commit(offer.lease, update.sha256, update.size, root, *took))
         except _Stopped:
             pass
         except Exception as error:  # The model and the data are a stranger's: anything may be wrong with them.
@@ -344,8 +349,9 @@ class Worker:
         """The update, its bytes, and the root of the training's trace."""
         self._display.say(f"{named(offer.lease)}: training")
         files = await self._files(http, offer)
-        began = time.monotonic()
+        began, self._meter = time.monotonic(), Meter(gpus=self._gpus)
         parts, root = await self._in_thread(self._train, offer, files, asyncio.get_running_loop())
+        self._used = self._meter.used()
         update = blob_of(parts)
         if time.monotonic() - began > WORTH_KEEPING:
             with contextlib.suppress(OSError):  # a full disk does not keep us from sending it
@@ -433,7 +439,9 @@ class Worker:
             from dmlworker import trainer
 
             trainer.threads(self._settings.threads)
-            return trainer.device()
+            found = trainer.device()
+            self._gpus = nvml() if found != "CPU" else None
+            return found
         except ImportError as error:
             raise Refused(f"{library.title} can't be imported ({error}). Install it: {library.install}") from error
 
@@ -484,6 +492,7 @@ class Worker:
                 raise _Stopped
             if time.monotonic() - last >= SECONDS_BETWEEN_REPORTS:
                 last = time.monotonic()
+                self._meter.look()
                 loop.call_soon_threadsafe(self._report, lease, step, steps, loss)
 
         return report

@@ -184,16 +184,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Commit:
-    """Worker: the update is stored on the platform under this hash. `root`: of the training's trace (trace.py)."""
+    """Worker: the update is stored on the platform under this hash. `root`: of the training's trace (trace.py). `joules`, and `gpu`,
+    the share of the time that a GPU was at work (0 to 1), are reports, no proof; 0: not known."""
 
     lease: Lease
     sha256: str
     size: int
     root: str
+    joules: float = 0.0
+    gpu: float = 0.0
 
     def __post_init__(self) -> None:
         Blob(self.sha256, self.size)
         Blob(self.root, 0)
+        _require(self.joules >= 0, "joules must not be below 0")
+        _require(0 <= self.gpu <= 1, "gpu must be from 0 to 1")
 
 
 @dataclass(frozen=True)

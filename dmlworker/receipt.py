@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from dmlworker import merkle
+from dmlworker import merkle, rewards
 from dmlworker.protocol import Hyper, nesting, order_seed
 
 NAME = "receipt.json"
@@ -69,7 +69,7 @@ class Training:
 class Update:
     """What a provider made of a shard. shard: its number, from 0. weight: in the average, twice its samples, or once if it looked odd. update: what was sent; weights: what
     that stands for. trace: the Merkle root that the worker committed to, with a checkpoint every so many steps. correct:
-    hold-out samples that these weights alone get right."""
+    hold-out samples that these weights alone get right; by it, and from f1 on, the provider is paid: see rewards.Work."""
 
     shard: int
     weight: int
@@ -79,6 +79,11 @@ class Update:
     trace: str
     checkpoint_every: int
     correct: int
+    f1: float | None = None
+    contribution: float | None = None
+    seconds: float | None = None
+    joules: float | None = None
+    gpu: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,8 @@ class Round:
 
 @dataclass(frozen=True)
 class Receipt:
-    """spec: the model. Amounts in micro-DML; merit: by which `price - fee` is split among the providers' wallets."""
+    """spec: the model. Amounts in micro-DML; merit: by which `price - fee` is split among the providers' wallets, the
+    points that the scheme `reward` (rewards.py) gives their updates."""
 
     version: int
     ticket: str
@@ -145,6 +151,7 @@ class Receipt:
     merit: dict[str, int]
     payouts: dict[str, int]
     rounds: tuple[Round, ...]
+    reward: str = rewards.DEFAULT
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: one receipt has one text."""

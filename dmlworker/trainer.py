@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "Evaluation", "Hyper", "MalformedUpdate", "device", "evaluate", "export", "initial_weights", "pack", "replay", "threads", "train", "unpack",
+    "Evaluation", "Hyper", "MalformedUpdate", "device", "evaluate", "export", "initial_weights", "pack", "predict", "replay", "threads", "train", "unpack",
 ]  # fmt: skip
 
 Spec = dict[str, Any]
@@ -41,11 +41,15 @@ _PROGRAMS_KEPT = 4
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Samples that the model gets right, of how many, and the mean cross-entropy in nats (infinite if it is not finite)."""
+    """Samples that the model gets right, of how many, the mean cross-entropy in nats (infinite if it is not finite), and the
+    mean of the classes' F1 (0..1; of those that occur among labels or answers). `answers` (n,): the class that it says each sample
+    is, -1 where its output is not finite."""
 
     correct: int
     samples: int
     loss: float
+    f1: float
+    answers: np.ndarray = field(compare=False, repr=False)
 
     @property
     def accuracy(self) -> float:
@@ -145,6 +149,17 @@ def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Eval
         return program.evaluate(x, y)
 
 
+def predict(spec: Spec, weights: Weights, x: np.ndarray) -> np.ndarray:
+    """The probability of each class (n, classes) for raw samples x (n, ...), as the exported model gives it. Raises as `train` does."""
+    model = models.from_spec(spec)
+    if x.shape[1:] != model.input_shape[1:] or [tuple(weight.shape) for weight in model.weights] != [
+        w.shape for w in weights
+    ]:
+        raise MalformedUpdate("The samples or the weights do not fit the model.")
+    model.set_weights(weights)
+    return np.asarray(model(x.astype(np.float32), training=False))
+
+
 def _silent(step: int, steps: int, loss: float) -> None:
     pass
 
@@ -213,19 +228,31 @@ class _Program:
 
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
         self._check(x, y)
-        correct, total = 0, 0.0
+        answers, total = [], 0.0
         for first in range(0, len(y), self._batch_size):
             part = slice(first, first + self._batch_size)
-            right, loss = self._steps.score(x[part], y[part])
-            correct += right
+            classes, loss = self._steps.score(x[part], y[part])
+            answers.append(classes)
             total += loss
-        return Evaluation(correct, len(y), total / len(y) if np.isfinite(total) else float("inf"))
+        found = np.concatenate(answers)
+        mean = total / len(y) if np.isfinite(total) else float("inf")
+        return Evaluation(int((found == y).sum()), len(y), mean, _macro_f1(found, y), found)
 
     def _check(self, x: np.ndarray, y: np.ndarray) -> None:
         if x.shape[1:] != self._model.input_shape[1:] or y.shape != x.shape[:1] or not len(y):
             raise ValueError(f"Samples of shape {x.shape} with labels of shape {y.shape} do not fit the model.")
         if y.min() < 0 or y.max() >= self._model.output_shape[-1]:
             raise ValueError("A label is outside the model's classes.")
+
+
+def _macro_f1(answers: np.ndarray, y: np.ndarray) -> float:
+    """2 TP / (answered + labelled), averaged over the classes that occur. An answer of -1 is none."""
+    size = int(max(answers.max(), y.max())) + 1
+    right, answered, labelled = (
+        np.bincount(classes, minlength=size) for classes in (y[answers == y], answers[answers >= 0], y)
+    )
+    counted = answered + labelled
+    return float((2 * right[counted > 0] / counted[counted > 0]).mean())
 
 
 def _orders(samples: int, hyper: Hyper) -> Iterator[np.ndarray]:

@@ -3,24 +3,22 @@
 Amounts are shown in DML and in the native coin, never in the integers that the database keeps.
 """
 
-import csv
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import path
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_POST
 
 from contracts.chain import COIN_EVENTS, ChainError
 from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, back, page_link, pretty, tx_link
+from dmlsite.export import Column, csv_response
 from ledger import actions, alarms, money, overview, watch
 from ledger.gateway import chain
 from ledger.models import (
@@ -36,8 +34,6 @@ from ledger.models import (
 )
 from ledger.reconcile import NotYet, reconcile
 
-Column = Callable[[Any], object]
-
 
 def amount(units: int | None, currency: str) -> str:
     """An amount with its unit, as people read it: "0.13 DML", "0.001 coin"."""
@@ -47,32 +43,6 @@ def amount(units: int | None, currency: str) -> str:
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
-class _Echo:
-    """A file that gives back what is written to it, so that rows can be streamed."""
-
-    def write(self, text: str) -> str:
-        return text
-
-
-def _cell(value: object) -> object:
-    """A spreadsheet must not take a text for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def csv_response(name: str, columns: dict[str, Column], rows: QuerySet[Any]) -> StreamingHttpResponse:
-    """Stream rows as CSV; `columns` maps a heading to what it shows of a row."""
-    writer = csv.writer(_Echo())  # type: ignore[arg-type]
-
-    def lines() -> Iterator[str]:
-        yield writer.writerow(columns)
-        for row in rows.iterator(chunk_size=1000):
-            yield writer.writerow([_cell(column(row)) for column in columns.values()])
-
-    file = f"{name}-{timezone.now():%Y-%m-%d}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{file}"'}
-    return StreamingHttpResponse(lines(), content_type="text/csv; charset=utf-8", headers=headers)
-
-
 class ExportAdmin(ReadOnlyAdmin):
     """A read-only page whose rows can be exported; `columns` as for `csv_response`."""
 

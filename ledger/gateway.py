@@ -8,15 +8,20 @@ from contracts.chain import Chain, ChainError, Deployment, Key, connect
 from contracts.keys import load_keystore
 
 
+def deployment() -> Deployment:
+    """Where our contracts are; no node is asked. Raises ChainError."""
+    if not settings.CHAIN_DEPLOYMENT.exists():
+        raise ChainError("The contracts are not deployed yet: manage.py deploy_contracts")
+    found = Deployment.load(settings.CHAIN_DEPLOYMENT)
+    if found.chain_id != settings.CHAIN_ID:
+        raise ChainError(f"The contracts are on chain {found.chain_id}, but CHAIN_ID is {settings.CHAIN_ID}")
+    return found
+
+
 @lru_cache(maxsize=1)
 def chain() -> Chain:
     """The verified connection. Raises ChainError; a failure is not remembered, so a later call tries again."""
-    if not settings.CHAIN_DEPLOYMENT.exists():
-        raise ChainError("The contracts are not deployed yet: manage.py deploy_contracts")
-    deployment = Deployment.load(settings.CHAIN_DEPLOYMENT)
-    if deployment.chain_id != settings.CHAIN_ID:
-        raise ChainError(f"The contracts are on chain {deployment.chain_id}, but CHAIN_ID is {settings.CHAIN_ID}")
-    found = Chain(connect(settings.CHAIN_RPC_URL), deployment)
+    found = Chain(connect(settings.CHAIN_RPC_URL), deployment())
     found.verify()
     return found
 

@@ -218,6 +218,7 @@ class Alarm(models.Model):
     """
 
     class Kind(models.TextChoices):
+        ANSWERED = "accusation answered"
         ANOTHER_CHAIN = "another chain"
         BOOKS_DIFFER = "books differ"
         CHAIN_SILENT = "chain silent"

@@ -1,16 +1,19 @@
 """What an admin wants to know of the money at one glance: what needs a hand, what is owed against what is there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Count, Max, Model, Q
 from django.utils import timezone
 
-from contracts.chain import Chain
-from ledger import money, watch
-from ledger.models import Alarm, ChainEvent, ChainTx, Currency, Transfer, balance
+from contracts.chain import Chain, ChainError, Unavailable
+from ledger import money, reconcile, watch
+from ledger.gateway import chain, deployment
+from ledger.models import Alarm, ChainEvent, ChainTx, Currency, Cursor, Transfer, balance
 
 DML, COIN = Currency.DML, Currency.COIN
 
@@ -18,6 +21,11 @@ UNFOLLOWED = timedelta(minutes=5)
 UNDECIDED = timedelta(days=1)
 MOST = 50
 """Rows that the page shows of each kind; the lists behind have all."""
+
+ANSWER_SECONDS = 2.0
+"""How long a page that tells more than that waits for the chain."""
+
+_asking = ThreadPoolExecutor(max_workers=2, thread_name_prefix="overview")
 
 
 @dataclass(frozen=True)
@@ -106,3 +114,53 @@ def liabilities(on: Chain) -> tuple[int, list[Line], list[Line]]:
         Line("coins held", money.text(now.native_gwei, COIN)),
     ]
     return block, owed, held
+
+
+@dataclass(frozen=True)
+class Escrow:
+    """The tickets' money in escrow by the books, and by the chain at the block up to which the books were written.
+
+    `held` is None while that is not known; `problem` says why. Amounts in micro-DML.
+    """
+
+    booked: int
+    block: int | None = None
+    held: int | None = None
+    problem: str = ""
+
+
+def escrow() -> Escrow:
+    """Waits for the chain no longer than ANSWER_SECONDS, and raises nothing if no answer comes."""
+    booked, block = _booked()
+    if block is None:
+        return Escrow(booked, problem="The chain was not read yet.")
+    try:
+        return Escrow(booked, block, _within(ANSWER_SECONDS, lambda: chain().escrowed(block)))
+    except ChainError as error:
+        return Escrow(booked, block, problem=f"The chain does not answer just now: {error}")
+
+
+def _booked() -> tuple[int, int | None]:
+    """What the books have in escrow, and the block up to which they were written; None: none was read yet."""
+    with transaction.atomic():  # the scanner writes only while it holds this row
+        cursor = _cursor()
+        return reconcile.held("escrow:"), cursor.block if cursor else None
+
+
+def _cursor() -> Cursor | None:
+    try:
+        about = deployment()
+    except ChainError:
+        return None
+    read = Cursor.objects.exclude(block_hash="").filter(chain_id=about.chain_id, escrow=about.escrow)
+    return read.select_for_update().first()
+
+
+def _within(seconds: float, ask: Callable[[], int]) -> int:
+    """What `ask` returns or raises. Raises Unavailable if that takes longer; then the answer is not waited for."""
+    asked = _asking.submit(ask)
+    try:
+        return asked.result(seconds)
+    except TimeoutError:
+        asked.cancel()
+        raise Unavailable(f"nothing came within {seconds:.0f} seconds") from None

@@ -63,14 +63,14 @@ def compare(on: Chain) -> tuple[int, list[Equality]]:
 
 
 def _against_the_chain(totals: Totals) -> Iterator[Equality]:
-    stray, credits = _held("stray"), _held("credit:")
-    held = totals.token_balance - stray
-    yield Equality("tokens held, less strays = escrowed + credits", DML, held, totals.escrowed + totals.token_credits)
+    stray, credits = held("stray"), held("credit:")
+    tokens = totals.token_balance - stray
+    yield Equality("tokens held, less strays = escrowed + credits", DML, tokens, totals.escrowed + totals.token_credits)
     yield Equality("coins held = staked + credits", COIN, _coins(totals), totals.staked_gwei + totals.credits_gwei)
-    yield Equality("escrow accounts = escrowed", DML, _held("escrow:"), totals.escrowed)
+    yield Equality("escrow accounts = escrowed", DML, held("escrow:"), totals.escrowed)
     yield Equality("credit accounts = credits", DML, credits, totals.token_credits)
-    yield Equality("deposit accounts = staked", COIN, _held("deposit:", COIN), totals.staked_gwei)
-    yield Equality("credit accounts = credits", COIN, _held("credit:", COIN), totals.credits_gwei)
+    yield Equality("deposit accounts = staked", COIN, held("deposit:", COIN), totals.staked_gwei)
+    yield Equality("credit accounts = credits", COIN, held("credit:", COIN), totals.credits_gwei)
     settled = _moved(credit__startswith="provider:") + _moved(credit="fee")
     refunded = _moved(debit__startswith="escrow:", credit__startswith="outside:")
     paid = _moved(credit__startswith="escrow:")
@@ -94,7 +94,7 @@ def _within_the_books() -> Iterator[Equality]:
         plans = carried_out.aggregate(total=Sum("pending__amount"))["total"] or 0
         yield Equality("posted = planned", currency, _sum(carried_out), int(plans))
     yield Equality("tickets in the red = none", DML, _in_the_red(), 0)
-    yield Equality("accounts of ended cases = 0", COIN, _held("case:", COIN), 0)
+    yield Equality("accounts of ended cases = 0", COIN, held("case:", COIN), 0)
     settled = list(_settled_tickets())
     yield Equality("settled tickets: shares + fee = paid", DML, sum(r[2] for r in settled), sum(r[1] for r in settled))
     for case, paid, left in settled:
@@ -112,7 +112,7 @@ def _sum(rows) -> int:  # type: ignore[no-untyped-def]
     return int(rows.aggregate(total=Sum("amount"))["total"] or 0)
 
 
-def _held(prefix: str, currency: str = DML) -> int:
+def held(prefix: str, currency: str = DML) -> int:
     """The balance of all accounts whose names begin so."""
     rows = Transfer.objects.filter(currency=currency, kind__in=COUNTED)
     return _sum(rows.filter(credit__startswith=prefix)) - _sum(rows.filter(debit__startswith=prefix))

@@ -1,5 +1,7 @@
 """Every change of a provider's standing is a verb here."""
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Iterable
@@ -10,22 +12,25 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
 from accounts.models import ApiKey, User
 from contracts.chain import Call
 from contracts.keys import signer
 from dmlsite import jobs, live
-from dmlsite.errors import Conflict, Forbidden, Invalid
+from dmlsite.errors import Conflict, Forbidden, Invalid, Missing
 from dmlworker import protocol
 from ledger import actions as ledger
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain
 from ledger.models import ChainEvent
-from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
+from providers.models import Accusation, Answer, Connection, Provider, Standing, StandingEvent
 
 USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,29}")
+
+MAX_ANSWERS = 20
+"""Of one provider to one accusation."""
 
 FORGOTTEN = timedelta(days=1)
 """A connection that was not heard from for so long is no longer shown."""
@@ -136,8 +141,10 @@ def _registered(event: ChainEvent) -> None:
     if wallet != provider.wallet and not _becomes_theirs(wallet, provider):
         alarm(Kind.STRAY_DEPOSIT, f"{wallet} deposited for {provider}, whose wallet it is not", case=provider.pk)
         return
+    if wallet != provider.wallet:
+        provider.streak = 0  # trust is the wallet's: a new one begins anew
     provider.wallet, provider.deposit_gwei, provider.deposit_tx = wallet, stake, event.tx
-    provider.save(update_fields=["wallet", "deposit_gwei", "deposit_tx"])
+    provider.save(update_fields=["wallet", "deposit_gwei", "deposit_tx", "streak"])
     _follow_deposit(provider)
 
 
@@ -223,6 +230,40 @@ def _accused(event: ChainEvent) -> None:
 def _open(accusation: Accusation) -> QuerySet[Accusation]:
     """For a conditional UPDATE: who closes an accusation waits for it, and sees what was planned."""
     return Accusation.objects.filter(pk=accusation.pk, state=Accusation.State.OPEN)
+
+
+def cases_of(provider: Provider) -> QuerySet[Accusation]:
+    """Those against a provider, the newest first. Others' do not exist for it."""
+    return provider.accusations.prefetch_related(Prefetch("answers", Answer.objects.filter(provider=provider)))
+
+
+def answer(provider: Provider, case: UUID, text: str) -> Answer:
+    """What an accused provider says to a case that is open; the guardian is told. More than once, if there is more to say."""
+    with transaction.atomic():
+        found = provider.accusations.select_for_update(of=("self",)).filter(pk=case).first()
+        if found is None:
+            raise Missing("There is no such accusation against you.")
+        if found.state != Accusation.State.OPEN:
+            raise Conflict("This accusation is closed.")
+        if found.answers.filter(provider=provider).count() >= MAX_ANSWERS:
+            raise Conflict(f"You have answered {MAX_ANSWERS} times; the guardian has all of it.")
+        said = Answer.objects.create(accusation=found, provider=provider, text=text)
+        alarm(Kind.ANSWERED, f"{provider} answers the accusation: {text[:200]}", found.pk)
+    return said
+
+
+def evidence_for(provider: Provider, accusation: Accusation) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """(replays of its own work, the rest) of what is held against a provider: what is about others is not shown, nor who of
+    the admins decided."""
+    replays = [each for each in accusation.evidence.get("replays", []) if each.get("provider") == provider.user_name]
+    rest = {name: value for name, value in accusation.evidence.items() if name not in ("replays", "decided_by")}
+    return replays, rest
+
+
+def evidence_hash(accusation: Accusation) -> str:
+    """The SHA-256 of the evidence as canonical JSON, to be shown to everybody: it can't be changed afterwards unnoticed."""
+    text = json.dumps(accusation.evidence, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def lift(accusation: Accusation, reason: str, actor: str) -> None:

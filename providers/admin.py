@@ -6,6 +6,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
@@ -84,16 +85,24 @@ def _cell(value: object) -> object:
 class ProviderAdmin(ReadOnlyAdmin):
     actions = buttons = ("ban", "lift")
     inlines = [StandingEventInline, ConnectionInline]
-    list_display = ["user_name", "standing", "email", "wallet", "deposit", "created"]
+    list_display = ["user_name", "standing", "streak", "email", "wallet", "deposit", "created"]
     list_filter = ["standing", "created"]
     list_select_related = ["user"]
     search_fields = ["user_name", "user__email", "wallet", "id", "deposit_tx"]
     search_help_text = "User name, e-mail address, wallet, or the deposit's transaction"
-    fields = ["user_name", "standing", "account", "wallet", "deposit", "paid_in", "earned", "cases", "work", "created"]
+    fields = ["user_name", "standing", "streak", "page", "account", "wallet", "deposit", "paid_in", "earned", "cases"]
+    fields += ["work", "created"]
 
     @admin.display(ordering="user__email")
     def email(self, row: Provider) -> str:
         return row.user.email
+
+    @admin.display(description="public page")
+    def page(self, row: Provider) -> str:
+        if not row.wallet:
+            return "none before the first deposit"
+        url = reverse("training:provider", args=[row.user_name])
+        return format_html('<a href="{}">{}</a>', url, url)
 
     @admin.display
     def account(self, row: Provider) -> str:
@@ -140,7 +149,7 @@ class ProviderAdmin(ReadOnlyAdmin):
 @admin.register(Accusation)
 class AccusationAdmin(ReadOnlyAdmin):
     actions = buttons = ("lift",)
-    list_display = ["created", "id", "accused", "reason", "state", "executable"]
+    list_display = ["created", "id", "accused", "reason", "state", "said", "executable"]
     list_filter = ["state", "created"]
     search_fields = ["id", "cheats__user_name", "cheats__wallet", "reason"]
     fields = [
@@ -152,6 +161,7 @@ class AccusationAdmin(ReadOnlyAdmin):
         "reason",
         "replays",
         "what_else",
+        "answered",
         "heirs",
         "about",
         "sent",
@@ -159,7 +169,7 @@ class AccusationAdmin(ReadOnlyAdmin):
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Accusation]:
-        return super().get_queryset(request).prefetch_related("cheats")
+        return super().get_queryset(request).prefetch_related("cheats", "answers__provider")
 
     @admin.display
     def accused(self, row: Accusation) -> str:
@@ -186,6 +196,17 @@ class AccusationAdmin(ReadOnlyAdmin):
     @admin.display(description="evidence: the rest")
     def what_else(self, row: Accusation) -> str:
         return _table({name: value for name, value in row.evidence.items() if name != "replays"}) or "–"
+
+    @admin.display(description="what the accused say")
+    def answered(self, row: Accusation) -> str:
+        said = (
+            (f"{timezone.localtime(one.at):%Y-%m-%d %H:%M:%S}", one.provider, one.text) for one in row.answers.all()
+        )
+        return format_html_join("", "<p><b>{}, {}:</b><br>{}</p>", said) or "nothing so far"
+
+    @admin.display(description="answers")
+    def said(self, row: Accusation) -> int:
+        return len(row.answers.all())
 
     @admin.display(description="who gets the deposits")
     def heirs(self, row: Accusation) -> str:

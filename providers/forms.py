@@ -27,6 +27,15 @@ class KeyForm(forms.Form):
     name = forms.CharField(label="Name of the key", max_length=60, initial="worker", help_text="To tell them apart.")
 
 
+class AnswerForm(forms.Form):
+    text = forms.CharField(
+        label="Your answer",
+        max_length=4000,
+        widget=forms.Textarea(attrs={"rows": 5}),
+        help_text="The guardian, who can lift the accusation, reads it beside the evidence. It stays with the case.",
+    )
+
+
 class WalletForm(forms.Form):
     """The address a wallet gave to the page."""
 

@@ -82,6 +82,21 @@ class Accusation(models.Model):
         return f"case {self.id}"
 
 
+class Answer(models.Model):
+    """What an accused provider says to a case. Nothing is ever taken back: another answer follows."""
+
+    accusation = models.ForeignKey(Accusation, models.PROTECT, related_name="answers")
+    provider = models.ForeignKey(Provider, models.PROTECT, related_name="answers")
+    text = models.TextField()
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"answer of {self.provider} to {self.accusation}"
+
+
 class ConnectionQuerySet(models.QuerySet["Connection"]):
     def online(self) -> "ConnectionQuerySet":
         """Those heard from lately; a crashed web process leaves rows behind that this ignores."""

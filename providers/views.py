@@ -1,12 +1,16 @@
 """The provider's page: join, deposit, keys, workers, earnings, leave."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import urlsplit
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
+from django.db.models import Count
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -16,13 +20,15 @@ from django_htmx.http import HttpResponseClientRefresh
 from accounts.models import ApiKey, User
 from contracts.chain import Call, ChainError
 from dmlsite.errors import Conflict, Invalid
+from dmlsite.export import csv_response
 from dmlsite.limits import throttle
 from dmlsite.views import wallet_request
+from ledger import funds
 from ledger.gateway import chain
 from ledger.models import Currency, Transfer, balance
-from providers import actions
-from providers.forms import JoinForm, KeyForm, WalletForm
-from providers.models import Connection, Provider, Standing
+from providers import actions, earnings
+from providers.forms import AnswerForm, JoinForm, KeyForm, WalletForm
+from providers.models import Accusation, Connection, Provider, Standing
 
 SHOWN = 20
 """Rows of a table."""
@@ -34,7 +40,7 @@ def home(request: HttpRequest) -> HttpResponse:
     provider = Provider.objects.filter(user=cast(User, request.user)).first()
     if provider is None:
         return _join(request)
-    return render(request, "providers/home.html", _context(provider))
+    return render(request, "providers/home.html", _page(request, provider))
 
 
 def _join(request: HttpRequest) -> HttpResponse:
@@ -85,18 +91,42 @@ def own(request: HttpRequest) -> Provider:
     return get_object_or_404(Provider, user=cast(User, request.user))
 
 
+def _page(request: HttpRequest, provider: Provider) -> dict[str, Any]:
+    """All of the page: what is asked for every few seconds, and the chart."""
+    return _context(provider) | {"earnings": earnings.chart(provider, request.GET.get("by", "day"))}
+
+
 def _context(provider: Provider) -> dict[str, Any]:
     return {
         "provider": provider,
         "deposit_gwei": provider.deposit_gwei or _deposit(),
         "keys": ApiKey.objects.filter(user=provider.user).order_by("revoked", "-created"),
         "key_form": KeyForm(),
-        "workers": Connection.objects.online().filter(provider=provider).order_by("opened"),
+        "workers": _workers(provider),
+        "audits": _audits(provider),
+        "cases": _cases(provider),
+        "answer_form": AnswerForm(),
         "history": provider.history.order_by("-id")[:SHOWN],
         "waits": provider.standing in (Standing.PENDING, Standing.LEFT),
         "site_url": settings.SITE_URL,
+        "local": urlsplit(settings.SITE_URL).hostname in ("localhost", "127.0.0.1", "::1"),
         **_earnings(provider),
     }
+
+
+def _workers(provider: Provider) -> list[dict[str, Any]]:
+    """Those online, each with what it computes now."""
+    taken = defaultdict(list)
+    for lease in provider.assignments.filter(state="accepted").select_related("round__run", "shard"):
+        taken[lease.channel].append(lease)
+    online = Connection.objects.online().filter(provider=provider).order_by("opened")
+    return [{"worker": worker, "leases": taken[worker.channel]} for worker in online]
+
+
+def _audits(provider: Provider) -> dict[str, int]:
+    """How many of its audits are in each state."""
+    found = provider.assignments.exclude(audit=None).order_by().values_list("audit__state")
+    return dict(found.annotate(Count("pk")))
 
 
 def _earnings(provider: Provider) -> dict[str, Any]:
@@ -104,15 +134,24 @@ def _earnings(provider: Provider) -> dict[str, Any]:
     if not provider.wallet:
         return {"earned": 0, "pending": [], "transfers": [], "assignments": [], "credit_gwei": 0}
     account = f"provider:{provider.wallet}"
-    rows = Transfer.objects.filter(credit=account, currency=Currency.DML).order_by("-id")
-    work = provider.assignments.select_related("round", "shard").order_by("-id")
+    decided = Transfer.objects.filter(credit=account, currency=Currency.DML, kind=Transfer.Kind.PENDING, outcome=None)
+    work = provider.assignments.select_related("round__run", "shard").order_by("-id")
     return {
         "earned": balance(account),
-        "pending": rows.filter(kind=Transfer.Kind.PENDING, outcome=None)[:SHOWN],
-        "transfers": rows.filter(kind__in=[Transfer.Kind.POSTED, Transfer.Kind.POST]).select_related("event")[:SHOWN],
+        "pending": decided.order_by("-id")[:SHOWN],
+        "transfers": earnings.paid(provider)[:SHOWN],
         "assignments": work[:SHOWN],
         "credit_gwei": balance(f"credit:{provider.wallet}", Currency.COIN),
     }
+
+
+@login_required
+@never_cache
+def download(request: HttpRequest) -> HttpResponseBase:
+    """Every payment as CSV: time, ticket, DML, transaction."""
+    provider = own(request)
+    throttle(request, "earnings", "60/h", "user")
+    return csv_response(f"earnings-{provider.user_name}", earnings.COLUMNS, earnings.paid(provider))
 
 
 # --- What the wallet signs --------------------------------------------------------------------------------------------
@@ -128,7 +167,9 @@ def _sender(request: HttpRequest) -> str:
 def deposit(request: HttpRequest) -> HttpResponse:
     """The deposit's transaction, as JSON. Active is set by the chain's own event, not by this page."""
     sender = _sender(request)
-    return wallet_request(actions.deposit_call(own(request), sender), sender)
+    call = actions.deposit_call(own(request), sender)
+    funds.require(sender, gwei=chain().deposit_gwei())
+    return wallet_request(call, sender)
 
 
 def _by_own_wallet(request: HttpRequest, prepare: Callable[[Provider], Call]) -> HttpResponse:
@@ -157,6 +198,35 @@ def credit(request: HttpRequest) -> HttpResponse:
     return _by_own_wallet(request, lambda provider: chain().withdraw_credit_call())
 
 
+# --- Accusations ------------------------------------------------------------------------------------------------------
+def _cases(provider: Provider) -> list[dict[str, Any]]:
+    """What the provider is accused of, or was, with all of the evidence that concerns it and its answers."""
+    found = []
+    for case in actions.cases_of(provider):
+        replays, rest = actions.evidence_for(provider, case)
+        told = {"case": case, "open": case.state == Accusation.State.OPEN, "answers": case.answers.all()}
+        found.append(told | {"replays": list(map(_readable, replays)), "rest": _readable(rest)})
+    return found
+
+
+def _readable(facts: dict[str, object]) -> list[tuple[str, object]]:
+    """Names as words; what is nested is left as JSON."""
+    return [(name.replace("_", " "), value) for name, value in facts.items() if value is not None]
+
+
+@login_required
+@require_POST
+def answer(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """An accused provider says something to its own case; for all others there is none."""
+    provider, form = own(request), AnswerForm(request.POST)
+    throttle(request, "answer", "20/h", "user")
+    if not form.is_valid():
+        raise Invalid("Write an answer of at most 4,000 characters.")
+    actions.answer(provider, pk, form.cleaned_data["text"])
+    messages.success(request, "Your answer is with the case now. The guardian is told.")
+    return redirect("providers:home")
+
+
 # --- Keys -------------------------------------------------------------------------------------------------------------
 @login_required
 @require_POST
@@ -167,7 +237,7 @@ def create_key(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         raise Invalid("Give the key a name of at most 60 characters.")
     key = actions.issue_key(provider, form.cleaned_data["name"])
-    return render(request, "providers/home.html", {**_context(provider), "new_key": key})
+    return render(request, "providers/home.html", _page(request, provider) | {"new_key": key})
 
 
 @login_required

@@ -1,6 +1,7 @@
 """A whole platform in real processes, for the end-to-end and browser tests."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ class Live(Demo):
             self.cast.append(self.provider(f"provider-{number}", devchain.test_key(2 + number)))
         return self.cast
 
+    def admin_account(self, email: str, password: str) -> None:
+        """A superuser."""
+        self.platform.env["DJANGO_SUPERUSER_PASSWORD"] = password
+        self.platform.manage("createsuperuser", "--noinput", "--email", email)
+
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Look into the platform's own database."""
         folder = self.platform.layout.sockets / "pg"
@@ -56,13 +62,35 @@ class Live(Demo):
         return (self.var / "files" / "blobs" / sha256[:2] / sha256).read_bytes()
 
 
+running: list[Path] = []
+"""The log folders of the platforms that are up."""
+
+
+@contextmanager
+def up(platform: Platform) -> Iterator[Platform]:
+    """Started, and stopped at the end; a test that fails meanwhile shows the end of every log."""
+    logs = platform.layout.var / "log"
+    platform.start()
+    running.append(logs)
+    try:
+        yield platform
+    finally:
+        running.remove(logs)
+        platform.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for log in sorted(path for folder in running for path in folder.glob("*.log")):
+            report.sections.append((f"the end of {log.name}", log.read_text(errors="replace")[-3000:]))
+    return report
+
+
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """PostgreSQL, Redis, anvil, web, jobs and scanner, each a process, on free loopback ports."""
     var: Path = tmp_path_factory.mktemp("platform")
-    running = Platform(var, devchain.free_port(), devchain.free_port(), say=print, settings=SETTINGS)
-    running.start()
-    yield Live(running)
-    running.stop()
-    for log in sorted((var / "log").glob("*.log")):  # shown by pytest when a test failed
-        print(f"── {log.name}\n{log.read_text()[-3000:]}")
+    with up(Platform(var, devchain.free_port(), devchain.free_port(), say=print, settings=SETTINGS)) as started:
+        yield Live(started)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -86,7 +87,7 @@ def test_the_providers_are_paid_on_the_chain_to_the_unit(platform, settled):
     assert sum(shares.values()) + fee == price
     assert fee == money.fee(price)
     assert shares == money.shares(price, merit(platform, settled["id"]))[0]
-    assert chain.token_balance(chain.deployment.escrow) == 0
+    assert chain.ticket_state(UUID(settled["id"])) == "Settled"
 
 
 def merit(platform: Live, ticket: str) -> dict[str, int]:

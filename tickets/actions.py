@@ -1,6 +1,8 @@
 """Every move of a ticket is a verb here, called alike by page, API, admin, socket and job."""
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -8,14 +10,15 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.files import File
-from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
+from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts.models import User
 from contracts.chain import Call, Quote
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
+from dmlworker import rewards
 from dmlworker.aggregation import rules
 from ledger import actions as ledger
 from ledger import money
@@ -23,7 +26,7 @@ from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
 from tickets import mail
-from tickets.models import MOVES, REFUNDABLE, Artifact, Dataset, Status, Ticket, TicketEvent
+from tickets.models import MOVES, REFUNDABLE, Artifact, Dataset, PartialUpload, Status, Ticket, TicketEvent, UploadPart
 
 GRACE = timedelta(minutes=30)
 """A quote is not called expired before a payment sent in time had this long to become final."""
@@ -35,17 +38,23 @@ MAIL_PATIENCE = timedelta(minutes=1)
 """A mail not sent after this long is tried again by the sweep."""
 
 
+PUT_TOGETHER_PATIENCE = timedelta(minutes=2)
+"""A file whose parts are all here for so long is put together by the sweep."""
+
+
 def order(customer: User, *, file_name: str, file_size: int, payer: str, **options: Any) -> Ticket:
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
-    strategy, proximal, compression, on_cheat, seed.
+    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed.
     """
     if file_size <= 0:
         raise Invalid("The file is empty.")
     if file_size > settings.MAX_DATASET_BYTES:
         raise Invalid(f"The file is larger than {settings.MAX_DATASET_BYTES / 1e6:,.0f} MB, the most we take.")
     _check_rule(options)
+    if options.get("reward", rewards.DEFAULT) not in rewards.OFFERED:
+        raise Invalid(f"The reward is one of {', '.join(rewards.OFFERED)}.")
     now = timezone.now().replace(microsecond=0)
     ticket = Ticket(
         customer=customer,
@@ -118,6 +127,8 @@ def payment_seen(ticket: Ticket) -> None:
     with transaction.atomic():
         move(ticket, Status.PAID, f"paid in {event.tx}", paid_tx=event.tx, upload_by=upload_by)
         refund_seen(ticket)
+        if ticket.status == Status.PAID:
+            mail.queue(ticket, "paid")
 
 
 def payment_sighted(ticket: Ticket) -> None:
@@ -138,17 +149,10 @@ def _note_anew(ticket: Ticket, kind: str, text: str) -> None:
         note(ticket, kind, text)
 
 
-def upload(ticket: Ticket, file: UploadedFile, actor: str) -> Dataset:
+def upload(ticket: Ticket, file: File, actor: str) -> Dataset:
     """Take the customer's file. A file larger than quoted is refused, and the right one may follow."""
-    if ticket.status != Status.PAID:
-        raise Conflict("Upload opens when the payment is final, and closes with the first accepted file.")
     size = file.size or 0
-    if size == 0:
-        raise Invalid("The file is empty. Please choose another one.")
-    if size > ticket.file_size:
-        raise Invalid(
-            f"The file has {size:,} bytes, but {ticket.file_size:,} were quoted and paid. Please choose another one."
-        )
+    _require_upload(ticket, size)
     digest = hashlib.sha256()
     for chunk in file.chunks():
         digest.update(chunk)
@@ -165,6 +169,71 @@ def upload(ticket: Ticket, file: UploadedFile, actor: str) -> Dataset:
         dataset.file.delete(save=False)
         raise
     return dataset
+
+
+def _require_upload(ticket: Ticket, size: int) -> None:
+    if ticket.status != Status.PAID:
+        raise Conflict("Upload opens when the payment is final, and closes with the first accepted file.")
+    if size == 0:
+        raise Invalid("The file is empty. Please choose another one.")
+    if size > ticket.file_size:
+        raise Invalid(
+            f"The file has {size:,} bytes, but {ticket.file_size:,} were quoted and paid. Please choose another one."
+        )
+
+
+def begin_upload(ticket: Ticket, name: str, size: int) -> PartialUpload:
+    """A file that comes in parts. It takes the place of one that was begun before."""
+    _require_upload(ticket, size)
+    for begun in PartialUpload.objects.filter(ticket=ticket):
+        drop_upload(begun)
+    return PartialUpload.objects.create(ticket=ticket, name=name[-NAME_LENGTH:] or "data", size=size)
+
+
+def add_part(begun: PartialUpload, offset: int, file: File, actor: str) -> int:
+    """The next part; returns how much is here then. Raises Conflict unless it begins where the last one ended. The last one
+    makes a whole file of them."""
+    if offset + file.size > begun.size:
+        raise Invalid(f"The file was said to have {begun.size:,} bytes, and this is more.")
+    part = UploadPart(upload=begun, offset=offset)
+    part.file.save(f"{begun.pk}-{offset}", file, save=False)  # before the transaction: it may take long
+    try:
+        with transaction.atomic():
+            here = PartialUpload.objects.filter(pk=begun.pk, offset=offset)
+            if not here.update(offset=offset + file.size, changed=timezone.now()):
+                raise Conflict("This part does not begin where the last one ended.")
+            part.save()
+    except Conflict:
+        part.file.delete(save=False)
+        raise
+    begun.refresh_from_db()
+    if begun.offset == begun.size:
+        put_together(begun, actor)
+    return begun.offset
+
+
+def put_together(begun: PartialUpload, actor: str) -> None:
+    """What the parts say, as the customer's file. The upload itself is kept, so that one who asks again hears that all is here."""
+    with tempfile.TemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR) as whole:
+        for part in begun.parts.all():
+            with part.file.open() as file:
+                shutil.copyfileobj(file, whole)
+        if whole.tell() != begun.size:
+            raise Conflict("Somebody else has put this file together a moment ago.")
+        whole.seek(0)
+        upload(begun.ticket, File(whole, begun.name), actor)
+    _drop_parts(begun)
+
+
+def drop_upload(begun: PartialUpload) -> None:
+    _drop_parts(begun)
+    begun.delete()
+
+
+def _drop_parts(begun: PartialUpload) -> None:
+    for part in begun.parts.all():
+        part.file.delete(save=False)
+        part.delete()
 
 
 def _suffix(name: str | None) -> str:
@@ -253,12 +322,18 @@ def store_artifact(ticket: Ticket, name: str, file: File) -> Artifact:
 
 
 def overdue() -> None:
-    """Expire quotes nobody paid; refund payments no file followed, and what takes longer than promised. Swept."""
+    """Expire quotes nobody paid; refund payments no file followed, and what takes longer than promised; forget uploads that are
+    of no use any more. Swept."""
     now = timezone.now()
     for ticket in Ticket.objects.filter(status=Status.QUOTED, pay_by__lt=now - GRACE):
         move(ticket, Status.EXPIRED, "not paid in time")
     for ticket in Ticket.objects.filter(status=Status.PAID, upload_by__lt=now):
         refund(ticket, "No file was uploaded in time.")
+    for begun in PartialUpload.objects.exclude(ticket__status=Status.PAID).filter(created__lt=now - GRACE):
+        drop_upload(begun)
+    left = Q(ticket__status=Status.PAID, offset=F("size"), changed__lt=now - PUT_TOGETHER_PATIENCE)
+    for begun in PartialUpload.objects.filter(left):  # a process died between the last part and the whole
+        put_together(begun, begun.ticket.customer.email)
     late = Ticket.objects.filter(status__in=[Status.UPLOADED, Status.TRAINING], settle_by__lt=now + GRACE)
     for ticket in late:
         refund(ticket, "Training took longer than the time that was promised.")

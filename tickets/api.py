@@ -16,10 +16,11 @@ from accounts import actions as accounts
 from dmlsite.errors import Missing
 from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
+from dmlworker import rewards
 from dmlworker.aggregation import RULES
 from ledger import money
 from tickets import actions, mail
-from tickets.forms import COMPRESSIONS, MODELS, STRATEGIES, OrderForm
+from tickets.forms import COMPRESSIONS, MODELS, REWARDS, STRATEGIES, OrderForm
 from tickets.models import Artifact, OnCheat, Ticket, TicketEvent
 
 PAGE = 100
@@ -49,6 +50,7 @@ class Order(serializers.Serializer[Any]):
     proximal = FiniteField(**_bounds("proximal"), help_text="Only for fedprox")
     compression = serializers.ChoiceField(COMPRESSIONS, default="none")
     on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
+    reward = serializers.ChoiceField(REWARDS, default=rewards.DEFAULT, help_text="How the providers are paid")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
 
 
@@ -76,6 +78,7 @@ class Row(serializers.ModelSerializer[Ticket]):
             "proximal",
             "compression",
             "on_cheat",
+            "reward",
             "seed",
             "price",
             "price_micro",

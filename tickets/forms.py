@@ -6,6 +6,7 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
+from dmlworker import rewards
 from dmlworker.aggregation import rules
 from tickets.models import TRAINING, OnCheat
 
@@ -37,6 +38,8 @@ def rule_choices() -> list[tuple[str, str]]:
     return found
 
 
+REWARDS = [(name, rewards.SCHEMES[name].title) for name in rewards.OFFERED]
+
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
 
 
@@ -66,6 +69,12 @@ class OrderForm(forms.Form):
         choices=OnCheat.choices,
         initial=OnCheat.REFUND,
         help_text="Work is audited; a cheat loses its deposit in either case. Going on takes longer, and costs you nothing.",
+    )
+    reward = forms.ChoiceField(
+        label="How providers are paid",
+        choices=REWARDS,
+        initial=rewards.DEFAULT,
+        help_text="The price is the same. The formula that you choose is kept with the ticket.",
     )
     model_kind = forms.ChoiceField(label="Model", choices=MODELS, initial="auto")
     rounds = forms.IntegerField(
@@ -139,6 +148,8 @@ class OrderForm(forms.Form):
     )
 
     ADVANCED = ("model_kind", *TRAINING, "seed")
+    KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED)
+    """What a ticket has of it, all but the file."""
 
     def clean_payer(self) -> str:
         try:

@@ -2,16 +2,18 @@
 
 from django.conf import settings
 from django.core import signing
-from django.core.mail import EmailMessage
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
 from dmlsite import jobs, live
+from dmlsite.mail import message
 from ledger.alarms import Kind, alarm
 from tickets.models import Artifact, Mail, Ticket, TicketEvent
 
 SUBJECTS = {
+    "paid": "Your payment has arrived",
+    "started": "Training has started",
     "done": "Your model is ready",
     "refunded": "Your payment was returned",
     "mishandled": "Your data was mishandled; your payment was returned",
@@ -39,18 +41,21 @@ def queue(ticket: Ticket, kind: str) -> None:
 
 
 def send(mail: Mail) -> None:
-    """Render and send. Called by a job; a failure is recorded, shown to the admins, and tried again by the sweep."""
-    links = [(artifact.name, link(artifact)) for artifact in mail.ticket.artifacts.all()] if mail.kind == "done" else []
+    """Render and send. Called by a job; a failure is recorded, shown to the admins, and tried again by the sweep.
+
+    A link opens the model for whoever has it: it goes to no address that was not confirmed."""
+    mailed = mail.kind == "done" and mail.ticket.customer.confirmed
+    links = [(artifact.name, link(artifact)) for artifact in mail.ticket.artifacts.all()] if mailed else []
     page = settings.SITE_URL + reverse("tickets:ticket", args=[mail.ticket_id])
     context = {"ticket": mail.ticket, "links": links, "page": page, "days": settings.ARTIFACT_LINK_SECONDS // 86400}
     mail.subject, mail.body = SUBJECTS[mail.kind], render_to_string(f"mail/{mail.kind}.txt", context)
     try:
-        EmailMessage(mail.subject, mail.body, to=[mail.to]).send()
+        message(mail.subject, mail.body, mail.to).send()
     except OSError as error:  # SMTP's errors are OSErrors
         mail.error = str(error)
         mail.save()
         TicketEvent.objects.create(ticket=mail.ticket, kind="mail failed", text=f"{mail.subject}: {error}")
-        alarm(Kind.MAIL_FAILED, f"{mail.kind} to {mail.to}: {error}", case=mail.ticket_id)
+        alarm(Kind.MAIL_FAILED, f"{mail.kind}: {error}", case=mail.ticket_id)
         return
     mail.sent, mail.error = timezone.now(), ""
     mail.save()

@@ -5,6 +5,8 @@ import uuid
 from django.conf import settings
 from django.db import models
 
+from dmlworker import rewards
+
 
 class Status(models.TextChoices):
     QUOTED = "quoted", "waiting for payment"
@@ -75,6 +77,9 @@ class Ticket(models.Model):
         max_length=4, default="none", help_text="Of the updates on their way to the platform"
     )
     on_cheat = models.CharField("if a provider cheats", max_length=8, choices=OnCheat.choices, default=OnCheat.REFUND)
+    reward = models.CharField(
+        max_length=20, default=rewards.DEFAULT, help_text="The scheme by which the providers are paid, with its version"
+    )
     seed = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
     )
@@ -120,6 +125,27 @@ class Dataset(models.Model):
     size = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
     created = models.DateTimeField(auto_now_add=True)
+
+
+class PartialUpload(models.Model):
+    """A file on its way, of which so much is here: its parts, in order. A new one takes the place of the last."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    ticket = models.OneToOneField(Ticket, models.CASCADE, related_name="partial")
+    name = models.CharField(max_length=200)
+    size = models.BigIntegerField()
+    offset = models.BigIntegerField(default=0)
+    created = models.DateTimeField(auto_now_add=True)
+    changed = models.DateTimeField(auto_now=True)
+
+
+class UploadPart(models.Model):
+    upload = models.ForeignKey(PartialUpload, models.CASCADE, related_name="parts")
+    offset = models.BigIntegerField()
+    file = models.FileField(upload_to="parts", max_length=300)
+
+    class Meta:
+        ordering = ["offset"]
 
 
 class Artifact(models.Model):

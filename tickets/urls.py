@@ -1,6 +1,6 @@
 from django.urls import path
 
-from tickets import views
+from tickets import uploads, views
 
 app_name = "tickets"
 urlpatterns = [
@@ -10,5 +10,7 @@ urlpatterns = [
     path("<uuid:pk>/", views.ticket, name="ticket"),
     path("<uuid:pk>/pay/", views.pay, name="pay"),
     path("<uuid:pk>/upload/", views.upload, name="upload"),
+    path("<uuid:pk>/uploads/", uploads.uploads, name="uploads"),
+    path("uploads/<uuid:pk>/", uploads.part, name="part"),
     path("<uuid:pk>/cancel/", views.cancel, name="cancel"),
 ]

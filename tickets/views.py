@@ -21,6 +21,8 @@ from accounts.models import User
 from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 from dmlsite.views import wallet_request
+from dmlworker import rewards
+from ledger import funds
 from tickets import actions, mail
 from tickets.forms import OrderForm
 from tickets.models import Artifact, Ticket
@@ -36,13 +38,25 @@ def tickets(request: HttpRequest) -> HttpResponse:
 
 @login_required
 def order(request: HttpRequest) -> HttpResponse:
-    form = OrderForm(request.POST or None)
+    form = OrderForm(request.POST or None, initial=_like(request))
     if request.method == "POST":
         throttle(request, "order", "60/h", "user")
         if form.is_valid() and (found := _ordered(request, form)):
             return redirect("tickets:ticket", found.pk)
     context = {"form": form, "max_check": settings.MAX_CHECK_BYTES, "max_file": settings.MAX_DATASET_BYTES}
+    context["schemes"] = [rewards.SCHEMES[name] for name in rewards.OFFERED]
     return render(request, "tickets/order.html", context, status=422 if form.errors else 200)
+
+
+def _like(request: HttpRequest) -> dict[str, Any]:
+    """The settings of a ticket of one's own, to be trained again: `?like=ID`. The file is chosen anew."""
+    if not (pk := request.GET.get("like")):
+        return {}
+    try:
+        ticket = own(request, UUID(pk))
+    except ValueError:
+        raise Http404 from None
+    return {name: getattr(ticket, name) for name in OrderForm.KEPT}
 
 
 def _ordered(request: HttpRequest, form: OrderForm) -> Ticket | None:
@@ -79,7 +93,9 @@ def own(request: HttpRequest, pk: UUID) -> Ticket:
 def pay(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The transaction for the wallet, as JSON. That it was paid, only the chain's own event says."""
     found = own(request, pk)
-    return wallet_request(actions.payment_call(found), found.payer)
+    call = actions.payment_call(found)
+    funds.require(found.payer, micro=found.price)
+    return wallet_request(call, found.payer)
 
 
 @login_required

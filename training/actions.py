@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -26,8 +26,9 @@ from dmlworker.trace import LINE, segments_of
 from providers import actions as providers
 from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
+from tickets import mail
 from tickets.models import TRAINING, OnCheat, Status, Ticket
-from training import evidence
+from training import evidence, pay
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
@@ -111,6 +112,7 @@ def start(run: Run) -> bool:
         if not Run.objects.filter(pk=run.pk, state=Run.State.WAITING).update(state=Run.State.TRAINING):
             return False
         tickets.move(run.ticket, Status.TRAINING, "with " + ", ".join(provider.user_name for provider in drawn))
+        mail.queue(run.ticket, "started")
         first = open_round(run, 1, run.start)
         _lease(first, dict(zip(shards, drawn, strict=True)))
     return True
@@ -169,8 +171,9 @@ def _refill(round_: Round) -> None:
 
 
 class Draw:
-    """Who gets which shard of a round: whoever had it last round (its blob is cached there), else one without a part in this
-    round, and of these the one with least to do; by chance among equals.
+    """Who gets which shard of a round. A wallet gets a second part only when everybody else who could take this one has a part: so
+    much, and no more, is there for whoever comes with many wallets. Before that, whoever had it last round (its blob is cached
+    there), else one who had none, and of these the one with least to do; by chance among equals.
 
     One who let this very lease lapse, or did not show other work of this run to an audit, gets it only if there is nobody else, and
     one who declined it not before some time has passed.
@@ -187,6 +190,7 @@ class Draw:
         }
         last = Assignment.objects.filter(round__run=round_.run_id, round__number=round_.number - 1)
         self._had = set(last.filter(state=State.COMMITTED).values_list("shard", "provider"))
+        self._had_some = {provider for _, provider in self._had}
         self._parts = Counter(lease.provider_id for lease in self.leases if lease.state in Assignment.LIVE)
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
         unproven = Assignment.objects.filter(round__run=round_.run_id, state=State.UNPROVEN)
@@ -202,13 +206,14 @@ class Draw:
             found.busy += 1  # type: ignore[attr-defined]
         return found
 
-    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, bool, int, int]:
+    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, bool, bool, int]:
         pair = shard.pk, provider.pk
         return (
             provider.pk in self._unproven,
             pair in self._failed,
-            pair not in self._had,
             self._parts[provider.pk],
+            pair not in self._had,
+            provider.pk in self._had_some,
             provider.busy,
         )  # type: ignore[attr-defined]
 
@@ -287,7 +292,8 @@ def accept(provider: Provider, lease: Lease, channel: str) -> bool:
     mine = Q(state=State.OFFERED) | Q(state=State.ACCEPTED, channel=channel)
     orphaned = Q(state=State.ACCEPTED) & ~Q(channel__in=Connection.objects.online().values("channel"))
     free = _named(provider, lease).filter(mine | orphaned)
-    return bool(_move_on(free, state=State.ACCEPTED, channel=channel))
+    first = Coalesce(F("accepted"), timezone.now())
+    return bool(_move_on(free, state=State.ACCEPTED, channel=channel, accepted=first))
 
 
 def progress(provider: Provider, lease: Lease, step: int, steps: int) -> None:
@@ -306,14 +312,19 @@ def _move_on(work: QuerySet[Assignment] | QuerySet[Audit], **fields: object) -> 
     return work.update(deadline=timezone.now() + timedelta(seconds=settings.LEASE_SECONDS), **fields)
 
 
-def record_update(provider: Provider, lease: Lease, sha256: str, root: str) -> None:
-    """A worker says that its update is stored. The same COMMIT again succeeds; a late one raises Conflict."""
+def record_update(
+    provider: Provider, lease: Lease, sha256: str, root: str, joules: float = 0.0, gpu: float = 0.0
+) -> None:
+    """A worker says that its update is stored, and what it took (0: not known). The same COMMIT again succeeds; a late one raises Conflict."""
     assignment = find(provider, lease)
     if assignment.state == State.COMMITTED and assignment.update_id == sha256:
         return
     stored = Exists(Blob.objects.filter(pk=sha256))
     open_ = Assignment.objects.filter(stored, pk=assignment.pk, state__in=[State.OFFERED, State.ACCEPTED])
-    if open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=timezone.now()):
+    now = timezone.now()
+    took = (now - (assignment.accepted or assignment.offered)).total_seconds()
+    told = {"joules": pay.plausible(joules, took), "gpu": gpu or None}
+    if open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=now, **told):
         jobs.enqueue("training.tasks.receive", assignment.pk)
     elif Blob.objects.filter(pk=sha256).exists():
         raise Conflict("this lease is closed")
@@ -569,18 +580,6 @@ def stop_ended() -> None:
 
 
 # --- The end of a run -------------------------------------------------------------------------------------------------
-def merit(run: Run) -> dict[str, int]:
-    """Each provider's weight in the pay: hold-out samples that its updates alone got right, summed over the rounds.
-
-    That is accuracy times a constant, as an integer, so that the split is exact; who worked in half of the rounds has
-    half of the weight. Who was banned over another ticket meanwhile, or left, is not paid: the escrow would refuse.
-    """
-    done = Assignment.objects.filter(round__run=run, round__state=Round.State.CLOSED, state=State.COMMITTED)
-    done = done.exclude(provider__standing__in=[Standing.BANNED, Standing.LEFT])
-    rows = done.values("provider__wallet").annotate(total=Sum("correct")).order_by("provider__wallet")
-    return {row["provider__wallet"]: row["total"] for row in rows}
-
-
 def finish(run: Run, accuracy: float, weights: dict[str, int], receipt_root: str) -> None:
     """Pay the providers by `weights`, their merit as the receipt has it. Past the time to settle the customer gets the payment
     back instead. One who is banned this very moment is left out by `ledger.actions.reconsider`."""

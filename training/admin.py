@@ -1,11 +1,23 @@
 """Runs, rounds, assignments and audits in the admin: all of it to be read, none to be changed."""
 
-from django.contrib import admin
-from django.db.models import Max, QuerySet
-from django.http import HttpRequest
+from decimal import Decimal
+from typing import Any
 
+from django.conf import settings
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Max, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path
+
+from contracts.chain import ChainError
+from dmlsite import env
 from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, list_link, page_link, pretty
+from ledger.gateway import chain
+from providers.score import FORMULA
 from tickets.models import TRAINING
+from training import standing
 from training.models import Assignment, Audit, Replay, Round, Run
 
 
@@ -118,6 +130,37 @@ class RoundAdmin(ReadOnlyAdmin):
         return percent(row.accuracy)
 
 
+def _bars() -> dict[str, Any]:
+    found = standing.distribution()
+    return {"distribution": found, "most": max(bar.count for bars in found.values() for bar in bars) or 1}
+
+
+def _deterrence(request: HttpRequest) -> dict[str, Any]:
+    typed = request.GET.get("rate", "").strip()
+    rate = env.amount(typed) if typed else settings.DML_IN_COIN
+    gains = [(name, price, standing.gain_of(price)) for name, price in standing.prices().items()]
+    return {
+        "rate": typed or (rate or ""),
+        "problem": "" if rate is not None else "The rate is a number such as 0.002, not below 0.",
+        "cases": [
+            {"name": name, "price": price, "gain": gain, "rows": standing.deterrence(gain, rate or Decimal())}
+            for name, price, gain in gains
+        ],
+        "deposit": _asked(),
+        "providers": settings.PROVIDERS_PER_TICKET,
+        "first": settings.AUDIT_FIRST,
+        "percent": settings.AUDIT_PERCENT,
+    }
+
+
+def _asked() -> int | None:
+    """The deposit in gwei that the contract asks now; None while the chain does not answer."""
+    try:
+        return chain().deposit_gwei()
+    except ChainError:
+        return None
+
+
 @admin.register(Assignment)
 class AssignmentAdmin(ReadOnlyAdmin):
     inlines = [AuditInline]
@@ -141,7 +184,18 @@ class AssignmentAdmin(ReadOnlyAdmin):
         "update",
         "weights",
     ]
-    fields += ["deadline", "offered", "committed"]
+    fields += ["f1", "contribution", "joules", "gpu", "deadline", "offered", "accepted", "committed"]
+
+    def get_urls(self) -> list[Any]:
+        standing = path("standing/", self.admin_site.admin_view(self.standing), name="training_standing")
+        return [standing, *super().get_urls()]
+
+    def standing(self, request: HttpRequest) -> HttpResponse:
+        """How providers are distributed, and the deposit that deters."""
+        if not request.user.has_perm("providers.view_provider"):
+            raise PermissionDenied
+        context = self.admin_site.each_context(request) | {"title": "Distribution and deposit", "formula": FORMULA}
+        return render(request, "admin/training/standing.html", context | _bars() | _deterrence(request))
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """The pages of providers and runs link to their own assignments."""
@@ -168,7 +222,7 @@ class AssignmentAdmin(ReadOnlyAdmin):
 @admin.register(Audit)
 class AuditAdmin(ReadOnlyAdmin):
     inlines = [ReplayInline]
-    list_display = ["asked", "assignment", "why", "state", "worst", "decided"]
+    list_display = ["asked", "assignment", "state", "worst", "decided", "why"]
     list_filter = ["state", "asked"]
     list_select_related = ["assignment__round__run__ticket", "assignment__shard", "assignment__provider"]
     search_fields = ["assignment__provider__user_name", "assignment__round__run__ticket__id", "why"]

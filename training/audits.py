@@ -15,9 +15,9 @@ from django.utils import timezone
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Missing
 from dmlworker.protocol import Lease
-from dmlworker.trace import segments_of
+from dmlworker.trace import Trace, segments_of
 from providers.models import Connection, Provider
-from training import actions, evidence
+from training import actions, evidence, store
 from training.models import Assignment, Audit, Blob, Round
 
 State = Assignment.State
@@ -87,6 +87,15 @@ def show(provider: Provider, lease: Lease, trace: str) -> None:
         jobs.enqueue("training.tasks.audit", audit.pk)
     elif audit.trace_id != trace:
         raise Conflict("this audit is decided" if audit.state != Audit.State.ASKED else "upload the trace first")
+
+
+def checkpoints(audit: Audit) -> set[str]:
+    """The hashes of the weights that a worker was asked to show."""
+    if not audit.trace_id:
+        return set()
+    trace = Trace.from_bytes(store.get(audit.trace_id))
+    numbers = {number for segment in trace.asked(audit.drawn) for number in (segment, segment + 1)}
+    return {trace.segments[number - 1].sha256 for number in numbers if number}
 
 
 def give_up_overdue() -> list[Round]:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets
+from dmlworker import aggregation, comparison, compression, datasets, rewards
 from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, unpack
 from tickets.models import Ticket
-from training import evidence, store
+from training import audits, evidence, measures, pay, store
 from training.actions import Prepared, hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 
@@ -74,6 +74,7 @@ def _facts(data: datasets.Dataset, train: datasets.Dataset, holdout: datasets.Da
         "holdout_samples": len(holdout.y),
         "sample_shape": list(data.x.shape[1:]),
         "features": list(data.features),
+        "example": holdout.x[0].tolist() if holdout.x[0].ndim == 1 else None,
     }
 
 
@@ -99,20 +100,47 @@ def receive(assignment: Assignment) -> str:
 
 
 def measure(round_: Round, updates: list[Assignment]) -> tuple[float, float | None]:
-    """(accuracy, loss) of a round's mean on the hold-out; the loss is None if it is not finite. Write down how many samples
-    each update alone gets right: that is what its provider is paid by."""
-    *alone, mean = _evaluate(round_.run, [str(update.weights_id) for update in updates] + [str(round_.end_id)])
+    """(accuracy, loss) of a round's mean on the hold-out; the loss is None if it is not finite. Write down what its provider is
+    paid by: how each update alone does and, if the reward needs it, what the mean would lack without it; and how the mean does on
+    each class."""
+    x, y = datasets.load(store.get(round_.run.holdout_id))
+    *alone, mean = _evaluate(round_.run, [str(update.weights_id) for update in updates] + [str(round_.end_id)], x, y)
     for update, found in zip(updates, alone, strict=True):
-        update.correct = found.correct
-    Assignment.objects.bulk_update(updates, ["correct"])
+        update.correct, update.f1 = found.correct, found.f1
+    if pay.scheme_of(round_.run).leaves_one_out:
+        _leave_one_out(round_, updates)
+    Assignment.objects.bulk_update(updates, ["correct", "f1", "contribution"])
+    by_class = measures.by_class(y, mean.answers, len(round_.run.classes))
+    Round.objects.filter(pk=round_.pk).update(by_class=by_class)
     return mean.accuracy, mean.loss if math.isfinite(mean.loss) else None
 
 
-def _evaluate(run: Run, stored: list[str]) -> Iterator["trainer.Evaluation"]:
-    """How each of the stored weights does on the hold-out."""
+def _leave_one_out(round_: Round, updates: list[Assignment]) -> None:
+    """Each update's contribution: how much higher the loss of the others' weighted mean is than everybody's. It is the plain
+    mean whatever the rule and the server's optimizer, which would say as much of themselves. An evaluation for each update."""
     from dmlworker import trainer
 
-    spec, (x, y) = spec_of(run), datasets.load(store.get(run.holdout_id))
+    spec, (x, y) = spec_of(round_.run), datasets.load(store.get(round_.run.holdout_id))
+
+    def loss(parts: list[tuple[Weights, int]]) -> float:
+        with _one_at_a_time:
+            found = trainer.evaluate(spec, aggregation.fedavg(parts) if parts else start, x, y).loss
+        return min(found, rewards.MOST_GAIN)
+
+    with ExitStack() as open_:
+        start = open_.enter_context(store.weights(round_.start_id))
+        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
+        weighted = [(weights, update.weight or 1) for weights, update in zip(local, updates, strict=True)]
+        whole = loss(weighted)
+        for index, update in enumerate(updates):
+            update.contribution = loss(weighted[:index] + weighted[index + 1 :]) - whole
+
+
+def _evaluate(run: Run, stored: list[str], x: np.ndarray, y: np.ndarray) -> Iterator["trainer.Evaluation"]:
+    """How each of the stored weights does on x (n, ...), y (n,)."""
+    from dmlworker import trainer
+
+    spec = spec_of(run)
     for sha256 in stored:
         with _one_at_a_time, store.weights(sha256) as weights:
             yield trainer.evaluate(spec, weights, x, y)
@@ -133,7 +161,7 @@ def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
 
 
 def _leads(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]]:
-    """By how much each update's loss is below that of the round's end weights: on a part of its own shard, and on parts of all."""
+    """By how much each update's loss is below that of what the rule made of all: on a part of its own shard, and on parts of all."""
     from dmlworker import trainer
 
     spec, most = spec_of(round_.run), evidence.SCREEN_SAMPLES
@@ -141,22 +169,34 @@ def _leads(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]
     xs, ys = zip(*(datasets.few(x, y, -(-evidence.SCREEN_TOGETHER // len(own))) for x, y in own), strict=True)
     all_ = np.concatenate(xs), np.concatenate(ys)
 
-    def losses(sha256: str, *parts: tuple[np.ndarray, np.ndarray]) -> list[float]:
-        with _one_at_a_time, store.weights(sha256) as weights:
+    def losses(weights: Weights, *parts: tuple[np.ndarray, np.ndarray]) -> list[float]:
+        with _one_at_a_time:
             return [trainer.evaluate(spec, weights, x, y).loss for x, y in parts]
 
-    *ends, end = losses(str(round_.end_id), *own, all_)
-    found = [losses(str(update.weights_id), part, all_) for update, part in zip(updates, own, strict=True)]
-    return [(before - mine, end - together) for before, (mine, together) in zip(ends, found, strict=True)]
+    found = []
+    *middles, middle = losses(_middle(round_, updates), *own, all_)
+    for update, part, before in zip(updates, own, middles, strict=True):
+        with store.weights(str(update.weights_id)) as weights:
+            mine, together = losses(weights, part, all_)
+        found.append((before - mine, middle - together))
+    return found
+
+
+def _middle(round_: Round, updates: list[Assignment]) -> Weights:
+    """What the rule made of a round's updates, before the server's optimizer moved it elsewhere."""
+    run = round_.run
+    if aggregation.OPTIMIZERS[run.strategy].rule is None:
+        return weights_of(str(round_.end_id))
+    with ExitStack() as open_:
+        start, local, root = _files(open_, round_, updates)
+        return aggregation.aggregate(run.rule, start, _weighted(local, updates), run.byzantine, root)
 
 
 def _towards_root(round_: Round, updates: list[Assignment]) -> list[float]:
     """Each update's cosine with the platform's own update."""
-    own = weights_of(round_.root_id) if round_.root_id else _own_update(round_)
     with ExitStack() as open_:
-        start = open_.enter_context(store.weights(round_.start_id))
-        claimed = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
-        return evidence.cosines(start, claimed, own)
+        start, local, root = _files(open_, round_, updates)
+        return evidence.cosines(start, local, root or _own_update(round_))
 
 
 def root_update(round_: Round) -> None:
@@ -192,16 +232,24 @@ def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None
     before = Round.objects.filter(run=run, number=round_.number - 1).first()
     kept = weights_of(before.kept_id) if before and before.kept_id else []
     with ExitStack() as open_:
-        start = open_.enter_context(store.weights(round_.start_id))
-        local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
-        root = open_.enter_context(store.weights(round_.root_id)) if round_.root_id else None
+        start, local, root = _files(open_, round_, updates)
         odd = evidence.suspects(start, local, root)
         _suspect(updates, odd)
         _weigh(updates, evidence.counts([update.shard.samples for update in updates], odd))
-        weighted = [(weights, update.weight or 0) for weights, update in zip(local, updates, strict=True)]
         how = aggregation.How(run.rule, run.byzantine, run.strategy)
-        end, keep = aggregation.end_of(how, start, weighted, kept, round_.number, root)
+        end, keep = aggregation.end_of(how, start, _weighted(local, updates), kept, round_.number, root)
     return store.put_weights(end), store.put_weights(keep) if keep else None
+
+
+def _files(open_: ExitStack, round_: Round, updates: list[Assignment]) -> tuple[Weights, list[Weights], Weights | None]:
+    """(start weights, what each update stands for, the platform's own update if it is kept), read from their files as needed."""
+    start = open_.enter_context(store.weights(round_.start_id))
+    local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
+    return start, local, open_.enter_context(store.weights(round_.root_id)) if round_.root_id else None
+
+
+def _weighted(local: list[Weights], updates: list[Assignment]) -> list[tuple[Weights, int]]:
+    return [(weights, update.weight or 0) for weights, update in zip(local, updates, strict=True)]
 
 
 # --- Audits -----------------------------------------------------------------------------------------------------------
@@ -247,31 +295,37 @@ def audit(found: Audit) -> tuple[str, str]:
     """(state, note): what doing some segments of an update again says of it. Each replay is written down.
 
     A segment that the first replay contradicts is done again in another process with other kernels, and from weights that are off
-    by their last bit. Where these are themselves far apart, the job amplifies rounding, and nothing is proven.
+    by their last bit. Where these are themselves far apart, the job amplifies rounding, and that segment proves nothing.
     """
+    verdict: tuple[str, str] = Audit.State.PASSED, ""
     try:
         work = Work.of(found)
         for segment in work.trace.asked(found.drawn):
             state, note = _look(found, work, segment)
-            if state != Audit.State.PASSED:
+            if state == Audit.State.FAILED:
                 return state, note
+            if state == Audit.State.INCONCLUSIVE:
+                verdict = state, note
     except NotShown as error:
         return Audit.State.UNPROVEN, str(error)
-    return Audit.State.PASSED, ""
+    return verdict
 
 
 def _look(found: Audit, work: Work, segment: int) -> tuple[str, str]:
     start, claimed = _shown(work, work.start(segment)), _shown(work, work.claimed(segment))
     allowed = _allowed(work, segment, start, claimed)
     first = _replay_here(work, segment, start)
-    if _replayed(found, work, segment, 1, comparison.compare(start, claimed, first), allowed):
+    far = [comparison.compare(start, claimed, first)]
+    if _replayed(found, work, segment, 1, far[0], allowed):
         return Audit.State.PASSED, ""
     second, *nudged = _replay_elsewhere(work, segment, start)
+    far.append(comparison.compare(start, claimed, second))
+    if _replayed(found, work, segment, 2, far[1], allowed):
+        return Audit.State.PASSED, ""
     apart = max(comparison.compare(start, first, other).relative for other in (second, *nudged))
-    agrees = _replayed(found, work, segment, 2, comparison.compare(start, claimed, second), allowed)
-    if apart > comparison.MAX_RELATIVE / evidence.FAR_BELOW:
-        return Audit.State.INCONCLUSIVE, f"honest replays of segment {segment} are {apart:.2g} apart"
-    return (Audit.State.PASSED, "") if agrees else (Audit.State.FAILED, f"segment {segment}")
+    if evidence.proven([each.relative for each in far], apart):
+        return Audit.State.FAILED, f"segment {segment}"
+    return Audit.State.INCONCLUSIVE, f"honest replays of segment {segment} are {apart:.2g} apart"
 
 
 def _replayed(found: Audit, work: Work, segment: int, number: int, far: Distance, allowed: float) -> bool:
@@ -332,10 +386,16 @@ def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:
 
 def forget_checkpoints(found: Audit) -> None:
     """Remove what a worker showed of good work; see `records.keeps_checkpoints`."""
-    if found.trace_id:
-        trace = Trace.from_bytes(store.get(found.trace_id))
-        numbers = {number for segment in trace.asked(found.drawn) for number in (segment, segment + 1)}
-        store.forget(trace.segments[number - 1].sha256 for number in numbers if number)
+    store.forget(audits.checkpoints(found))
+
+
+def predict(run: Run, sample: np.ndarray) -> list[float]:
+    """The probability of each class for one raw sample, by the run's final model."""
+    from dmlworker import trainer
+
+    end = run.all_rounds.get(number=run.rounds).end_id
+    with _one_at_a_time:
+        return [float(part) for part in trainer.predict(spec_of(run), weights_of(str(end)), sample[None])[0]]
 
 
 def export(run: Run, sha256: str, folder: Path) -> list[Path]:

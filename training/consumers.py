@@ -96,7 +96,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     async def on_commit(self, message: protocol.Commit) -> None:
         try:
             await database_sync_to_async(actions.record_update)(
-                self.provider, message.lease, message.sha256, message.root
+                self.provider, message.lease, message.sha256, message.root, message.joules, message.gpu
             )
             await self._say(Ack(message.lease, True))
         except DomainError as error:

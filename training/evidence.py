@@ -19,13 +19,15 @@ SEGMENT_STEPS, DENSE_SEGMENT_STEPS = 5, 10
 DRAWN_SEGMENTS = 2
 """Segments of an audited update that are drawn by chance, beside the first, the last and the one with the largest change."""
 FAR_BELOW = 4
-"""Replay: two honest ones have to be so many times nearer to each other than a claim may be, or nothing is proven."""
+"""Replay: how far honest ones are from each other has to be so many times below the segment's change, and below what a claim is away from
+each of them; otherwise nothing is proven."""
 CHANGE_ROUNDING = 0.01
 """Replay: a trace says how far each segment moved, added up in float32."""
 NORM_FACTOR = 1.8
 """Screen: longer than this times the median of the others, or shorter than that median divided by it."""
-MIN_ALIGNMENT = 0.0
-"""Screen: cosine with the mean of the others, and with the platform's own update; honest updates on even shards share a direction."""
+MIN_ALIGNMENT = -0.3
+"""Screen: cosine with the mean of the others, and with the platform's own update. Honest updates share a direction at first; near
+the end of a training they point anywhere, down to -0.21."""
 MIN_ACCURACY = 0.8
 """Screen: hold-out accuracy as a part of the round's best."""
 SCREEN_SAMPLES, SCREEN_TOGETHER = 200, 400
@@ -46,6 +48,12 @@ def audit_probability(streak: int, always: int, least: float) -> float:
     """How likely a piece of work is audited after so many audits passed in a row: certainly before `always` of them, then
     with 1/streak, never under `least`. BOINC's adaptive replication (https://github.com/BOINC/boinc/wiki/Adaptive_Replication)."""
     return 1.0 if streak < always else max(least, 1 / streak if streak else 0.0)
+
+
+def proven(distances: Sequence[float], apart: float) -> bool:
+    """Whether a claim that no replay agrees with is wrong for certain. distances: relative, from each replay; apart: the largest
+    between honest replays, by other kernels and from weights off by their last bit."""
+    return FAR_BELOW * apart <= 1 and min(distances) > FAR_BELOW * apart
 
 
 def suspects(start: Weights, updates: Sequence[Weights], root: Weights | None = None) -> dict[int, str]:
@@ -77,9 +85,9 @@ def measured_suspects(
 ) -> dict[int, str]:
     """As `suspects`, from what is known when updates were measured.
 
-    accuracies: of each update alone on the hold-out, in any unit. leads: by how much each one's loss is below that of the round's
-    end weights, on its own shard and on all shards; work that was done on a shard leads there (after Templar's test for
-    free-riders, who are no better on their own data than on other). Against the end weights, a shard that is easy for all leads nowhere.
+    accuracies: of each update alone on the hold-out, in any unit. leads: by how much each one's loss is below that of their
+    average, on its own shard and on all shards; work that was done on a shard leads there (after Templar's test for free-riders,
+    who are no better on their own data than on other). Against the average, a shard that is easy for all leads nowhere.
     cosines: with the update that the platform made of a part of the hold-out (FLTrust's root).
     """
     best = max(accuracies, default=0)

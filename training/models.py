@@ -8,12 +8,25 @@ from providers.models import Provider
 from tickets.models import Ticket
 
 
+class Blobs(models.Manager["Blob"]):
+    """Those whose bytes are here. All there ever were: `Blob.everything`."""
+
+    def get_queryset(self) -> models.QuerySet["Blob"]:
+        return super().get_queryset().filter(erased=None)
+
+
 class Blob(models.Model):
     """Bytes known by their SHA-256: shards, weights, updates. Kept in the file storage under `blobs/`."""
 
     sha256 = models.CharField(max_length=64, primary_key=True)
     size = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)
+    erased = models.DateTimeField(
+        null=True, help_text="The bytes are gone, with the account of the customer they were of"
+    )
+
+    objects = Blobs()
+    everything = models.Manager["Blob"]()
 
     def __str__(self) -> str:
         return self.sha256
@@ -106,6 +119,9 @@ class Round(models.Model):
     )
     accuracy = models.FloatField(null=True, help_text="Of the averaged model on the hold-out")
     loss = models.FloatField(null=True)
+    by_class = models.JSONField(
+        null=True, help_text="How the averaged model does on each class of the hold-out (measures.py)"
+    )
     opened = models.DateTimeField(auto_now_add=True)
     closed = models.DateTimeField(null=True)
     checked = models.DateTimeField(null=True, help_text="When its updates were measured, screened and audited")
@@ -158,11 +174,20 @@ class Assignment(models.Model):
     )
     root = models.CharField(max_length=64, blank=True, help_text="Of the trace that the worker committed to")
     offered = models.DateTimeField(auto_now_add=True)
+    accepted = models.DateTimeField(null=True, help_text="When a worker first took it")
     committed = models.DateTimeField(null=True)
     received = models.DateTimeField(null=True, help_text="When its update was found well-formed")
     weight = models.PositiveBigIntegerField(null=True, help_text="How much its update counted in the average")
     correct = models.PositiveIntegerField(null=True, help_text="Hold-out samples that the update alone gets right")
-    suspicion = models.TextField(blank=True, help_text="What the screen noticed; orders an audit, nothing more")
+    f1 = models.FloatField("F1", null=True, help_text="Of the update alone on the hold-out, mean over the classes")
+    contribution = models.FloatField(
+        null=True, help_text="By how much the loss of the round's mean is lower with it; where the reward needs it"
+    )
+    joules = models.FloatField("energy", null=True, help_text="Joules, as its worker reported; empty: not known")
+    gpu = models.FloatField("GPU use", null=True, help_text="Share of the time, as its worker reported")
+    suspicion = models.TextField(
+        blank=True, help_text="What the screen noticed; orders an audit, and may have halved the weight"
+    )
     note = models.TextField(blank=True)
 
     class Meta:

@@ -18,6 +18,7 @@ from ledger.models import ChainEvent, Transfer
 from tickets.models import Artifact
 from training.actions import hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
+from training.pay import seconds_of
 
 
 def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
@@ -40,6 +41,7 @@ def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
         merit=dict(merit),
         payouts=parts,
         rounds=tuple(_round(round_) for round_ in run.all_rounds.all()),
+        reward=ticket.reward,
     )
 
 
@@ -69,6 +71,11 @@ def _update(work: Assignment) -> form.Update:
         trace=work.root,
         checkpoint_every=hyper_of(work).checkpoint_every,
         correct=work.correct or 0,
+        f1=work.f1,
+        contribution=work.contribution,
+        seconds=seconds_of(work),
+        joules=work.joules,
+        gpu=work.gpu,
     )
 
 

@@ -15,6 +15,7 @@ from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db.models import ProtectedError
+from django.utils import timezone
 
 from dmlsite.errors import Conflict, Invalid
 from dmlworker.weights import Bytes, mapped, pieces
@@ -152,7 +153,7 @@ def _save(sha256: str, size: int, file: File) -> Blob:
     if saved != name:  # somebody stored the same bytes meanwhile
         default_storage.delete(saved)
     blob = Blob(sha256=sha256, size=size)
-    Blob.objects.bulk_create([blob], ignore_conflicts=True)
+    Blob.everything.bulk_create([blob], update_conflicts=True, unique_fields=["sha256"], update_fields=["erased"])
     return blob
 
 
@@ -162,6 +163,13 @@ def forget(blobs: Iterable[str]) -> None:
         with suppress(ProtectedError):
             Blob.objects.filter(pk=sha256).delete()
             default_storage.delete(path(sha256))
+
+
+def erase(blobs: Iterable[str]) -> None:
+    """Remove the bytes of blobs that are still named; their hashes stay."""
+    for sha256 in set(blobs):
+        Blob.objects.filter(pk=sha256).update(erased=timezone.now())
+        default_storage.delete(path(sha256))
 
 
 def get(sha256: str) -> bytes:

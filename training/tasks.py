@@ -19,7 +19,7 @@ from ledger.books import following
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import Status, Ticket
-from training import actions, audits, compute, records, store
+from training import actions, audits, compute, pay, records, store, trial
 from training.actions import claim, guarded
 from training.models import Assignment, Audit, Round, Run
 
@@ -155,10 +155,18 @@ def _finish(run: Run) -> None:
         for path in compute.export(run, last.end_id, Path(folder)):
             with path.open("rb") as file:
                 tickets.store_artifact(run.ticket, path.name, File(file))
-    merit = actions.merit(run)
+    merit = pay.merit(run)
     receipt = records.receipt(run, merit)
     tickets.store_artifact(run.ticket, NAME, ContentFile(receipt.to_bytes()))
     actions.finish(run, last.accuracy, merit, receipt.root)
+
+
+@jobs.actor(queue_name=jobs.COMPUTE, retries=0, max_age=1000 * trial.SECONDS)
+def answer_trial(run: str, pk: str) -> None:
+    """Ask a customer's model about the sample that they gave."""
+    sample = trial.sample(pk)
+    if sample is not None:
+        trial.answer(pk, compute.predict(Run.objects.get(pk=run), sample))
 
 
 @jobs.actor(time_limit=LONG)

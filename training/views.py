@@ -1,5 +1,6 @@
 """The live part of a ticket's page, the files of a receipt, and the check of a file before it is paid for."""
 
+from datetime import timedelta
 from functools import partial
 from typing import Any, cast
 from uuid import UUID
@@ -8,31 +9,44 @@ from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core import signing
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from accounts.models import User
-from dmlsite.errors import Invalid
+from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
-from dmlworker import datasets
+from dmlworker import datasets, rewards
+from dmlworker.aggregation.rules import RULES
 from ledger import money
-from ledger.models import ChainEvent, ChainTx, Sighting, Transfer
+from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
+from providers.models import Provider
+from providers.score import FORMULA
 from tickets import mail
 from tickets.models import Status, Ticket
 from tickets.views import download, expired, linked, visible
-from training import actions, records, store
+from training import actions, measures, pay, records, standing, store, trial
 from training.models import Assignment, Round, Run
 
 CHECKS = "30/10m"
 """How often one person may have a file read before paying."""
 
+TRIALS = "120/10m"
+"""How often one person may try their models."""
+
+PUBLIC = "120/m"
+"""How often one address may look at providers' public pages."""
+
 SHOWN = 12
 """Classes named in the answer of a check."""
 
 WIDTH, HEIGHT = 300, 80
-"""The curve's box, in SVG units."""
+"""The curves' box, in SVG units."""
+
+LAST = 4
+"""Rounds by which the time that is left is told."""
 
 
 @login_required
@@ -53,12 +67,15 @@ def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
         "sighting": Sighting.objects.filter(name="Paid", case=ticket.pk).first(),
         "may_upload": mine and ticket.status == Status.PAID,
         "may_cancel": mine and ticket.status in (Status.QUOTED, Status.PAID, Status.UPLOADED),
+        "may_repeat": mine and ticket.status in (Status.SETTLED, Status.REFUNDED, Status.EXPIRED),
         "run": run,
         "events": ticket.events.exclude(kind="round"),  # the table of rounds says that already
         "downloads": [(file, mail.link(file).removeprefix(settings.SITE_URL)) for file in ticket.artifacts.all()],
         "link_days": settings.ARTIFACT_LINK_SECONDS // 86400,
         "chain_txs": ChainTx.objects.filter(case=ticket.pk).prefetch_related("attempts"),
         "payouts": _payouts(ticket, run),
+        "rule": RULES[ticket.rule],
+        "scheme": rewards.SCHEMES[ticket.reward],
         "refund": _refund(ticket),
         **(_rounds(run) if run else {}),
     }
@@ -73,8 +90,26 @@ def _rounds(run: Run) -> dict[str, Any]:
         "current": now,
         "work": _work(now) if now else [],
         "curve": _curve([found.accuracy or 0 for found in done], run.rounds),
+        "loss_curve": _curve(_heights([found.loss for found in done]), run.rounds),
+        **_measures(run, done),
+        **_trial(run),
+        "left": _left(done, run.rounds) if now else None,
         "waiting": _waiting(run) if run.state == Run.State.WAITING else "",
     }
+
+
+def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
+    """The classes of the model that the customer gets; empty before."""
+    kept = done[-1].by_class if done and run.state == Run.State.DONE else None
+    names = [str(name) for name in run.classes]
+    return {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)} if kept else {}
+
+
+def _trial(run: Run) -> dict[str, Any]:
+    """The form in which the customer tries the model."""
+    kind = trial.kind(run)
+    given = {"fields": trial.fields, "line": trial.line}.get(kind)
+    return {"trial": kind, "sample": given(run) if given else None}
 
 
 def _waiting(run: Run) -> str:
@@ -98,6 +133,20 @@ def _curve(accuracies: list[float], rounds: int) -> str:
     return " ".join(f"{i * step:.1f},{HEIGHT * (1 - accuracy):.1f}" for i, accuracy in enumerate(accuracies))
 
 
+def _heights(losses: list[float | None]) -> list[float]:
+    """Losses as parts of the largest; one that was not finite is as high."""
+    most = max((loss for loss in losses if loss), default=1.0)
+    return [1.0 if loss is None else loss / most for loss in losses]
+
+
+def _left(done: list[Round], rounds: int) -> timedelta | None:
+    """How long the rest of the rounds will take, if they take as long as the last few; None before two are done."""
+    ends = [found.closed for found in done if found.closed][-LAST:]
+    if len(ends) < 2:
+        return None
+    return (ends[-1] - ends[0]) / (len(ends) - 1) * max(rounds - len(done), 1)
+
+
 def _refund(ticket: Ticket) -> dict[str, Any] | None:
     """How far the way back of the payment is: the transaction, as soon as there is one, and whether it is final."""
     if ticket.status != Status.REFUNDED:
@@ -114,14 +163,21 @@ def _payouts(ticket: Ticket, run: Run | None) -> list[dict[str, Any]]:
     if ticket.status != Status.SETTLED:
         return []
     names = _names(run) if run else {}
+    points = rewards.merit(ticket.reward, map(pay.work_of, pay.counted(run))) if run else {}
     planned = Transfer.objects.filter(case=ticket.pk, key__startswith="settle:", kind=Transfer.Kind.PENDING)
     rows = planned.exclude(outcome__kind=Transfer.Kind.VOID).select_related("outcome__event").order_by("id")
-    return [_payout(row, names) for row in rows]
+    unit = rewards.SCHEMES[ticket.reward].unit
+    return [_payout(row, names) | {"points": points.get(_wallet(row), 0) / unit} for row in rows]
+
+
+def _wallet(row: Transfer) -> str:
+    """Whom it goes to; empty for the platform."""
+    return row.credit.partition(":")[2]
 
 
 def _payout(row: Transfer, names: dict[str, str]) -> dict[str, Any]:
     outcome = getattr(row, "outcome", None)
-    wallet = row.credit.partition(":")[2]
+    wallet = _wallet(row)
     name = names.get(wallet, wallet) if wallet else "platform fee"
     done = outcome is not None and outcome.kind == Transfer.Kind.POST
     return {"name": name, "wallet": wallet, "amount": row.amount, "tx": outcome.event.tx if done else ""}
@@ -144,6 +200,42 @@ def blob(request: HttpRequest, token: str, sha256: str) -> HttpResponseBase:
     return download(partial(store.opened, found.sha256), found.sha256, found.size)
 
 
+# --- Providers --------------------------------------------------------------------------------------------------------
+def provider(request: HttpRequest, name: str) -> HttpResponse:
+    """What everybody may know of a provider, by user name or wallet, without login. One who never had a deposit is nobody yet."""
+    throttle(request, "provider", PUBLIC, "ip")
+    found = Provider.objects.filter(Q(user_name__iexact=name) | Q(wallet__iexact=name)).exclude(wallet=None).first()
+    if found is None:
+        raise Http404
+    return render(request, "providers/public.html", standing.public(found) | {"formula": FORMULA})
+
+
+@login_required
+@never_cache
+def work(request: HttpRequest, ticket: UUID) -> HttpResponse:
+    """What a provider's own work on a ticket is worth, round by round; of the others only the points of all together."""
+    me = get_object_or_404(Provider, user=cast(User, request.user))
+    run = get_object_or_404(Run.objects.select_related("ticket"), ticket=ticket)
+    if not Assignment.objects.filter(round__run=run, provider=me).exists():
+        raise Http404
+    everything = pay.rows(run)
+    mine = [row for row in everything if row.update.provider_id == me.pk]
+    scheme = pay.scheme_of(run)
+    context = {
+        "run": run,
+        "scheme": scheme,
+        "rows": mine,
+        "points": sum(row.points for row in mine),
+        "of": sum(row.points for row in everything),
+        "payouts": Transfer.objects.filter(
+            case=ticket, currency=Currency.DML, credit=f"provider:{me.wallet}", key__startswith="settle:"
+        )
+        .filter(kind=Transfer.Kind.PENDING)
+        .exclude(outcome__kind=Transfer.Kind.VOID),
+    }
+    return render(request, "training/work.html", context)
+
+
 # --- The check before paying ------------------------------------------------------------------------------------------
 @login_required
 @require_POST
@@ -162,7 +254,9 @@ def check(request: HttpRequest) -> HttpResponse:
         file.close()  # the temporary file goes with it
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
     more = len(facts.classes) - len(largest)
-    context = {"facts": facts, "classes": largest, "more": more, "price": money.price(size)}
+    price = money.price(size)
+    context = {"facts": facts, "classes": largest, "more": more, "size": size, "price": price}
+    context |= {"fee": money.fee(price), "share": price - money.fee(price)}
     return render(request, "training/_check.html", context)
 
 
@@ -172,3 +266,30 @@ def _inspect(file: UploadedFile, target: str) -> datasets.Facts:
         return datasets.inspect(path, file.name or "data", target or None)
     except datasets.DatasetError as error:
         raise Invalid(str(error)) from None
+
+
+# --- Trying the model -------------------------------------------------------------------------------------------------
+@login_required
+@require_POST
+def ask_trial(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Take a sample, and lead to its answer."""
+    throttle(request, "trial", TRIALS, "user")
+    run = get_object_or_404(Run, ticket=visible(request, pk))
+    name = trial.ask(run, trial.read(run, request.POST, request.FILES.get("image")))
+    return redirect("training:trial", pk=pk, name=name)
+
+
+@login_required
+@never_cache
+def see_trial(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
+    """What the model says; as long as it has said nothing, the page asks again."""
+    run = get_object_or_404(Run.objects.select_related("ticket"), ticket=visible(request, pk))
+    if not trial.known(run, name):
+        raise Missing("This trial is too old. Please try again.")
+    found = trial.answered(name)
+    best = sorted(zip(map(str, run.classes), found, strict=True), key=lambda pair: -pair[1])[:SHOWN] if found else []
+    page = "training/_answer.html" if getattr(request, "htmx", False) else "training/answer.html"
+    answer = render(request, page, {"ticket": run.ticket, "name": name, "answers": best})
+    if not found and not getattr(request, "htmx", False):
+        answer["Refresh"] = "2"
+    return answer

@@ -45,7 +45,8 @@ def test_a_user_made_by_an_admin_can_log_in_however_the_address_was_written(clie
 def test_an_account_can_be_closed_and_not_deleted():
     client, user = admin_client(), person("ada", PASSWORD)
     assert client.post(reverse("admin:accounts_user_delete", args=[user.pk]), {"post": "yes"}).status_code == 403
-    form = {"email": user.email, **{f"api_keys-{name}_FORMS": 0 for name in ("TOTAL", "INITIAL")}}
+    form = {"email": user.email}
+    form |= {f"{rows}-{name}_FORMS": 0 for rows in ("wallets", "api_keys") for name in ("TOTAL", "INITIAL")}
     answer = client.post(reverse("admin:accounts_user_change", args=[user.pk]), form)
     assert answer.status_code == 302, answer.content.decode()
     user.refresh_from_db()

@@ -13,7 +13,12 @@ ADA = {"email": "Ada@Example.org", "password": PASSWORD, "kind": "provider"}
 def test_who_registers_can_log_in_and_out():
     answer = api().post("/api/v1/register", ADA)
     assert answer.status_code == 201
-    assert answer.json() == {"email": "ada@example.org", "is_customer": False, "is_provider": True}
+    assert answer.json() == {
+        "email": "ada@example.org",
+        "confirmed": None,
+        "is_customer": False,
+        "is_provider": True,
+    }
     token = api().post("/api/v1/login", {"email": "ADA@example.org", "password": PASSWORD}).json()["token"]
     client = api()
     client.credentials(HTTP_AUTHORIZATION=f"Token {token}")

@@ -56,7 +56,7 @@ def test_it_signs_for_its_own_account_and_no_other(call, chain):
     assert call("eth_sendTransaction", tx | {"chainId": "0x1"})["error"]["code"] == 4901
 
 
-@pytest.mark.parametrize("method", ["anvil_setBalance", "eth_sign", "personal_sign", "evm_mine", "debug_traceCall"])
+@pytest.mark.parametrize("method", ["anvil_setBalance", "eth_sign", "evm_mine", "debug_traceCall"])
 def test_other_methods_are_refused(call, method):
     assert call(method)["error"]["code"] == 4200
 

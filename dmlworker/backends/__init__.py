@@ -41,8 +41,9 @@ class Steps(Protocol):
         """For a training that starts at the model's present weights: `run(batches, mask)` does a step of SGD for each row of
         indices (k, batch_size), every sample at its weight in the mask, and returns the sum of the samples' losses."""
 
-    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[int, float]:
-        """How many of up to batch_size samples are right, and the sum of their losses."""
+    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+        """The classes that up to batch_size samples are taken for, -1 where the output is not finite, and the sum of their
+        losses."""
 
 
 class Backend(Protocol):

@@ -60,12 +60,12 @@ class Steps:
 
         return run
 
-    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[int, float]:
+    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         # Filled up to one shape, or the last batch would be compiled for itself.
         missing = self._batch_size - len(y)
         rows, labels = (np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) for part in (x, y))
-        right, losses = (np.asarray(found)[: len(y)] for found in self._score(self._values(), rows, labels))
-        return int(right.sum()), float(losses.sum(dtype=np.float64))
+        classes, losses = (np.asarray(found)[: len(y)] for found in self._score(self._values(), rows, labels))
+        return classes, float(losses.sum(dtype=np.float64))
 
     def _values(self) -> list[Any]:
         return [variable.value for variable in self._variables]
@@ -73,7 +73,7 @@ class Steps:
 
 def _compile(model: "keras.Sequential") -> tuple[Any, Any]:
     """(step, score): `step` gives the weights after a step of SGD and the sum of the samples' losses; `score` says for each
-    sample whether it is right, and its loss.
+    sample which class it is taken for, and its loss.
 
     anchors: FedProx' start weights, to which each step pulls back (see backends/tensorflow.py), or none.
     """
@@ -103,6 +103,6 @@ def _compile(model: "keras.Sequential") -> tuple[Any, Any]:
 
     def score(weights: Any, x: Any, y: Any) -> tuple[Any, Any]:
         losses, values = losses_of(weights, x, y)
-        return (jnp.argmax(values, axis=1) == y) & jnp.all(jnp.isfinite(values), axis=1), losses
+        return jnp.where(jnp.all(jnp.isfinite(values), axis=1), jnp.argmax(values, axis=1), -1), losses
 
     return jax.jit(step), jax.jit(score)

@@ -55,13 +55,13 @@ class Steps:
 
         return run
 
-    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[int, float]:
-        right, loss = self._score(x, y)
-        return int(right), float(loss)
+    def score(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+        classes, loss = self._score(x, y)
+        return classes.numpy(), float(loss)
 
 
 def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: list["tf.Variable"]) -> tuple[Any, Any]:
-    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` counts what is right.
+    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` tells the classes.
 
     anchors: FedProx' start weights, to which each step pulls back (Li et al. 2018, https://arxiv.org/abs/1812.06127: the
     gradient of mu/2 |w - w_start|^2 is added); without them there is no such term in the compiled loop.
@@ -102,9 +102,9 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: li
     def score(x: Any, y: Any) -> Any:
         values = logits(x)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, values)
-        right = tf.equal(tf.argmax(values, axis=1, output_type=tf.int32), y)
         finite = tf.reduce_all(tf.math.is_finite(values), axis=1)
-        return tf.math.count_nonzero(right & finite), tf.reduce_sum(tf.cast(losses, tf.float64))
+        classes = tf.where(finite, tf.argmax(values, axis=1, output_type=tf.int32), -1)
+        return classes, tf.reduce_sum(tf.cast(losses, tf.float64))
 
     signature = [rows, labels, batches, mask, tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.float32)]
     return tf.function(run, input_signature=signature), tf.function(score, input_signature=[rows, labels])

@@ -1,6 +1,6 @@
 """What every reader returns, and the checks that hold for every kind of data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,12 @@ MIN_PER_CLASS = 10
 MAX_CLASSES = 1000
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 12
+DETAILED_COLUMNS = 100
+UNBALANCED = 10
+"""So many times as large a class is warned of."""
+FEW_PER_CLASS = 30
+NAMED = 5
+"""Columns that a warning names."""
 
 
 class DatasetError(ValueError):
@@ -41,8 +47,19 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A feature of a table. kind: "whole numbers", "numbers" or "always the same"."""
+
+    name: str
+    kind: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What a data set is, for people. shape: of one sample. preview: a few rows as text, the label last."""
+    """What a data set is, for people. shape: of one sample. columns: of the features, `details` of the first of them. preview: a few
+    rows as text, the label last; head: its columns. warnings: what may make a model worse, in words."""
 
     kind: str
     samples: int
@@ -51,25 +68,75 @@ class Facts:
     classes: dict[str, int]
     target: str | None
     preview: tuple[tuple[str, ...], ...]
+    head: tuple[str, ...] = ()
+    details: tuple[Column, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """The same as plain JSON types."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        return plain | {"preview": [list(row) for row in self.preview]}
+        return plain | {
+            "preview": [list(row) for row in self.preview],
+            "details": [vars(column) for column in self.details],
+        }
 
 
 def describe(dataset: Dataset) -> Facts:
     """Facts of a data set that was read."""
     counts = np.bincount(dataset.y, minlength=len(dataset.classes))
+    classes = {name: int(count) for name, count in zip(dataset.classes, counts, strict=True)}
+    columns = tuple(_column(name, dataset.x[:, index]) for index, name in enumerate(dataset.features))
     return Facts(
         kind=dataset.kind,
         samples=len(dataset),
         shape=dataset.x.shape[1:],
         columns=dataset.features,
-        classes={name: int(count) for name, count in zip(dataset.classes, counts, strict=True)},
+        classes=classes,
         target=dataset.target,
         preview=tuple(_row(dataset, index) for index in range(min(PREVIEW_ROWS, len(dataset)))),
+        head=_head(dataset),
+        details=columns[:DETAILED_COLUMNS],
+        warnings=tuple(_warnings(dataset, classes, columns)),
     )
+
+
+def _column(name: str, values: np.ndarray) -> Column:
+    low, high = float(values.min()), float(values.max())
+    kind = "always the same" if low == high else "whole numbers" if (values == np.floor(values)).all() else "numbers"
+    return Column(name, kind, low, high)
+
+
+def _head(dataset: Dataset) -> tuple[str, ...]:
+    """The columns of the preview of a table; empty for other kinds."""
+    if not dataset.features:
+        return ()
+    more = ("…",) if len(dataset.features) > PREVIEW_COLUMNS else ()
+    return (*dataset.features[:PREVIEW_COLUMNS], *more, dataset.target or "")
+
+
+def _warnings(dataset: Dataset, classes: dict[str, int], columns: tuple[Column, ...]) -> Iterator[str]:
+    largest, smallest = max(classes, key=classes.__getitem__), min(classes, key=classes.__getitem__)
+    ratio = classes[largest] / classes[smallest]
+    if ratio > UNBALANCED:
+        yield f"{largest!r:.60} has {ratio:.0f} times as many samples as {smallest!r:.60}. A model may hardly ever answer with the rare one."
+    elif classes[smallest] < FEW_PER_CLASS:
+        yield f"{smallest!r:.60} has {classes[smallest]} samples only. The model will know little of it, and its measures will be rough."
+    same = [column.name for column in columns if column.kind == "always the same"]
+    if same:
+        yield f"The same in every row, so nothing can be learnt from it: {_listed(same)}."
+    rows = np.arange(len(dataset))
+    count = [
+        column.name
+        for index, column in enumerate(columns)
+        if column.kind == "whole numbers" and (dataset.x[:, index] - column.low == rows).all()
+    ]
+    if count:
+        yield f"Looks like a row number, which says nothing about a new sample: {_listed(count)}. Better leave it out."
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(f"{name:.40}" for name in names[:NAMED]) + more
 
 
 def _row(dataset: Dataset, index: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -96,6 +97,19 @@ def _decode(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo], sizes: _Sizes
         except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError):
             raise _unreadable(entries[index]) from None
     return x
+
+
+def one(file: IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
+    """A single image as `read` would give it: uint8 of `shape`, (h, w) or (h, w, 3). Raises DatasetError."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise DatasetError(f"The image has too many pixels (at most {MAX_PIXELS / 1e6:g} million).")
+        return _pixels(image, _Sizes(shape[0], shape[1], len(shape) == 2))
+    except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"This does not open as an image ({', '.join(FORMATS)}).") from None
 
 
 def _pixels(image: Image.Image, sizes: _Sizes) -> np.ndarray:

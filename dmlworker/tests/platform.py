@@ -59,7 +59,7 @@ class Platform:
         assert self._send is not None
         await self._send({"type": "websocket.close", "code": code})
 
-    async def hears(self, kind: type[Message], count: int = 1, seconds: float = 60) -> Any:
+    async def hears(self, kind: type[Message], count: int = 1, seconds: float = 180) -> Any:
         """The count-th message of a kind, as soon as it is there."""
         async with asyncio.timeout(seconds):
             while len(found := [each for each in self.heard if isinstance(each, kind)]) < count:

@@ -1,12 +1,14 @@
 """The worker against a small platform that breaks in every way: work is done once, and told in the end."""
 
 import asyncio
+import contextlib
 import errno
+import os
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
@@ -81,7 +83,7 @@ async def working(platform: Platform, cache: Path, kind: type[Worker] = Worker) 
             yield lines
         finally:
             worker.stop()
-            await asyncio.wait_for(running, 30)
+            await asyncio.wait_for(running, 60)
 
 
 def offered(platform: Platform, hyper: Hyper = HYPER, spec: bytes | None = None, round_: int = 1) -> protocol.Offer:
@@ -585,12 +587,28 @@ def test_lines_without_a_terminal_and_a_bar_with_one(
 
 
 # --- The command line, as a process -----------------------------------------------------------------------------------
+started: list[asyncio.subprocess.Process] = []
+
+
 async def command(
     *arguments: str, module: str = "dmlworker", stdout: int | IO[bytes] = asyncio.subprocess.PIPE
 ) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *arguments, stdout=stdout, stderr=asyncio.subprocess.PIPE
     )
+    started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def none_is_left() -> Iterator[None]:
+    """A test that fails leaves no worker behind."""
+    yield
+    for process in started:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+    started.clear()
 
 
 def test_a_log_on_a_full_disk_ends_no_work(tmp_path: Path) -> None:
@@ -603,7 +621,7 @@ def test_a_log_on_a_full_disk_ends_no_work(tmp_path: Path) -> None:
             await platform.hears(Commit)
             assert process.returncode is None
             process.terminate()
-            await asyncio.wait_for(process.communicate(), 20)
+            await asyncio.wait_for(process.communicate(), 60)
 
     run(scenario)
 
@@ -616,7 +634,7 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_work(tmp_path: Path, number: 
             process = await command("--server", platform.url, "--key", KEY, "--cache", str(tmp_path), "--threads", "1")
             await platform.hears(Progress)
             process.send_signal(number)
-            out, err = await asyncio.wait_for(process.communicate(), 20)
+            out, err = await asyncio.wait_for(process.communicate(), 60)
             assert process.returncode == 0
             assert b"Traceback" not in err
             assert out.rstrip().endswith(b"Ended.")
@@ -740,7 +758,7 @@ def test_a_cheat_on_the_command_line(tmp_path: Path) -> None:
             commit = await platform.hears(Commit)
             assert platform.blobs[commit.sha256] != honest()
             process.terminate()
-            await asyncio.wait_for(process.communicate(), 20)
+            await asyncio.wait_for(process.communicate(), 60)
             assert process.returncode == 0
 
     run(scenario)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from dmlworker import datasets
 from dmlworker.datasets import Dataset, DatasetError, archive, samples
+from dmlworker.datasets.dataset import describe, encode_labels
 
 ROWS = [f"{index},{index * 0.5},{'cat' if index % 2 else 'dog'}" for index in range(24)]
 NUMBERS = [f"{index},{index * 0.5},{index % 2}" for index in range(24)]
@@ -388,3 +389,44 @@ def test_too_many_entries_and_too_much_together_are_refused(tmp_path: Path, monk
     monkeypatch.setattr(archive, "MAX_TOTAL", 1000)
     with pytest.raises(DatasetError, match="would unpack to more than"):
         read(tmp_path, "pets.zip", zipped(pictures()))
+
+
+def described(x, labels, names):
+    x = np.asarray(x, np.float32)
+    y, classes = encode_labels(labels)
+    return describe(Dataset(x, y, classes, names, "csv", target="kind"))
+
+
+def test_columns_are_told_with_their_type_and_range():
+    x = [[index % 7, index / 3, 4] for index in range(100)]
+    facts = described(x, ["a", "b"] * 50, ("count", "length", "same"))
+    assert [(column.kind, column.low) for column in facts.details] == [
+        ("whole numbers", 0),
+        ("numbers", 0),
+        ("always the same", 4),
+    ]
+    assert facts.head == ("count", "length", "same", "kind")
+    assert [warning.partition(":")[0] for warning in facts.warnings] == [
+        "The same in every row, so nothing can be learnt from it"
+    ]
+    assert facts.json()["details"][0]["name"] == "count"
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["a"] * 400 + ["b"] * 20, "20 times as many"),
+        (["a"] * 100 + ["b"] * 20, "20 samples only"),
+        (["a", "b"] * 40, ""),
+    ],
+)
+def test_what_may_make_a_model_worse_is_said(labels, words):
+    noise = np.random.default_rng(1).normal(size=(len(labels), 2))
+    warnings = described(noise, labels, ("u", "v")).warnings
+    assert len(warnings) == bool(words) and all(words in warning for warning in warnings)
+
+
+def test_a_row_number_is_noticed():
+    x = [[index + 1, index % 5] for index in range(80)]
+    [warning] = described(x, ["a", "b"] * 40, ("id", "value")).warnings
+    assert "row number" in warning and "id" in warning and "value" not in warning

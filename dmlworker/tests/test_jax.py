@@ -82,7 +82,9 @@ def in_jax(folder: Path) -> None:
         huge = [np.full_like(array, 1e30) for array in start]
         found = [trainer.evaluate(spec, start, *Case(kind, samples, 0).data) for samples in (50, 47)]
         found.append(trainer.evaluate(spec, huge, *Case(kind, 50, 0).data))
-        np.save(folder / f"{kind}-scores.npy", [(score.correct, score.samples, score.loss) for score in found])
+        np.save(
+            folder / f"{kind}-scores.npy", [(score.correct, score.samples, score.loss, score.f1) for score in found]
+        )
     for samples in (50, 47):
         train(folder, Case("mlp", samples, 0.0))
     program = trainer._program((folder / "mlp.json").read_bytes(), 10, "<f4", held=False)
@@ -130,16 +132,16 @@ def test_again_gives_the_same_bits(folder: Path, case: Case) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_many_are_right(folder: Path, kind: str) -> None:
     start = trainer.unpack((folder / kind).read_bytes())
-    for samples, (correct, counted, loss) in zip((50, 47), np.load(folder / f"{kind}-scores.npy"), strict=False):
+    for samples, (correct, counted, loss, f1) in zip((50, 47), np.load(folder / f"{kind}-scores.npy"), strict=False):
         ours = trainer.evaluate(spec_of(kind), start, *Case(kind, samples, 0).data)
-        assert (ours.correct, ours.samples) == (correct, counted)
+        assert (ours.correct, ours.samples, ours.f1) == (correct, counted, f1)
         assert ours.loss == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_outputs_that_are_not_finite_count_as_wrong(folder: Path, kind: str) -> None:
-    correct, _, loss = np.load(folder / f"{kind}-scores.npy")[-1]
-    assert (correct, loss) == (0, np.inf)
+    correct, _, loss, f1 = np.load(folder / f"{kind}-scores.npy")[-1]
+    assert (correct, loss, f1) == (0, np.inf, 0)
 
 
 def test_one_compilation_serves_every_shard_and_round(folder: Path) -> None:

@@ -35,6 +35,7 @@ from dmlworker.protocol import (
 LEASE = Lease("7c9e6679", 3, 1, 2)
 L = '"lease":{"run":"7c9e6679","round":3,"shard":1,"attempt":2}'
 A, B, C = "a" * 64, "b" * 64, "c" * 64
+USED = '"joules":0.0,"gpu":0.0'
 
 OFFER = Offer(LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16", 5), 1_800_000_000)
 OFFERED = encode(OFFER).replace('"v":3,"type":"offer",', "")
@@ -49,7 +50,9 @@ GOLDEN: dict[str, protocol.Message] = {
     f'{{"v":3,"type":"accept",{L}}}': Accept(LEASE),
     f'{{"v":3,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
     f'{{"v":3,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
-    f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}"}}': Commit(LEASE, A, 5, B),
+    f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}","joules":12.5,"gpu":0.25}}': Commit(
+        LEASE, A, 5, B, 12.5, 0.25
+    ),
     f'{{"v":3,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
     f'{{"v":3,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
     f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":[0,7]}}': Challenge(OFFER, A, (0, 7)),
@@ -135,13 +138,15 @@ MALFORMED = {
     "huge round": '{"v":3,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
     "endless digits": '{"v":3,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
     "no run": '{"v":3,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
-    "hash in capitals": f'{{"v":3,"type":"commit",{L},"sha256":"{"A" * 64}","size":5,"root":"{A}"}}',
-    "hash too short": f'{{"v":3,"type":"commit",{L},"sha256":"{"a" * 63}","size":5,"root":"{A}"}}',
-    "hash with a newline": f'{{"v":3,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5,"root":"{A}"}}',
-    "no root": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":""}}',
+    "hash in capitals": f'{{"v":3,"type":"commit",{L},"sha256":"{"A" * 64}","size":5,"root":"{A}",{USED}}}',
+    "hash too short": f'{{"v":3,"type":"commit",{L},"sha256":"{"a" * 63}","size":5,"root":"{A}",{USED}}}',
+    "hash with a newline": f'{{"v":3,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5,"root":"{A}",{USED}}}',
+    "no root": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"",{USED}}}',
+    "energy below nothing": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":-1.0,"gpu":0.0}}',
+    "a GPU at work more than all the time": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":1.0,"gpu":1.1}}',
     "segments as an object": f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":{{}}}}',
     "a segment as text": f'{{"v":3,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":["0"]}}',
-    "negative size": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":-5,"root":"{A}"}}',
+    "negative size": f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":-5,"root":"{A}",{USED}}}',
     "NaN": f'{{"v":3,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
     "infinite": f'{{"v":3,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
     "step after the last": f'{{"v":3,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from dmlworker import models, trainer
 from dmlworker.trainer import Hyper, MalformedUpdate
@@ -27,6 +28,14 @@ def test_it_learns() -> None:
     assert after.loss < before.loss / 2
     assert after.accuracy > 0.9
     assert after.samples == 53
+
+
+def test_f1_is_the_mean_over_the_classes_that_occur() -> None:
+    random = np.random.default_rng(0)
+    y, answers = random.integers(0, 5, 200), random.integers(0, 7, 200)
+    for labels, classes in ((y, answers), (y, y), (y * 2, y), (np.zeros(3, int), np.ones(3, int))):
+        assert trainer._macro_f1(classes, labels) == pytest.approx(f1_score(labels, classes, average="macro"))
+    assert trainer._macro_f1(np.array([-1, -1, 1]), np.array([0, 1, 1])) == pytest.approx(1 / 3)
 
 
 def test_again_gives_the_same_bits_and_another_seed_does_not() -> None:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import numpy as np
 import pytest
 
+from contracts.devchain import test_key as rich
 from contracts.encoding import artifact, topic
 from dmlworker import aggregation, checks, compression, datasets, escrow, models, receipt, trainer, verify
 from dmlworker.__main__ import main
@@ -380,6 +381,24 @@ def test_whom_the_escrow_refused_has_nothing_and_the_others_its_share(house: Hou
     assert "1 left out" in checked(one, {rest: 9_800}, standing=3)
     with pytest.raises(Wrong, match="is in standing"):
         checked(one, {rest: 9_800}, standing=2)
+
+
+@pytest.mark.django_db
+def test_a_real_settlement_is_read_from_a_real_node(chain: Any, settings: Any) -> None:
+    from ledger.gateway import key
+    from tests.faults.steps import pay, register
+
+    payer, provider, ticket = rich(1), rich(2), uuid4()
+    wallet = register(chain, provider)
+    pay(chain, ticket, payer)
+    root = "0x" + "12" * 32
+    done = chain.send(chain.settle_call(ticket, {wallet: 127_400}, root), key("settler"))
+    there = Escrow(httpx.Client(), settings.CHAIN_RPC_URL, chain.deployment.escrow)
+    for tx in ("", done.hash):
+        assert there.payment(str(ticket), tx) == Payment(130_000, 2_600, root, {wallet.lower(): 127_400})
+    assert there.payment(str(uuid4())) is None
+    assert (there.in_standing(wallet), there.in_standing(payer.address)) == (True, False)
+    assert there.chain_id() == chain.deployment.chain_id
 
 
 def test_a_node_that_refuses_is_quoted() -> None:

@@ -7,9 +7,9 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
+from dmlsite.export import cell
 from dmlsite.tests.people import admin_client
 from ledger import actions
-from ledger.admin import _cell
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 
 pytestmark = pytest.mark.django_db
@@ -65,7 +65,7 @@ def test_the_chain_is_exported_too(rows, model):
 
 @pytest.mark.parametrize(("value", "shown"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("refund:1", "refund:1"), (3, 3)])
 def test_a_spreadsheet_is_given_no_formula(value, shown):
-    assert _cell(value) == shown
+    assert cell(value) == shown
 
 
 @pytest.mark.parametrize("term", [HASH, HASH.upper().replace("X", "x"), WALLET, str(CASE)])

@@ -124,6 +124,22 @@ def test_a_key_is_shown_once_with_the_command(owner, active, settings):
     assert "attic" in again
 
 
+@pytest.mark.parametrize(("url", "host"), [("https://dml.example", ""), ("http://localhost:8000", "--network host ")])
+def test_a_new_key_comes_with_the_command_for_each_system(owner, active, settings, url, host):
+    settings.SITE_URL = url
+    page = text_of(owner.post(reverse("providers:key_create"), {"name": "attic"}))
+    key = page.split('<pre id="key">')[1].split("<")[0]
+    commands = {name: page.split(f'<pre id="command{name}">')[1].split("<")[0] for name in ("", "-windows", "-docker")}
+    assert commands == {
+        "": f"python -m dmlworker --server {url} --key {key}",
+        "-windows": f"py -m dmlworker --server {url} --key {key}",
+        "-docker": f"docker run --rm {host}--env DML_KEY={key} --volume dml-worker:/home/worker/.cache"
+        f" dml-worker --server {url}",
+    }
+    for name in commands:
+        assert f'data-copy="command{name}"' in page
+
+
 @pytest.mark.parametrize("standing", [Standing.PENDING, Standing.ACCUSED, Standing.BANNED, Standing.LEFT])
 def test_only_active_providers_get_a_key(owner, active, standing):
     Provider.objects.update(standing=standing)

@@ -1,6 +1,9 @@
-// Uploads with a progress bar. Without it the form is a plain one and works as well.
+// Uploads that can be paused, and that go on after a broken connection or a reload (tus). Without JavaScript the form is a plain one.
 "use strict";
 (() => {
+  const PART = 8e6, AGAIN = [0, 1000, 3000, 5000, 10000, 20000];
+  const running = new WeakMap();
+
   function say(form, text, bad) {
     const place = form.querySelector("[data-upload-state]");
     place.className = bad ? "state bad" : "state";
@@ -13,40 +16,87 @@
     return file.size ? "" : "This file is empty. Please choose another one.";
   }
 
-  function send(form, body) {
-    const bar = form.querySelector("progress");
-    const button = form.querySelector("button");
-    const request = new XMLHttpRequest();
-    const ended = (text) => { say(form, text, true); bar.hidden = true; button.disabled = false; };
-    request.upload.addEventListener("progress", (event) => {
-      if (!event.lengthComputable) return;
-      bar.value = event.loaded / event.total;
-      say(form, event.loaded < event.total ? `${Math.floor(100 * bar.value)} % sent` : "Sent; being stored…");
-    });
-    request.addEventListener("load", () => {
-      if (request.status === 204) {
-        say(form, "Uploaded.");
-        htmx.trigger("#live", "refresh");
-        return;
-      }
-      const page = new DOMParser().parseFromString(request.responseText, "text/html");
-      ended(page.querySelector(".error")?.textContent.trim() || "The upload failed. Please try again.");
-    });
-    request.addEventListener("error", () => ended("The connection broke. Please try again."));
-    request.open("POST", form.action);
-    request.setRequestHeader("HX-Request", "true");
-    button.disabled = true;
-    bar.hidden = false;
-    request.send(body);
+  const button = (form) => form.querySelector("button");
+  const pause = (form) => form.querySelector("[data-upload-pause]");
+
+  function show(form, state) {
+    button(form).hidden = state === "busy";
+    button(form).textContent = state === "paused" ? "Go on" : "Upload";
+    pause(form).hidden = state !== "busy";
+    form.querySelector("progress").hidden = state === "idle";
+    form.querySelector("input[type=file]").disabled = state !== "idle";
   }
 
+  function why(error) {
+    const page = new DOMParser().parseFromString(error.originalResponse?.getBody() || "", "text/html");
+    return page.querySelector(".error")?.textContent.trim() || "The connection broke. Press Upload to go on where it stopped.";
+  }
+
+  // The library is larger than the rest of the page, so it comes when it is needed.
+  const library = (form) => window.tus ? Promise.resolve() : new Promise((done, failed) => {
+    const script = Object.assign(document.createElement("script"), { src: form.dataset.library, onload: done, onerror: failed });
+    document.head.append(script);
+  });
+
+  async function send(form, file) {
+    show(form, "busy");
+    try {
+      await library(form);
+    } catch {
+      show(form, "idle");
+      return say(form, "The connection broke. Press Upload to try again.", true);
+    }
+    const bar = form.querySelector("progress");
+    const upload = new tus.Upload(file, {
+      endpoint: form.dataset.upload,
+      chunkSize: PART,
+      retryDelays: AGAIN,
+      metadata: { filename: file.name },
+      removeFingerprintOnSuccess: true,
+      onBeforeRequest(request) {
+        request.setHeader("X-CSRFToken", document.querySelector("meta[name=csrf]").content);
+        request.setHeader("HX-Request", "true");
+      },
+      onProgress(sent, total) {
+        bar.value = sent / total;
+        say(form, sent < total ? `${Math.floor(100 * bar.value)} % sent` : "Sent; being stored…");
+      },
+      onSuccess() {
+        running.delete(form);
+        say(form, "Uploaded.");
+        htmx.trigger("#live", "refresh");
+      },
+      onError(error) {
+        running.delete(form);
+        show(form, "idle");
+        say(form, why(error), true);
+      },
+    });
+    running.set(form, upload);
+    const [before] = await upload.findPreviousUploads();
+    if (before) upload.resumeFromPreviousUpload(before);
+    upload.start();
+  }
+
+  document.addEventListener("click", async (event) => {
+    const form = event.target.closest("[data-upload-pause]")?.form;
+    if (!running.has(form)) return;
+    await running.get(form).abort();
+    show(form, "paused");
+    say(form, "Paused. What was sent is kept; after a reload choose the same file again.");
+  });
   document.addEventListener("submit", (event) => {
     const form = event.target.closest("form[data-upload]");
     if (!form) return;
     event.preventDefault();
+    if (running.has(form)) {
+      show(form, "busy");
+      running.get(form).start();
+      return;
+    }
     const file = form.querySelector("input[type=file]").files[0];
     const problem = file ? tooLarge(form, file) : "Please choose a file.";
     if (problem) say(form, problem, true);
-    else send(form, new FormData(form));
+    else send(form, file);
   });
 })();

@@ -2,16 +2,17 @@
 //
 //   <div data-wallet="ADDRESS-INPUT-ID">             fills in the account of the chosen wallet ("Connect")
 //   <div data-wallet data-call="URL" data-from="0x…"> posts to URL and has the wallet send the answer's transaction
+//   <div data-wallet data-sign="URL" data-done="URL"> has the wallet sign the text of the one, and shows it to the other
 //
-// Inside, a [data-wallet-go] button starts it, a [data-wallet-list] takes the choice, a [data-wallet-state] the state.
+// Inside, a [data-wallet-go] button starts it; where there are several wallets, [data-wallet-list] then takes the choice. [data-wallet-state]
+// is where it stands.
 // Nothing the browser says about money counts on the server: it waits for the chain's own event.
 "use strict";
 (() => {
-  const wallets = new Map();
+  const wallets = new Map(), followed = new WeakSet();
   const found = (event) => {
     const { info, provider } = event.detail;
     if (!wallets.has(info.uuid)) wallets.set(info.uuid, { info, provider });
-    document.querySelectorAll("[data-wallet]").forEach(offer);
   };
   window.addEventListener("eip6963:announceProvider", found);
 
@@ -23,26 +24,17 @@
     return list;
   }
 
-  // One wallet: a button. Several: a list to choose from.
-  function offer(box) {
+  // Several wallets: a button for each, after the click, so that nothing moves while the page loads.
+  function offer(box, list) {
     const place = box.querySelector("[data-wallet-list]");
-    const list = all();
-    if (!place || place.childElementCount === list.length) return;
-    place.replaceChildren(...list.map(({ info }, index) => {
-      const label = document.createElement("label");
-      const radio = Object.assign(document.createElement("input"), {
-        type: "radio", name: `wallet-${box.id}`, value: info.uuid, checked: index === 0,
-      });
-      label.append(radio, ` ${info.name}`);
-      return label;
+    place.replaceChildren(...list.map((wallet) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", className: "plain", textContent: wallet.info.name });
+      button.addEventListener("click", () => go(box, wallet));
+      return button;
     }));
-    place.hidden = list.length < 2 && !list.some(({ info }) => info.rdns === "dml.development");
-  }
-
-  function chosen(box) {
-    const list = all();
-    const uuid = box.querySelector("[data-wallet-list] input:checked")?.value;
-    return list.find(({ info }) => info.uuid === uuid) || list[0];
+    place.hidden = false;
+    place.firstChild.focus();
+    say(box, "busy", "Which wallet?");
   }
 
   function say(box, state, text) {
@@ -73,8 +65,8 @@
     if (!(await same())) throw new Error(`Your wallet is on another network. Please switch it to ${chain.chainName}.`);
   }
 
-  async function prepared(url, address) {
-    const body = new URLSearchParams({ address });
+  async function ask(url, fields) {
+    const body = new URLSearchParams(fields);
     const answer = await fetch(url, { method: "POST", body, headers: { "X-CSRFToken": csrf(), "HX-Request": "true" } });
     if (answer.ok && !answer.redirected) return answer.json();
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -93,40 +85,69 @@
   }
 
   async function send(box, provider, address) {
-    const { transaction, chain } = await prepared(box.dataset.call, address);
+    const { transaction, chain } = await ask(box.dataset.call, { address });
     await onChain(provider, chain);
     say(box, "busy", "Please confirm in your wallet…");
     const hash = await provider.request({ method: "eth_sendTransaction", params: [transaction] });
     say(box, "busy", `Sent as ${hash}. Waiting until the chain has made it final; this page goes on by itself.`);
+    const [explorer] = chain.blockExplorerUrls || [];
+    if (explorer) box.querySelector("[data-wallet-state]").append(" ", Object.assign(document.createElement("a"), { href: `${explorer}/tx/${hash}`, textContent: "See it in the explorer", target: "_blank", rel: "noreferrer" }));
     box.classList.add("sent");
   }
 
-  function fill(box, address) {
+  const hex = (text) => "0x" + [...new TextEncoder().encode(text)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+  async function sign(box, provider, address) {
+    const { text } = await ask(box.dataset.sign, { address });
+    say(box, "busy", "Please sign in your wallet. It costs nothing.");
+    const signature = await provider.request({ method: "personal_sign", params: [hex(text), address] });
+    const { next } = await ask(box.dataset.done, { signature, next: box.dataset.next });
+    location.assign(next);
+  }
+
+  function fill(box, provider, address) {
     const input = document.getElementById(box.dataset.wallet);
     input.value = address;
     input.dispatchEvent(new Event("change", { bubbles: true }));
     say(box, "good", `Connected: ${shown(address)}`);
   }
 
-  async function go(box, button) {
-    const wallet = chosen(box);
-    if (!wallet) return say(box, "bad", "No wallet found. Install one, MetaMask for example, and reload this page.");
+  // Another account chosen in the wallet is another one here, too.
+  function follow(box, provider) {
+    if (!box.dataset.wallet || followed.has(provider)) return;
+    followed.add(provider);
+    provider.on?.("accountsChanged", ([address]) => {
+      if (address) fill(box, provider, address);
+      else say(box, "bad", "Your wallet is no longer connected. Connect it again.");
+    });
+  }
+
+  async function go(box, wallet) {
+    const button = box.querySelector("[data-wallet-go]");
+    box.querySelector("[data-wallet-list]").hidden = true;
     button.disabled = true;
-    say(box, "busy", `Asking ${wallet.info.name}…`);
+    say(box, "busy", `Asking ${wallet.info.name}… If it is locked, open it and unlock it.`);
     try {
       const address = await account(box, wallet.provider);
-      await (box.dataset.call ? send(box, wallet.provider, address) : fill(box, address));
+      const act = box.dataset.call ? send : box.dataset.sign ? sign : fill;
+      await act(box, wallet.provider, address);
+      follow(box, wallet.provider);
     } catch (error) {
       say(box, "bad", explain(error));
     }
     button.disabled = box.classList.contains("sent");
   }
 
+  function begin(box) {
+    const list = all();
+    if (!list.length) return say(box, "bad", "No wallet found. Install one, MetaMask for example, and reload this page.");
+    if (list.length > 1) return offer(box, list);
+    go(box, list[0]);
+  }
+
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-wallet-go]");
-    if (button) go(button.closest("[data-wallet]"), button);
+    if (button) begin(button.closest("[data-wallet]"));
   });
-  document.addEventListener("DOMContentLoaded", () => document.querySelectorAll("[data-wallet]").forEach(offer));
-  document.addEventListener("htmx:afterSwap", () => document.querySelectorAll("[data-wallet]").forEach(offer));
   window.dispatchEvent(new Event("eip6963:requestProvider"));
 })();

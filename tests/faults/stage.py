@@ -30,10 +30,11 @@ QUICK = SETTINGS | {
     "PRESENCE_SECONDS": "6",
     "SCAN_MILLISECONDS": "200",
     "RECONCILE_SECONDS": "2",
+    "AUDIT_PERCENT": "0",
 }
 CAST = ("alpha", "beta", "gamma")
 """One more than a ticket needs: whoever fails can be replaced."""
-TRAINING: dict[str, Any] = {"rounds": 3, "epochs": 30, "batch_size": 1, "learning_rate": 0.01, "seed": 7}
+TRAINING: dict[str, Any] = {"rounds": 3, "epochs": 12, "batch_size": 1, "learning_rate": 0.01, "seed": 7}
 """The same for every ticket, so that all must end in the same weights; a lease is a second of work or so."""
 PATIENCE = 240.0
 
@@ -51,6 +52,12 @@ class Lease(NamedTuple):
     update: str | None
     root: str
     channel: str
+    taken: float
+
+    @property
+    def left(self) -> float:
+        """Seconds of training, if it goes on as since the lease was taken, `taken` seconds ago."""
+        return self.taken * (self.steps - self.step) / self.step if self.step else float("inf")
 
     @property
     def name(self) -> str:
@@ -63,7 +70,8 @@ class Lease(NamedTuple):
 
 
 LEASES = """
-    select a.id, u.id, r.number, s.number, a.attempt, p.user_name, a.state, a.step, a.steps, a.update_id, a.root, a.channel
+    select a.id, u.id, r.number, s.number, a.attempt, p.user_name, a.state, a.step, a.steps, a.update_id, a.root, a.channel,
+           coalesce(extract(epoch from now() - a.accepted), 0)::float
     from training_assignment a join training_round r on r.id = a.round_id join training_run u on u.id = r.run_id
     join training_shard s on s.id = a.shard_id join providers_provider p on p.id = a.provider_id
     where u.ticket_id = %s order by r.number, s.number, a.attempt"""
@@ -204,12 +212,13 @@ class Stage(Live):
         """As it is now."""
         return next(row for row in self.leases(ticket) if row.pk == lease.pk)
 
-    def under_way(self, ticket: str) -> Lease:
-        """A lease in the middle of its training."""
+    def under_way(self, ticket: str, seconds: float = PATIENCE) -> Lease:
+        """A lease in the middle of its training, with no more than so much of it left."""
         found: list[Lease] = []
 
         def there() -> bool:
-            found[:] = [row for row in self.leases(ticket) if row.state == "accepted" and 0 < row.step < row.steps]
+            rows = [row for row in self.leases(ticket) if row.state == "accepted" and 0 < row.step < row.steps]
+            found[:] = [row for row in rows if row.left <= seconds]
             return bool(found)
 
         self.until(there, "a worker to be in the middle of its training")
@@ -217,7 +226,8 @@ class Stage(Live):
 
     def stored_only(self, ticket: str) -> Lease:
         """A lease whose update has arrived, while the word that says so (COMMIT) is held back on the line."""
-        while not self._held_back(ticket, lease := self.under_way(ticket)):
+        soon = int(QUICK["LEASE_SECONDS"]) / 2  # no heartbeat gets through either
+        while not self._held_back(ticket, lease := self.under_way(ticket, soon)):
             self.platform.links[lease.provider].release()
         return lease
 

@@ -3,6 +3,7 @@
 from uuid import uuid4
 
 import pytest
+from django.core.files.base import ContentFile
 from eth_abi.abi import encode
 
 from accounts.models import User
@@ -79,7 +80,7 @@ def test_5_a_reorg_drops_the_payment_and_no_work_starts(chain, ticket, client):
     page = f"/tickets/{ticket.pk}/"
     assert "Your payment is in block" in client.get(page).content.decode()
     with pytest.raises(Conflict):
-        actions.upload(ticket, None, "customer")
+        actions.upload(ticket, ContentFile(b"data"), "customer")
 
     rpc(chain, "anvil_reorg", 1, [])
     scanner.scan()

@@ -14,7 +14,7 @@ from dmlsite.embedded import ServerError
 from dmlsite.supervisor import Platform
 from dmlworker.datasets import samples
 from ledger import money
-from tests.conftest import SETTINGS, Live
+from tests.conftest import SETTINGS, Live, up
 
 
 @pytest.fixture
@@ -23,15 +23,11 @@ def flaky(tmp_path):
     port = devchain.free_port()
     with Proxy(f"http://127.0.0.1:{port}") as proxy:
         settings = SETTINGS | {"CHAIN_RPC_URL": proxy.url, "SCAN_MILLISECONDS": "200"}
-        running = Platform(tmp_path, devchain.free_port(), port, say=print, settings=settings)
-        running.start()
-        live = Live(running)
-        live.proxy = proxy
-        yield live
-        proxy.fail(0)
-        running.stop()
-        for log in sorted((tmp_path / "log").glob("*.log")):
-            print(f"── {log.name}\n{log.read_text()[-3000:]}")
+        with up(Platform(tmp_path, devchain.free_port(), port, say=print, settings=settings)) as running:
+            live = Live(running)
+            live.proxy = proxy
+            yield live
+            proxy.fail(0)
 
 
 def patiently(step, seconds=300):

@@ -11,6 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
+from contracts import devchain
+from ledger.gateway import key
 from tickets import actions, mail
 from tickets.models import Artifact, Status, Ticket
 
@@ -31,6 +33,7 @@ ORDER = {
     "compression": "none",
     "on_cheat": "refund",
     "rule": "mean",
+    "reward": "accuracy-1",
     "byzantine": "1",
     "payer": WALLET,
 }
@@ -171,7 +174,12 @@ def test_a_dead_chain_is_said_as_such(owner, settings, tmp_path):
 
 def test_pay_gives_the_wallet_the_prepared_transaction(owner, chain, settings):
     owner.post(reverse("tickets:order"), ORDER)
-    answer = owner.post(page("tickets:pay", Ticket.objects.get())).json()
+    ticket = Ticket.objects.get()
+    poor = owner.post(page("tickets:pay", ticket), headers={"HX-Request": "true"})
+    assert poor.status_code == 409 and "Your wallet has 0.00 DML" in poor.content.decode()
+    chain.send(chain.transfer_call(WALLET, ticket.price), key("admin"))
+    devchain.fund(settings.CHAIN_RPC_URL, WALLET, 10**6)
+    answer = owner.post(page("tickets:pay", ticket)).json()
     assert answer["transaction"]["from"] == WALLET
     assert answer["transaction"]["to"] == chain.deployment.token
     assert answer["chain"]["chainId"] == hex(settings.CHAIN_ID)
@@ -271,3 +279,19 @@ def test_a_forged_link_is_a_404(client, artifact):
     for token in (forged, str(artifact.pk), "x"):
         assert client.get(reverse("tickets:artifact", args=[token])).status_code == 404
     assert Artifact.objects.count() == 1
+
+
+def test_a_ticket_can_be_trained_again_with_other_settings(chain, owner, eve, ada, client):
+    ticket = make(ada, Status.SETTLED)
+    Ticket.objects.filter(pk=ticket.pk).update(rounds=37, rule="median", seed=99, target="kind")
+    again = f"{reverse('tickets:order')}?like={ticket.pk}"
+    assert f"?like={ticket.pk}" in owner.get(reverse("training:progress", args=[ticket.pk])).content.decode()
+    form = owner.get(again).context["form"]
+    assert (form["rounds"].value(), form["rule"].value(), form["seed"].value()) == (37, "median", 99)
+    assert (form["target"].value(), form["file_name"].value()) == ("kind", None)
+    assert owner.post(again, ORDER | {"rounds": 5}).status_code == 302
+    assert Ticket.objects.latest("created").rounds == 5
+    for other in ("not-an-id", "00000000-0000-0000-0000-000000000000"):
+        assert owner.get(f"{reverse('tickets:order')}?like={other}").status_code == 404
+    client.force_login(eve)
+    assert client.get(again).status_code == 404

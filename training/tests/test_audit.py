@@ -208,6 +208,19 @@ def test_where_the_replays_disagree_nobody_is_blamed(worker, monkeypatch):
     assert (audit.state, "apart" in audit.note) == (State.INCONCLUSIVE, True)
 
 
+def test_a_segment_that_proves_nothing_hides_no_other(worker, monkeypatch):
+    worker.commit(flipped(worker.start, worker.kept[-1]))
+    real = compute._replay_here
+
+    def elsewhere(work, segment, at):
+        return [array + np.float32(1 if segment == 0 else 0) for array in real(work, segment, at)]
+
+    monkeypatch.setattr(compute, "_replay_elsewhere", lambda *args: [elsewhere(*args)])
+    audit = worker.audited()
+    assert audit.state == State.FAILED
+    assert audit.note != "segment 0"
+
+
 @pytest.mark.parametrize("kind", ["fp16", "int8"])
 def test_what_compression_loses_is_no_offence_but_a_lie_on_top_is(make, kind):
     worker = make(compression=kind)

@@ -1,5 +1,6 @@
 """How often work is audited, and what the screen notices of real training."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -9,7 +10,7 @@ import pytest
 from dmlworker import aggregation, cheats, datasets, models, trainer
 from dmlworker.datasets import Dataset
 from dmlworker.protocol import Hyper
-from training.evidence import audit_probability, cosines, counts, measured_suspects, suspects
+from training.evidence import audit_probability, cosines, counts, measured_suspects, proven, suspects
 
 Weights = list[np.ndarray]
 
@@ -122,7 +123,7 @@ def test_work_on_another_shard_than_the_own_is_named(rounds: int) -> None:
 
 
 def test_who_points_away_from_the_platforms_own_update_is_named() -> None:
-    found = measured_suspects([1, 1], [(1, 1)] * 2, [0.5, -0.1])
+    found = measured_suspects([1, 1], [(1, 1)] * 2, [-0.21, -0.4])  # as honest ones do near the end of a training
     assert list(found) == [1] and "platform's own" in found[1]
 
 
@@ -143,3 +144,19 @@ def test_rounds_with_nobody_or_one_are_no_trouble() -> None:
     found = situation(0)
     assert suspects(found.start, []) == measured_suspects([], [], []) == {}
     assert found.suspects(found.honest[:1]) == {}
+
+
+@pytest.mark.parametrize(
+    ("distances", "apart", "found"),
+    [
+        ([2.0, 2.0], 1e-6, True),
+        ([2.0, 2.0], 0.05, True),  # a tie, far from what is claimed
+        ([0.15, 0.14], 0.05, False),  # a tie could have done it
+        ([0.15, 0.14], 0.01, True),
+        ([2.0, 0.15], 0.05, False),
+        ([9.0, 9.0], 0.3, False),  # where honest ones are so far apart, nothing is proven at all
+        ([math.inf, math.inf], 0.0, True),
+    ],
+)
+def test_a_claim_is_wrong_for_certain_only_far_beyond_what_rounding_does(distances, apart, found) -> None:
+    assert proven(distances, apart) == found

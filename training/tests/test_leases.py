@@ -9,7 +9,7 @@ from dmlsite.errors import Conflict, Forbidden, Missing
 from providers import actions as providers
 from providers.models import Connection, Provider, Standing
 from tickets.models import Status
-from training import actions, store
+from training import actions, pay, store
 from training.consumers import lease_of
 from training.models import Assignment, Round, Run
 from training.tests.conftest import ROOT, another, close, commit, leases, make_provider
@@ -182,7 +182,7 @@ def test_merit_is_what_the_updates_got_right_summed_over_the_rounds(started):
         for lease in leases(started, number):
             commit(lease, correct=8 if lease.provider.user_name == "ada" else 3)
         close(started, number)
-    assert sorted(actions.merit(started).values()) == [6, 16]
+    assert sorted(pay.merit(started).values()) == [6, 16]
 
 
 def test_who_was_banned_meanwhile_is_not_paid_and_nobody_left_means_a_refund(started, monkeypatch):
@@ -194,9 +194,9 @@ def test_who_was_banned_meanwhile_is_not_paid_and_nobody_left_means_a_refund(sta
     close(started)
     ada, bob = (Provider.objects.get(user_name=name) for name in ("ada", "bob"))
     providers.change_standing(ada, Standing.BANNED, "another ticket")
-    assert list(actions.merit(started)) == [bob.wallet]
+    assert list(pay.merit(started)) == [bob.wallet]
     providers.change_standing(bob, Standing.BANNED, "another ticket")
-    actions.finish(started, 0.5, actions.merit(started), "0x" + "0" * 64)
+    actions.finish(started, 0.5, pay.merit(started), "0x" + "0" * 64)
     started.ticket.refresh_from_db()
     assert (started.ticket.status, len(settled), len(refunded)) == (Status.REFUNDED, 0, 1)
 

@@ -13,7 +13,7 @@ from ledger import money
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import Artifact, Dataset
-from training import actions, records, store
+from training import actions, pay, records, store
 from training.models import Assignment, Audit, Replay, Round, Run, Shard
 from training.tests.conftest import another, close, commit, leases
 
@@ -45,7 +45,7 @@ def done(started):
 
 
 def receipt_of(run) -> form.Receipt:
-    return records.receipt(run, actions.merit(run))
+    return records.receipt(run, pay.merit(run))
 
 
 def test_it_says_of_a_run_what_was_stored(done):
@@ -62,7 +62,7 @@ def test_it_says_of_a_run_what_was_stored(done):
     [audit] = first.audits
     assert (audit.state, audit.kept, audit.replays[0].allowed) == ("passed", True, None)
     assert checks.rounds(found) and checks.payouts(found)
-    assert (found.payouts, found.fee) == money.shares(found.price, actions.merit(done))
+    assert (found.payouts, found.fee) == money.shares(found.price, pay.merit(done))
     assert receipt_of(done).root == found.root
 
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from dmlsite.errors import Conflict, Missing
 from providers.models import Accusation, Provider, Standing
 from tickets.models import OnCheat, Ticket
-from training import actions, audits, store
+from training import actions, audits, pay, store
 from training.consumers import lease_of
 from training.models import Assignment, Audit, Replay, Round, Run
 from training.tests.conftest import ROOT, close, commit, leases, make_provider
@@ -192,7 +192,7 @@ def test_work_that_was_not_shown_is_done_again_by_somebody_else_without_blame(cl
     close(closed, check=False)
     assert round_of(closed, 2).pk != void.pk
     assert audits.ordered(reopened, actions.updates_of(reopened))[0][0].pk == again.pk  # bob's was audited before
-    assert sum(actions.merit(closed).values()) == 10
+    assert sum(pay.merit(closed).values()) == 10
 
 
 def test_a_shard_that_three_could_not_show_ends_the_ticket_in_a_refund(closed, chain):
@@ -248,7 +248,7 @@ def test_if_the_customer_wants_it_the_training_goes_on_without_the_cheat(goes_on
     for lease in leases(goes_on, 2):
         commit(lease)
     close(goes_on, 2)
-    assert set(actions.merit(goes_on)) == set(
+    assert set(pay.merit(goes_on)) == set(
         Provider.objects.filter(user_name__in=["bob", "cleo"]).values_list("wallet", flat=True)
     )
     assert goes_on.ticket.events.filter(kind="back").count() == 1

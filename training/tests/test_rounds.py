@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from dmlsite.errors import Conflict
-from training import actions, store
+from training import actions, pay, store
 from training.consumers import lease_of
 from training.models import Assignment, Round, Run
 from training.tests.conftest import ROOT, another, check_round, close, commit, leases, make_provider
@@ -106,7 +106,7 @@ def test_who_is_left_behind_is_told_and_not_paid_without_blame(started):
     close(started)
     second.refresh_from_db()
     assert (second.state, second.provider.standing) == (State.EXPIRED, "active")
-    assert actions.merit(started) == {first.provider.wallet: 8}
+    assert pay.merit(started) == {first.provider.wallet: 8}
     assert started.ticket.events.filter(kind="late", text__contains=second.provider.user_name).exists()
     with pytest.raises(Conflict):
         actions.record_update(second.provider, lease_of(second), update.pk, ROOT)

@@ -1,0 +1,107 @@
+"""A customer and a real browser, from registration to the model.
+
+The wallet proves our pages and our server; that MetaMask itself gets on with them is a manual check (docs/).
+"""
+
+import re
+
+from playwright.sync_api import expect
+
+from dmlsite.demo import wait
+from dmlworker.datasets import samples
+from tests.browser.steps import SECONDS, accessible, ask_wallet, light, register, status
+
+
+def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform, page, wallet, tmp_path):
+    platform.workers(4)
+    good, bad = tmp_path / "cells.csv", tmp_path / "bad.csv"
+    good.write_bytes(samples.breast_cancer_csv())
+    bad.write_text("a,b,target\n" + "1,two,x\n3,four,y\n" * 20)
+
+    register(page, "Customer", "browser-customer@example.org")
+    page.get_by_role("link", name="Order a model").click()
+    accessible(page)
+    page.set_input_files("#file", bad)
+    expect(page.locator("#checked")).to_contain_text("has text in line 2")
+    expect(page.get_by_role("button", name="Get the quote")).to_be_disabled()
+    page.set_input_files("#file", good)
+    expect(page.locator("#price")).to_have_text("0.02 DML")
+    expect(page.locator("#facts")).to_contain_text("569 samples")
+    ask_wallet(page, "Connect wallet")
+    expect(page.get_by_label("Wallet that pays")).to_have_value(wallet.key.address)
+    page.get_by_role("button", name="Get the quote").click()
+
+    status(page, "quoted", 10)
+    expect(page.locator("#upload-file")).to_have_count(0)
+    wallet.stuck = True
+    ask_wallet(page, "Pay")
+    expect(page.locator("#pay [data-wallet-state]")).to_contain_text("Your wallet is on another network")
+    wallet.stuck, wallet.refuse = False, True
+    ask_wallet(page, "Pay")
+    expect(page.locator("#pay [data-wallet-state]")).to_contain_text("You declined in your wallet")
+    ask_wallet(page, "Pay")
+    under_way = re.compile("Waiting until the chain|Your payment is in block|Now upload the file")
+    expect(page.locator("#live")).to_contain_text(under_way, timeout=120 * SECONDS)
+    assert wallet.chain_id == platform.chain.deployment.chain_id
+    status(page, "paid", 180)
+    assert len(wallet.sent) == 1
+
+    page.set_input_files("#upload-file", good)
+    page.get_by_role("button", name="Upload").click()
+    status(page, "training", 240)
+    expect(page.get_by_text("Who trains, round")).to_be_visible(timeout=120 * SECONDS)
+    accessible(page)
+    status(page, "settled", 600)
+    expect(page.get_by_text("Your model is ready")).to_be_visible()
+    expect(page.locator(".matrix tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Ask the model").click()
+    expect(page.locator("#answer tbody tr")).to_have_count(2, timeout=120 * SECONDS)
+    accessible(page)
+    accessible(page)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="model.keras").click()
+    model = tmp_path / "model.keras"
+    download.value.save_as(model)
+    assert model.read_bytes()[:2] == b"PK"
+
+
+def test_an_upload_is_paused_and_goes_on_after_a_reload(platform, page, wallet, tmp_path):
+    data = tmp_path / "numbers.csv"
+    long = "0" * 30_000  # 12 MB, and yet trained in a moment
+    data.write_text("a,b,target\n" + "".join(f"{n}.{long},{n % 7},{n % 2}\n" for n in range(400)))
+    register(page, "Customer", "browser-patient@example.org")
+    page.get_by_role("link", name="Order a model").click()
+    page.set_input_files("#file", data)
+    ask_wallet(page, "Connect wallet")
+    page.get_by_role("button", name="Get the quote").click()
+    status(page, "quoted", 60)
+    light(page, page.url)
+    ask_wallet(page, "Pay")
+    status(page, "paid", 300)
+
+    line = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 3 * 10**6}
+    line.send("Network.emulateNetworkConditions", slow)
+    page.set_input_files("#upload-file", data)
+    page.get_by_role("button", name="Upload").click()
+    ticket = page.url.rstrip("/").rpartition("/")[2]
+
+    def here() -> int:
+        [[offset]] = platform.query('select sum("offset") from tickets_partialupload where ticket_id = %s', ticket)
+        return int(offset or 0)
+
+    wait(lambda: here() > 0, 60, "the first part to be here")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("Paused.")).to_be_visible()
+    before = here()
+    assert 0 < before < data.stat().st_size
+
+    page.reload()
+    expect(page.get_by_text("are here already")).to_be_visible()
+    page.set_input_files("#upload-file", data)
+    with page.expect_request(lambda request: request.method == "PATCH") as first:
+        page.get_by_role("button", name="Upload").click()
+    assert int(first.value.headers["upload-offset"]) >= before
+    expect(page.locator("#status")).not_to_have_attribute("data-status", "paid", timeout=120 * SECONDS)
+    [[size]] = platform.query("select size from tickets_dataset where ticket_id = %s", ticket)
+    assert size == data.stat().st_size

@@ -1,0 +1,85 @@
+"""Who gets which part: nobody a second one before everybody has one, and by chance among equals."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from providers.models import Connection
+from training import actions
+from training.consumers import lease_of
+from training.models import Assignment, Round
+from training.tests.conftest import close, commit, leases, make_provider
+
+State = Assignment.State
+
+
+def parts(run, number=1) -> Counter[str]:
+    live = Assignment.objects.filter(round__run=run, round__number=number, state__in=Assignment.LIVE)
+    return Counter(live.values_list("provider__user_name", flat=True))
+
+
+def alone_then_joined(run):
+    """Ada does all of round 1, for bob is away; then he comes back, and round 2 is given out."""
+    Connection.objects.filter(provider__user_name="bob").delete()
+    theirs = next(lease for lease in leases(run) if lease.provider.user_name == "bob")
+    actions.decline(theirs.provider, lease_of(theirs), "going home")
+    for lease in leases(run):
+        if lease.state != State.DECLINED:
+            commit(lease)
+    assert parts(run) == {"ada": 2}
+    Connection.objects.create(provider=theirs.provider, channel="channel-bob")
+    close(run)
+
+
+def test_who_had_two_parts_last_round_does_not_keep_both_from_one_who_has_none(started):
+    alone_then_joined(started)
+    assert parts(started, 2) == {"ada": 1, "bob": 1}
+
+
+def test_parts_stay_where_their_data_is(started):
+    before = {lease.shard_id: lease.provider_id for lease in leases(started)}
+    for name in ("cleo", "dan", "eve"):
+        make_provider(name)
+    for lease in leases(started):
+        commit(lease)
+    close(started)
+    assert {lease.shard_id: lease.provider_id for lease in leases(started, 2)} == before
+
+
+def test_a_part_that_is_free_goes_to_a_newcomer_not_to_one_who_has_another_part_cached(started):
+    first, _ = leases(started)
+    for name in ("cleo", "dan"):
+        make_provider(name)
+    for lease in leases(started):
+        commit(lease)
+    Connection.objects.filter(provider=first.provider).delete()
+    close(started)
+    kept = parts(started, 2)
+    assert len(kept) == 2
+    assert first.provider.user_name not in kept
+
+
+def test_only_when_everybody_has_a_part_does_one_get_another(run, settings):
+    ada, bob = make_provider("ada"), make_provider("bob")
+    assert actions.start(run)
+    for lease in leases(run):
+        commit(lease)
+    bob.connections.all().delete()
+    close(run)
+    assert parts(run, 2) == {"ada": 2}
+    assert ada.assignments.filter(round__number=2).count() == 2
+
+
+@pytest.mark.django_db
+def test_equals_are_drawn_by_chance(run):
+    random.seed(1)
+    names = ["ada", "bob", "cleo", "dan"]
+    for name in names:
+        make_provider(name)
+    round_ = Round.objects.create(run=run, number=1, start=run.start)
+    shard = run.shards.first()
+    drawn = Counter(actions.Draw(round_).pick(shard).user_name for _ in range(200))
+    assert all(30 <= drawn[name] <= 70 for name in names), drawn
+    first = Counter(actions.free(run)[0].user_name for _ in range(200))
+    assert all(20 <= first[name] <= 80 for name in names), first
