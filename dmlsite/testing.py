@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ.setdefault("DML_VAR_DIR", str(ROOT / "var" / "test"))
+PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Named where tests run side by side (pytest -n): each process has servers of its own."""
+os.environ["DML_VAR_DIR"] = str(Path(os.environ.get("DML_VAR_DIR", ROOT / "var" / "test")) / PROCESS)
 os.environ.setdefault("EMAIL_BACKEND", "django.core.mail.backends.locmem.EmailBackend")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

@@ -22,7 +22,8 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 def named(lease: Lease) -> str:
     """A lease for people: rounds and shards counted from 1."""
-    return f"run {lease.run[:8]}, round {lease.round}, shard {lease.shard + 1}"
+    again = f", attempt {lease.attempt}" if lease.attempt > 1 else ""
+    return f"run {lease.run[:8]}, round {lease.round}, shard {lease.shard + 1}{again}"
 
 
 class Display:
