@@ -1,6 +1,8 @@
 """Federated Averaging (McMahan et al. 2016, https://arxiv.org/abs/1602.05629), a block at a time, in float64."""
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -8,6 +10,12 @@ Weights = Sequence[np.ndarray]
 
 BLOCK = 1 << 16
 """Values worked on at once, so that what is between two steps stays in the processor's cache."""
+
+THREADS = min(os.cpu_count() or 1, 4)
+"""Memory is what averaging waits for: more than a few threads gain nothing."""
+
+WORTH_A_THREAD = 1 << 20
+"""Values; fewer are done before a thread has begun."""
 
 
 def blocks(size: int, most: int = BLOCK) -> Iterator[slice]:
@@ -34,13 +42,28 @@ def fedavg(updates: Sequence[tuple[Weights, int]]) -> list[np.ndarray]:
 
 def _mean(arrays: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
     mean = np.empty(arrays[0].shape, np.float32)
-    flat, total = [np.ascontiguousarray(array).reshape(-1) for array in arrays], sum(counts)
-    sums, weighted = np.empty(BLOCK, np.float64), np.empty(BLOCK, np.float64)
+    flat, result = [np.ascontiguousarray(array).reshape(-1) for array in arrays], mean.reshape(-1)
+    share = max(-(-mean.size // THREADS), WORTH_A_THREAD)
+    parts = [([array[part] for array in flat], counts, result[part]) for part in blocks(mean.size, share)]
+    if len(parts) > 1:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(_into, *zip(*parts, strict=True)))
+    else:
+        for part in parts:
+            _into(*part)
+    return mean
+
+
+def _into(arrays: Sequence[np.ndarray], counts: Sequence[int], mean: np.ndarray) -> None:
+    """The mean of flat arrays, written into another. Each value's sum is taken in the order given, whoever takes it."""
+    sums, weighted, total = np.empty(BLOCK), np.empty(BLOCK), sum(counts)
     for part in blocks(mean.size):
         size = part.stop - part.start
-        sums[:size] = 0
-        for array, samples in zip(flat, counts, strict=True):
-            np.multiply(array[part], samples, out=weighted[:size], dtype=np.float64)
-            sums[:size] += weighted[:size]
-        mean.reshape(-1)[part] = sums[:size] / total
-    return mean
+        done, more = sums[:size], weighted[:size]
+        done[:] = 0
+        for array, samples in zip(arrays, counts, strict=True):
+            more[:] = array[part]
+            more *= samples
+            done += more
+        done /= total
+        mean[part] = done

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dmlworker.aggregation import MalformedUpdate, check, fedavg
-from dmlworker.aggregation.average import BLOCK
+from dmlworker.aggregation import MalformedUpdate, average, check, fedavg
+from dmlworker.aggregation.average import BLOCK, WORTH_A_THREAD
 from dmlworker.weights import mapped, pieces
 
 Weights = list[np.ndarray]
@@ -36,9 +34,9 @@ def test_by_hand() -> None:
 
 def test_mcmahans_formula_over_blocks_and_shapes() -> None:
     updates = [(some(seed, BLOCK), seed * 10) for seed in (1, 2, 3)]
-    for index, average in enumerate(fedavg(updates)):
+    for index, mean in enumerate(fedavg(updates)):
         expected = sum(local[index].astype(np.float64) * samples for local, samples in updates) / 60
-        np.testing.assert_allclose(average, expected, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_one_update_is_its_own_average_and_nothing_is_changed_in_place() -> None:
@@ -47,12 +45,12 @@ def test_one_update_is_its_own_average_and_nothing_is_changed_in_place() -> None
     assert same(local, some(1))
 
 
-@given(st.permutations(range(5)), st.lists(st.integers(1, 10**6), min_size=5, max_size=5))
-def test_arrival_order_does_not_matter_when_shards_are_added_in_order(arrival: list[int], sizes: list[int]) -> None:
-    arrived = {shard: some(shard + 1) for shard in arrival}
-    in_order = [(arrived[shard], sizes[shard]) for shard in sorted(arrived)]
-    expected = fedavg([(some(shard + 1), sizes[shard]) for shard in range(5)])
-    assert same(fedavg(in_order), expected)
+def test_large_arrays_are_shared_among_threads_and_not_a_bit_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates = [(some(seed, 3 * WORTH_A_THREAD + 5), seed) for seed in (1, 2)]
+    monkeypatch.setattr(average, "THREADS", 3)
+    shared = fedavg(updates)
+    monkeypatch.setattr(average, "THREADS", 1)
+    assert same(shared, fedavg(updates))
 
 
 def test_memory_is_one_model_however_many_updates_there_are(tmp_path: Path) -> None:
