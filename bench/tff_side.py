@@ -2,12 +2,14 @@
 
     .bench/tff/bin/python bench/tff_side.py --dtype float32 --cores 2 IN.npz OUT.npz [IN.npz OUT.npz ...]
 
-IN, written by verify_tff.py: model ("mlp" or "cnn"), rate, batch, scale (of the pixels), start_0 ... (the weights), rounds;
+IN, written by verify_tff.py: model ("mlp" or "cnn"), rate, batch, scale (of the pixels), start_0 ... (the weights), rounds,
+proximal (FedProx's mu; 0: Federated Averaging);
 x_R_K, y_R_K: what shard K trains on in round R, in the order of training; holdout_x, holdout_y. OUT: weights_R_I, weight I
 after round R (all counted from 0); loss and accuracy on the hold-out after each round.
 """
 
 import argparse
+import functools
 import os
 
 import numpy as np
@@ -28,8 +30,8 @@ def network(kind):
     return tf.keras.Sequential([layers.Input((28, 28)), *body, layers.Dense(10)])
 
 
-def averaging(kind, rate, dtype="float32"):
-    """TFF's learning process; the optimizers are its own SGD, with a server rate of 1."""
+def averaging(kind, rate, dtype="float32", proximal=0.0):
+    """TFF's learning process; the optimizers are its own SGD, with a server rate of 1. proximal: FedProx's mu, if it is to be that."""
     import tensorflow as tf
     import tensorflow_federated as tff
 
@@ -42,7 +44,9 @@ def averaging(kind, rate, dtype="float32"):
             input_spec=(tf.TensorSpec((None, 28, 28), dtype), tf.TensorSpec((None,), tf.int32)),
         )
 
-    return tff.learning.algorithms.build_weighted_fed_avg(
+    algorithms = tff.learning.algorithms
+    prox = functools.partial(algorithms.build_weighted_fed_prox, proximal_strength=proximal)
+    return (prox if proximal else algorithms.build_weighted_fed_avg)(
         model,
         client_optimizer_fn=tff.learning.optimizers.build_sgdm(rate),
         server_optimizer_fn=tff.learning.optimizers.build_sgdm(1.0),
@@ -78,7 +82,7 @@ def play(case, dtype):
     """All rounds of a case; what goes into OUT."""
     kind, scale, size = str(case["model"]), case["scale"].astype(dtype), int(case["batch"])
     start = [case[name].astype(dtype) for name in sorted((n for n in case if n.startswith("start_")), key=_number)]
-    process = averaging(kind, float(case["rate"]), dtype)
+    process = averaging(kind, float(case["rate"]), dtype, float(case["proximal"]))
     state, out, scores = begin(process, start), {}, []
     shards = sum(name.startswith("x_0_") for name in case)
     for number in range(int(case["rounds"])):

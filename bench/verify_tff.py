@@ -15,6 +15,7 @@ float32, epochs         rounding grows until the weights say nothing. Loss and a
                         other way round: the same mathematics, added in another order.
 float64                 both in double precision: within 1e-6, epochs too. Ours is float32 by design, so it is the source of
                         the trainer and of the mean, with the type replaced, that runs here.
+FedProx                 the same against `build_weighted_fed_prox`, in both precisions, with the sign of TFF's proximal term.
 controls                what is wrong on purpose must break the bound: the plain mean, other orders of samples.
 """
 
@@ -47,6 +48,7 @@ ROUNDS, BATCH, SHARDS, SEED = 10, 20, 4, 7
 RATE = float(np.float32(0.1))
 SCALE = float(np.float32(1 / 255))
 """Our trainer and Keras' Rescaling read these two as float32; in double precision TFF is to have the same numbers."""
+PROXIMAL = 0.1
 SHOWN = (1, 3, 10)
 BOUNDS = {"float32": 1e-5, "float64": 1e-6}
 ONE_STEP, FIVE_STEPS, UNEVEN, EPOCH = (20,) * SHARDS, (100,) * SHARDS, (50, 90, 130, 200), (2000,) * SHARDS
@@ -95,6 +97,8 @@ class Case:
     start: Weights
     shards: Sequence[datasets.Dataset]
     holdout: datasets.Dataset
+    proximal: float = 0.0
+    """FedProx's mu; 0: Federated Averaging."""
 
     def part(self, number: int, shard: int) -> tuple[np.ndarray, np.ndarray]:
         """What a shard trains on in round `number`, from 1."""
@@ -102,10 +106,9 @@ class Case:
         part = slice((number - 1) * size, number * size) if size * ROUNDS <= len(data) else slice(size)
         return data.x[part], data.y[part]
 
-
-def hyper(number: int, shard: int) -> Hyper:
-    """One epoch; an order of samples for each round and shard, as the platform has it."""
-    return Hyper(epochs=1, batch_size=BATCH, learning_rate=RATE, seed=1000 * number + shard)
+    def hyper(self, number: int, shard: int) -> Hyper:
+        """One epoch; an order of samples for each round and shard, as the platform has it."""
+        return Hyper(1, BATCH, RATE, seed=1000 * number + shard, proximal=self.proximal)
 
 
 def platform_mean(start: Weights, updates: Updates) -> Weights:
@@ -123,24 +126,30 @@ def plain_mean(start: Weights, updates: Updates) -> Weights:
 OURS = Engine("float32", trainer.train, platform_mean)
 
 
-def in_double(folder: Path) -> Engine:
-    """Our trainer and our mean, their source read with float64 for float32. The product itself has one precision."""
-    local, steps, mean = (_in_double(module, folder) for module in (trainer, tensorflow, average))
+DOUBLED = {"float32": "float64", "tf.constant(0.0)": "tf.constant(0.0, tf.float64)"}
+TURNED = {"pull * (w - a)": "pull * (a - w)"}
+"""TFF 0.87 adds mu (w_start - w) to FedProx' gradient (`proximal_client_work.py`), which pushes away from the start; the paper's is
+mu (w - w_start), and so is ours. With the sign turned, all else can be compared."""
+
+
+def changed(folder: Path, changes: dict[str, str]) -> Engine:
+    """Our trainer and our mean, their source read with other words in some places. The product itself has one precision."""
+    local, steps, mean = (_changed(module, folder, changes) for module in (trainer, tensorflow, average))
     local.backends = SimpleNamespace(chosen=lambda: steps)  # type: ignore[attr-defined]
+    dtype = changes.get("float32", "float32")
 
     def train(spec: dict[str, Any], weights: Weights, *rest: Any) -> Weights:
-        doubled = json.loads(json.dumps(spec).replace("float32", "float64"))
-        return list(local.train(doubled, weights, *rest))
+        return list(local.train(json.loads(json.dumps(spec).replace("float32", dtype)), weights, *rest))
 
-    return Engine("float64", train, lambda start, updates: list(mean.fedavg(updates)))
+    return Engine(dtype, train, lambda start, updates: list(mean.fedavg(updates)))
 
 
-def _in_double(module: ModuleType, folder: Path) -> ModuleType:
+def _changed(module: ModuleType, folder: Path, changes: dict[str, str]) -> ModuleType:
     # A file, because TensorFlow reads a function's source to compile its loop.
     source = Path(str(module.__file__)).read_text()
-    for single, double in (("float32", "float64"), ("tf.constant(0.0)", "tf.constant(0.0, tf.float64)")):
-        source = source.replace(single, double)
-    path = folder / f"{module.__name__.rpartition('.')[2]}_float64.py"
+    for words, others in changes.items():
+        source = source.replace(words, others)
+    path = folder / f"{module.__name__.rpartition('.')[2]}_{len(list(folder.iterdir()))}.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
@@ -171,7 +180,8 @@ def play(
         updates = []
         for shard in range(SHARDS):
             x, y = case.part(number, shard)
-            order = replace(hyper(number, shard), seed=hyper(number, shard).seed + shift)
+            order = case.hyper(number, shard)
+            order = replace(order, seed=order.seed + shift)
             updates.append((engine.train(case.spec, weights, x, y, order), len(y)))
         weights = engine.mean(weights, updates)
         after.append(weights)
@@ -186,11 +196,12 @@ def write(case: Case, path: Path, rounds: int, variant: Variant) -> None:
     for number in range(1, rounds + 1):
         for place, shard in zip(places, range(SHARDS), strict=True):
             x, y = case.part(number, shard)
-            (order,) = trainer._orders(len(y), hyper(number, shard))
+            (order,) = trainer._orders(len(y), case.hyper(number, shard))
             if variant.batches_turned:
                 order = np.concatenate([order[first : first + BATCH][::-1] for first in range(0, len(y), BATCH)])
             arrays |= {f"x_{number - 1}_{place}": x[order], f"y_{number - 1}_{place}": y[order]}
     settings = {"model": case.kind, "rate": RATE, "batch": BATCH, "scale": SCALE, "rounds": rounds}
+    settings["proximal"] = case.proximal
     held = {"holdout_x": case.holdout.x, "holdout_y": case.holdout.y}
     np.savez(path, **arrays, **{name: np.array(value) for name, value in settings.items()}, **held)
 
@@ -316,6 +327,17 @@ def verify(report: Report, kind: str, double: Engine) -> None:
     compare_curves(report, whole)
 
 
+def verify_prox(report: Report, folder: Path) -> None:
+    """FedProx, on the net that rounding leaves alone."""
+    (uneven,) = (replace(case, proximal=PROXIMAL) for case in cases("mlp", UNEVEN))
+    single, double = changed(folder, TURNED), changed(folder, TURNED | DOUBLED)
+    referee = compare_weights(report, "mlp FedProx float32, sign turned", uneven, single)
+    without = play(replace(uneven, proximal=0.0), OURS, rounds=1)
+    control(report, "mlp, no proximal term", without, referee, BOUNDS["float32"])
+    control(report, "mlp FedProx, the sign as it is", play(uneven, OURS, rounds=1), referee, BOUNDS["float32"])
+    compare_weights(report, "mlp FedProx float64, sign turned", uneven, double)
+
+
 STEADY = {"mlp"}
 """Models whose weights rounding leaves alone for 50 steps of float32."""
 DOUBLE_EPOCHS = {"mlp": 10, "cnn": 1}
@@ -324,14 +346,17 @@ DOUBLE_EPOCHS = {"mlp": 10, "cnn": 1}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("mlp", "cnn"), help="one model; nothing is kept")
+    parser.add_argument("--only", choices=("mlp", "cnn", "fedprox"), help="one model; nothing is kept")
     only = parser.parse_args().only
     trainer.threads(2)
     report = Report(None if only else RESULTS)
     with tempfile.TemporaryDirectory() as folder:
-        double = in_double(Path(folder))
-        for kind in (only,) if only else ("mlp", "cnn"):
-            verify(report, kind, double)
+        double = changed(Path(folder), DOUBLED)
+        for kind in (only,) if only else ("mlp", "fedprox", "cnn"):
+            if kind == "fedprox":
+                verify_prox(report, Path(folder))
+            else:
+                verify(report, kind, double)
     report.save(complete=True)
     return 0 if report.holds else 1
 
