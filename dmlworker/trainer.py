@@ -57,7 +57,8 @@ class Evaluation:
 
 
 def threads(n: int) -> None:
-    """Pins the library to `n` threads; to be called before it first computes. Another number may give other rounding.
+    """Pins the library to `n` threads, and a GPU to full float32; to be called before it first computes. Another number may give other
+    rounding.
 
     Raises RuntimeError if it already runs with another number, ImportError if it is not installed.
     """

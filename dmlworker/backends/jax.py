@@ -25,6 +25,9 @@ def threads(n: int) -> None:
         raise RuntimeError(f"JAX is pinned to {_pinned[0]} threads.")
     # XLA takes the size of its pool from NPROC when it starts; this setting complains if it has.
     jax.config.update("jax_num_cpu_devices", 1)
+    jax.config.update(
+        "jax_default_matmul_precision", "highest"
+    )  # GPUs would multiply with 10 of 23 bits (TensorFloat-32)
     os.environ["NPROC"] = str(n)
     _pinned[:] = [n]
 

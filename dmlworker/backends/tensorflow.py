@@ -16,6 +16,10 @@ def threads(n: int) -> None:
     """See `trainer.threads`."""
     import tensorflow as tf
 
+    # GPUs would multiply with 10 of 23 bits (TensorFloat-32) and add in any order: too far from a replay, and from themselves.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
     settings = tf.config.threading
     if settings.get_intra_op_parallelism_threads() == n and settings.get_inter_op_parallelism_threads() == 1:
         return

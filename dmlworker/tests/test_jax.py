@@ -153,10 +153,10 @@ def test_threads_are_pinned_until_jax_runs() -> None:
         "import pathlib; from dmlworker import trainer; trainer.threads(3); trainer.threads(3);"
         "import jax.numpy as jnp; jnp.ones((500, 500)) @ jnp.ones((500, 500));"
         "names = [path.read_text().strip() for path in pathlib.Path('/proc/self/task').glob('*/comm')];"
-        "print(names.count('tf_XLAEigen')); trainer.threads(2)"
+        "import jax; print(names.count('tf_XLAEigen'), jax.config.jax_default_matmul_precision); trainer.threads(2)"
     )
     done = run(code)
-    assert done.stdout.split() == ["3"]
+    assert done.stdout.split() == ["3", "highest"]
     assert "RuntimeError" in done.stderr
     late = run("import jax; jax.devices(); from dmlworker import trainer; trainer.threads(1)")
     assert "RuntimeError" in late.stderr

@@ -147,3 +147,12 @@ def test_the_device_is_the_one_that_tensorflow_computes_on() -> None:
     import tensorflow as tf
 
     assert (trainer.device() == "CPU") == (not tf.config.list_physical_devices("GPU"))
+
+
+def test_a_gpu_would_multiply_in_full_float32() -> None:
+    code = (
+        "import tensorflow as tf; from dmlworker import trainer; trainer.threads(1); trainer.threads(1);"
+        "print(tf.config.experimental.tensor_float_32_execution_enabled(), tf.config.threading.get_intra_op_parallelism_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "1"], done.stderr
