@@ -17,7 +17,7 @@ from dmlsite.tests.people import PASSWORD, counted_afresh, person  # noqa: F401
 from dmlsite.tests.rows import everything
 from ledger.models import Sighting, Transfer
 from providers import actions as providers
-from providers.models import Provider, Standing
+from providers.models import Accusation, Provider, Standing, StandingEvent
 from tickets.models import Artifact, Dataset, Mail, Status, Ticket, TicketEvent
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("counted_afresh")]
@@ -54,6 +54,20 @@ def test_the_export_has_all_of_it(client, ticket):
     assert found["providers"]["user_name"] == "gpu-farm" and found["providers"]["cases"]
     assert found["training"][0]["correct"] == 190
     assert found["tickets"] == []
+
+
+def test_the_export_names_nobody_else(client, ticket):
+    for actor in ("root@example.org", "platform"):
+        TicketEvent.objects.create(ticket=ticket, kind="moved", text="", actor=actor)
+    StandingEvent.objects.update(actor="root@example.org")
+    Accusation.objects.update(evidence={"decided_by": "root@example.org"})
+    client.force_login(ticket.customer)
+    found = client.get(reverse("accounts:export")).content.decode()
+    assert "root@" not in found
+    actors = [event["actor"] for event in json.loads(found)["tickets"][0]["events"]]
+    assert actors[-3:] == ["you", "an admin", "platform"]
+    client.force_login(User.objects.get(email="provider@example.org"))
+    assert "root@" not in client.get(reverse("accounts:export")).content.decode()
 
 
 def test_a_closed_account_leaves_nothing_of_the_person_and_all_of_the_money(client, ticket, tmp_path):
