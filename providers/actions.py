@@ -22,6 +22,7 @@ from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid, Missing
 from dmlworker import protocol
 from ledger import actions as ledger
+from ledger import alarms
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain
 from ledger.models import ChainEvent, Sighting
@@ -259,7 +260,7 @@ def answer(provider: Provider, case: UUID, text: str) -> Answer:
         if found.answers.filter(provider=provider).count() >= MAX_ANSWERS:
             raise Conflict(f"You have answered {MAX_ANSWERS} times; the guardian has all of it.")
         said = Answer.objects.create(accusation=found, provider=provider, text=text)
-        alarm(Kind.ANSWERED, f"{provider} answers the accusation: {text[:200]}", found.pk)
+        alarms.add(Kind.ANSWERED, f"{provider} answers the accusation: {text[:200]}", found.pk)
     return said
 
 
