@@ -114,6 +114,14 @@ def withdraw_call(provider: Provider) -> Call:
     return chain().withdraw_call()
 
 
+def unlocks(provider: Provider) -> datetime | None:
+    """From when on a leaving provider can withdraw its deposit, as the contract's own event says."""
+    if provider.standing != Standing.EXITING:
+        return None
+    left = ChainEvent.objects.filter(name="ExitRequested", args__provider=provider.wallet).last()
+    return datetime.fromtimestamp(left.args["unlock_at"], UTC) if left else None
+
+
 def change_standing(
     provider: Provider, new: str, reason: str, *, actor: str = "platform", case: UUID | None = None, **fields: object
 ) -> bool:
