@@ -49,6 +49,14 @@ def check_password(password: str, email: str) -> None:
         raise Invalid(" ".join(error.messages)) from None
 
 
+def require_own(user: User, password: str) -> None:
+    """Whoever acts is the account's owner, not somebody with a borrowed session. Raises Invalid."""
+    if not user.has_usable_password():
+        raise Invalid("Your account has no password, which this needs. An admin can set one.")
+    if not user.check_password(password):
+        raise Invalid("This is not your password.")
+
+
 def become(user: User, kind: str) -> None:
     """A customer becomes a provider too, or the other way round."""
     field = KINDS[kind]

@@ -7,10 +7,11 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
+from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils import timezone
 
-from accounts import second_factor
+from accounts import confirmation, second_factor
 from accounts.models import ApiKey, User, Wallet
 from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, back
 
@@ -82,6 +83,15 @@ class UserAdmin(DjangoUserAdmin):
             second_factor.remove(user)
             self.log_change(request, user, "second factor removed")
             self.message_user(request, f"{user}: the second factor is removed; the next login sets it up anew.")
+
+    def save_model(self, request: HttpRequest, obj: User, form: ModelForm, change: bool) -> None:
+        """Nobody knows yet whether another address is theirs."""
+        moved = change and not User.objects.filter(pk=obj.pk, email=obj.email).exists()
+        if moved:
+            obj.confirmed = None
+        super().save_model(request, obj, form, change)
+        if moved:
+            confirmation.ask(obj)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """An admin's account is a superuser's to change: whoever sets its password has its rights."""

@@ -17,9 +17,9 @@ from django.forms.models import model_to_dict
 from django.utils import timezone
 
 from accounts import second_factor
-from accounts.actions import end_tokens
+from accounts.actions import end_tokens, require_own
 from accounts.models import ApiKey, User
-from dmlsite.errors import Conflict, Invalid
+from dmlsite.errors import Conflict
 
 
 def _holders() -> list[ModuleType]:
@@ -51,8 +51,7 @@ def refusals(user: User) -> list[str]:
 def close(user: User, password: str) -> None:
     """For good. Raises Invalid for a wrong password, Conflict, with the reasons, while it can't be done."""
     user = User.objects.select_for_update().get(pk=user.pk)
-    if not user.check_password(password):
-        raise Invalid("This is not your password.")
+    require_own(user, password)
     if reasons := refusals(user):
         raise Conflict(" ".join(reasons))
     for holder in _holders():

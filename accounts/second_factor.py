@@ -7,6 +7,8 @@ import segno
 from django import forms
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.base import SessionBase
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -14,6 +16,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django_otp import DEVICE_ID_SESSION_KEY, devices_for_user, user_has_device, verify_token
+from django_otp.models import Device
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
@@ -28,8 +31,23 @@ WRONG = "This code does not fit. Your app shows a new one every 30 seconds."
 
 def missing(request: HttpRequest) -> bool:
     """Whether somebody who is logged in has to show a second factor, and has not."""
-    user = request.user
-    return not user.is_verified() and (settings.ADMIN_TWO_FACTOR or user_has_device(user))  # type: ignore[union-attr]
+    return _lacking(cast(User, request.user), request.session)
+
+
+def oversees(user: User | AnonymousUser, session: SessionBase, right: str) -> bool:
+    """Whether an admin may look at what is somebody else's, on a page or by a socket: the right to it, and the second factor."""
+    return user.is_staff and user.has_perm(right) and not _lacking(cast(User, user), session)
+
+
+def _lacking(user: User, session: SessionBase) -> bool:
+    return not _shown(user, session) and (settings.ADMIN_TWO_FACTOR or user_has_device(user))
+
+
+def _shown(user: User, session: SessionBase) -> bool:
+    """As django-otp's middleware finds it, which sockets do not pass."""
+    name = session.get(DEVICE_ID_SESSION_KEY)
+    device = Device.from_persistent_id(name) if name else None
+    return device is not None and device.user_id == user.pk and device.confirmed
 
 
 def remove(user: User) -> None:

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login, logout, views
 from django.contrib.auth.decorators import login_required
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse, reverse_lazy
@@ -103,9 +104,14 @@ class PasswordResetConfirm(NewPassword, views.PasswordResetConfirmView):
     success_url = reverse_lazy("accounts:reset_complete")
 
     def form_valid(self, form: Any) -> HttpResponse:
-        """Whoever reads the mail is its owner."""
-        answer = super().form_valid(form)
-        User.objects.filter(pk=form.user.pk, confirmed=None).update(confirmed=timezone.now())
+        """Whoever reads the mail is its owner; whoever was in the account before may not be, and may have linked a wallet."""
+        with transaction.atomic():
+            answer = super().form_valid(form)
+            User.objects.filter(pk=form.user.pk, confirmed=None).update(confirmed=timezone.now())
+            gone = wallets.unlink_all(form.user)
+        if gone:
+            were = "wallet was" if gone == 1 else "wallets were"
+            messages.info(self.request, f"Your {gone} linked {were} unlinked. Link yours again on your account page.")
         return answer
 
 
@@ -147,12 +153,17 @@ def ask_confirmation(request: HttpRequest) -> HttpResponse:
 
 
 # --- Wallets ----------------------------------------------------------------------------------------------------------
+@sensitive_post_parameters("password")
 @require_POST
 @never_cache
 def wallet_text(request: HttpRequest) -> HttpResponse:
-    """What a wallet is to sign."""
+    """What a wallet is to sign: to log in, or, for who is logged in and shows the password, to be linked."""
     throttle(request, "wallet", "60/5m", "ip")
-    purpose = "link" if request.user.is_authenticated else "login"
+    purpose = "login"
+    if request.user.is_authenticated:
+        purpose = "link"
+        throttle(request, "login", settings.LOGIN_RATE, "ip", "user")
+        actions.require_own(cast(User, request.user), request.POST.get("password", ""))
     return JsonResponse({"text": wallets.ask(request.session, request.POST.get("address", ""), purpose)})
 
 

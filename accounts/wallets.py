@@ -11,12 +11,16 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import IntegrityError, transaction
+from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User, Wallet
 from contracts.chain import ChainError, to_checksum
 from contracts.keys import signer
+from dmlsite import jobs
 from dmlsite.errors import Conflict, Invalid
+from dmlsite.mail import message
 
 KEY = "wallet"
 MINUTES = 5
@@ -32,17 +36,17 @@ def ask(session: SessionBase, address: str, purpose: str) -> str:
         raise Invalid("This is no address of a wallet.") from None
     now = timezone.now().replace(microsecond=0)
     until = now + timedelta(minutes=MINUTES)
-    text = message(address, STATEMENTS[purpose], secrets.token_hex(8), now.isoformat(), until.isoformat())
+    text = statement(address, STATEMENTS[purpose], secrets.token_hex(8), now.isoformat(), until.isoformat())
     session[KEY] = {"text": text, "address": address, "purpose": purpose, "until": until.timestamp()}
     return text
 
 
-def message(address: str, statement: str, nonce: str, issued: str, expires: str) -> str:
+def statement(address: str, says: str, nonce: str, issued: str, expires: str) -> str:
     """As EIP-4361 words it."""
     return f"""{urlsplit(settings.SITE_URL).netloc} wants you to sign in with your Ethereum account:
 {address}
 
-{statement}
+{says}
 
 URI: {settings.SITE_URL}
 Version: 1
@@ -63,13 +67,25 @@ def proven(session: SessionBase, signature: str, purpose: str) -> str:
 
 
 def link(user: User, address: str) -> None:
-    """Raises Conflict if it is somebody else's."""
+    """The account's owner is told by mail. Raises Conflict if the wallet is somebody else's."""
     try:
         with transaction.atomic():
             Wallet.objects.create(user=user, address=address)
+            jobs.enqueue("accounts.tasks.tell_linked", user.pk, address)
     except IntegrityError:
         if not Wallet.objects.filter(user=user, address=address).exists():
             raise Conflict("This wallet is linked to another account.") from None
+
+
+def unlink_all(user: User) -> int:
+    """How many there were: after a new password by mail, whoever had the account for a while is out."""
+    return user.wallets.all().delete()[0]
+
+
+def send_linked(user: User, address: str) -> None:
+    context = {"email": user.email, "address": address, "reset": settings.SITE_URL + reverse("accounts:reset")}
+    text = render_to_string("accounts/linked_mail.txt", context)
+    message("A wallet was linked to your account", text, user.email).send()
 
 
 def owner(address: str) -> User:

@@ -4,6 +4,8 @@ import logging
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import Value
+from django.db.models.functions import Concat
 from django.utils import timezone
 
 from dmlsite import jobs
@@ -25,6 +27,17 @@ def alarm(kind: Kind, text: str, case: UUID | None = None, halts: str = "") -> N
             jobs.enqueue("ledger.tasks.mail_alarm", found.pk)
     except IntegrityError:
         log.info("that alarm is open already")
+
+
+def add(kind: Kind, text: str, case: UUID) -> None:
+    """As `alarm`, where every text is news: to an open alarm it is added, and the whole is mailed again. The caller holds a lock
+    on the case."""
+    opened = Alarm.objects.filter(kind=kind, case=case, halts="", cleared=None)
+    pk = opened.values_list("pk", flat=True).first()
+    if pk is None or not opened.update(text=Concat("text", Value(f"\n{text}")), mailed=None):
+        return alarm(kind, text, case)
+    log.error("alarm: %s: %s", kind, text)
+    jobs.enqueue("ledger.tasks.mail_alarm", pk)
 
 
 def clear(found: Alarm, actor: str) -> None:

@@ -29,7 +29,7 @@ def mail_alarm(pk: int) -> None:
     if alarm := Alarm.objects.filter(pk=pk, mailed=None).first():
         stop = f"\n\nUntil it is cleared, this stands still: {alarm.halts}" if alarm.halts else ""
         mail_admins(f"Alarm: {alarm.kind}", f"{alarm.text}\n\nTicket or case: {alarm.case or 'none'}{stop}")
-        Alarm.objects.filter(pk=pk).update(mailed=timezone.now())
+        Alarm.objects.filter(pk=pk, text=alarm.text).update(mailed=timezone.now())  # what was added meanwhile is not
 
 
 @jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)

@@ -22,15 +22,19 @@ from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid, Missing
 from dmlworker import protocol
 from ledger import actions as ledger
+from ledger import alarms
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain
-from ledger.models import ChainEvent
+from ledger.models import ChainEvent, Sighting
 from providers.models import Accusation, Answer, Connection, Provider, Standing, StandingEvent
 
 USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,29}")
 
 MAX_ANSWERS = 20
 """Of one provider to one accusation."""
+
+DEPOSIT_PATIENCE = timedelta(hours=1)
+"""A deposit that no block has had for so long after it was prepared was declined in the wallet."""
 
 FORGOTTEN = timedelta(days=1)
 """A connection that was not heard from for so long is no longer shown."""
@@ -77,8 +81,16 @@ def deposit_call(provider: Provider, wallet: str) -> Call:
         raise Conflict("An accusation against you is open. You can join again when it was lifted or has lapsed.")
     if _is_anothers(wallet, provider):
         raise Conflict("This wallet belongs to another provider. Please choose another account in your wallet.")
-    Provider.objects.filter(pk=provider.pk).update(deposit_from=wallet)
-    return chain().register_call(provider.pk.bytes)
+    call = chain().register_call(provider.pk.bytes)
+    Provider.objects.filter(pk=provider.pk).update(deposit_from=wallet, deposit_asked=timezone.now())
+    return call
+
+
+def deposit_may_come(provider: Provider) -> bool:
+    """Whether a deposit may be on its way: its transaction was prepared lately, and what the wallet did with it nobody tells us;
+    or it is in a block that is not final yet."""
+    lately = provider.deposit_asked and provider.deposit_asked > timezone.now() - DEPOSIT_PATIENCE
+    return bool(lately) or Sighting.objects.filter(name="Registered", case=provider.pk).exists()
 
 
 def _is_anothers(wallet: str, provider: Provider) -> bool:
@@ -100,6 +112,14 @@ def withdraw_call(provider: Provider) -> Call:
     if provider.standing != Standing.EXITING:
         raise Conflict("Ask to leave first.")
     return chain().withdraw_call()
+
+
+def unlocks(provider: Provider) -> datetime | None:
+    """From when on a leaving provider can withdraw its deposit, as the contract's own event says."""
+    if provider.standing != Standing.EXITING:
+        return None
+    left = ChainEvent.objects.filter(name="ExitRequested", args__provider=provider.wallet).last()
+    return datetime.fromtimestamp(left.args["unlock_at"], UTC) if left else None
 
 
 def change_standing(
@@ -248,7 +268,7 @@ def answer(provider: Provider, case: UUID, text: str) -> Answer:
         if found.answers.filter(provider=provider).count() >= MAX_ANSWERS:
             raise Conflict(f"You have answered {MAX_ANSWERS} times; the guardian has all of it.")
         said = Answer.objects.create(accusation=found, provider=provider, text=text)
-        alarm(Kind.ANSWERED, f"{provider} answers the accusation: {text[:200]}", found.pk)
+        alarms.add(Kind.ANSWERED, f"{provider} answers the accusation: {text[:200]}", found.pk)
     return said
 
 

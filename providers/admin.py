@@ -22,7 +22,7 @@ from providers.models import Accusation, Connection, Provider, Standing, Standin
 BAN = (
     "Ban by accusation: no more work from now on. When the challenge time is over, the ban is executed on the chain: "
     "the deposit goes to the treasury and the wallet can never come back. Until then the accusation can be lifted. "
-    "The provider sees your reason."
+    "The provider sees your reason at once; when the ban was executed, everybody does on its public page: name no customer in it."
 )
 LIFT = (
     "Lift the accusation: everybody whom it accuses may work again and keeps the deposit. This works until the ban was "

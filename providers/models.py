@@ -28,6 +28,7 @@ class Provider(models.Model):
     deposit_from = models.CharField(
         max_length=42, blank=True, help_text="The wallet that said it would pay the deposit"
     )
+    deposit_asked = models.DateTimeField(null=True, help_text="When its transaction was last prepared for that wallet")
     standing = models.CharField(max_length=8, choices=Standing.choices, default=Standing.PENDING)
     deposit_gwei = models.BigIntegerField(default=0)
     deposit_tx = models.CharField(max_length=66, blank=True)

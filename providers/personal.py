@@ -4,16 +4,19 @@ from typing import Any
 
 from accounts.models import User
 from ledger.models import Transfer
+from providers import actions
 from providers.models import Connection, Provider, Standing
 
 
 def refusal(user: User) -> str:
     provider = Provider.objects.filter(user=user).first()
-    if provider is None or provider.standing in (Standing.LEFT, Standing.BANNED):
+    if provider is None or provider.standing == Standing.BANNED:
         return ""
-    if provider.standing == Standing.PENDING and not provider.deposit_from:
-        return ""
-    return "Your deposit as a provider is locked, or on its way: leave, and withdraw it, first."
+    if provider.standing not in (Standing.PENDING, Standing.LEFT):
+        return "Your deposit as a provider is locked: leave, and withdraw it, first."
+    if actions.deposit_may_come(provider):
+        return "Your deposit as a provider may be on its way. If you declined it in your wallet, come back in an hour."
+    return ""
 
 
 def export(user: User) -> dict[str, Any] | None:
@@ -36,7 +39,8 @@ def export(user: User) -> dict[str, Any] | None:
 
 
 def erase(user: User) -> None:
-    """The name goes. The wallet, its standing and cases stay: a ban is for good, and payments name wallets."""
+    """The name goes. The wallet, its standing and cases stay: a ban is for good, and payments name wallets. A deposit that comes
+    after all is nobody's, and raises an alarm."""
     for provider in Provider.objects.filter(user=user):
         Connection.objects.filter(provider=provider).delete()
-        Provider.objects.filter(pk=provider.pk).update(user_name=f"gone-{provider.pk.hex[:12]}")
+        Provider.objects.filter(pk=provider.pk).update(user_name=f"gone-{provider.pk.hex[:12]}", deposit_from="")

@@ -33,6 +33,9 @@ from providers.models import Accusation, Connection, Provider, Standing
 SHOWN = 20
 """Rows of a table."""
 
+MEASURED = 50
+"""Updates by which the speed of workers is told."""
+
 
 @login_required
 @never_cache
@@ -92,8 +95,11 @@ def own(request: HttpRequest) -> Provider:
 
 
 def _page(request: HttpRequest, provider: Provider) -> dict[str, Any]:
-    """All of the page: what is asked for every few seconds, and the chart."""
-    return _context(provider) | {"earnings": earnings.chart(provider, request.GET.get("by", "day"))}
+    """All of the page: what is asked for every few seconds, the chart, and from when on the deposit can be withdrawn."""
+    unlocks = actions.unlocks(provider)
+    locked = unlocks is not None and unlocks > timezone.now()
+    chart = earnings.chart(provider, request.GET.get("by", "day"))
+    return _context(provider) | {"earnings": chart, "unlocks": unlocks, "locked": locked}
 
 
 def _context(provider: Provider) -> dict[str, Any]:
@@ -115,12 +121,31 @@ def _context(provider: Provider) -> dict[str, Any]:
 
 
 def _workers(provider: Provider) -> list[dict[str, Any]]:
-    """Those online, each with what it computes now."""
+    """Those online, each with what it computes now and how fast it was."""
     taken = defaultdict(list)
     for lease in provider.assignments.filter(state="accepted").select_related("round__run", "shard"):
         taken[lease.channel].append(lease)
     online = Connection.objects.online().filter(provider=provider).order_by("opened")
-    return [{"worker": worker, "leases": taken[worker.channel]} for worker in online]
+    speeds = _speeds(provider, [worker.channel for worker in online])
+    return [
+        {"worker": worker, "leases": taken[worker.channel], "speed": speeds.get(worker.channel)} for worker in online
+    ]
+
+
+def _speeds(provider: Provider, channels: list[str]) -> dict[str, str]:
+    """By connection: samples per second, to two digits, from taking a lease to its update, transfers included. Of the provider's
+    latest work only; one that has not delivered any has none."""
+    done = provider.assignments.filter(channel__in=channels, accepted__isnull=False, committed__isnull=False)
+    samples, seconds = defaultdict[str, int](int), defaultdict[str, float](float)
+    for one in done.select_related("round__run", "shard").order_by("-id")[:MEASURED]:
+        samples[one.channel] += one.shard.samples * one.round.run.epochs
+        seconds[one.channel] += (one.committed - one.accepted).total_seconds()
+    return {name: _two_digits(samples[name] / time) for name, time in seconds.items() if time}
+
+
+def _two_digits(number: float) -> str:
+    """1234.5 -> "1,200"."""
+    return f"{float(f'{number:.2g}'):,.10g}"
 
 
 def _audits(provider: Provider) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """`make test`: every check, in the order in which it fails fastest. Says what could not be run, and why.
 
-With CI set, whatever cannot run is a failure. Arguments go to pytest: make test ARGS="ledger -k refund".
+With CI set, whatever cannot run is a failure. Arguments go to pytest: make test ARGS="ledger -k refund". Without them all tests run,
+in two processes with servers of their own.
 """
 
 import os
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CI = bool(os.environ.get("CI"))
 FORGE = ROOT / "node_modules" / ".bin" / "forge"
+SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def ensure_chromium() -> str:
@@ -42,6 +44,8 @@ def run(title: str, *command: str) -> bool:
 def main(arguments: list[str]) -> int:
     missing = ensure_chromium()
     options = ["--ignore=tests/browser"] if missing else []
+    if not arguments:
+        options += SIDE_BY_SIDE
     if CI:
         options.append("--maxfail=5")  # a broken platform fails every test after a long wait
     results = [] if arguments else checks()

@@ -20,18 +20,24 @@ def refusal(user: User) -> str:
 
 
 def export(user: User) -> list[dict[str, Any]]:
-    return [_ticket(ticket) for ticket in user.tickets.all()]
+    return [_ticket(ticket, user) for ticket in user.tickets.all()]
 
 
-def _ticket(ticket: Ticket) -> dict[str, Any]:
+def _ticket(ticket: Ticket, user: User) -> dict[str, Any]:
     own = model_to_dict(ticket, exclude=["customer", "signature"])
+    events = ticket.events.values("kind", "old", "new", "text", "actor", "at")
     parts = {
-        "events": ticket.events.values("kind", "old", "new", "text", "actor", "at"),
+        "events": [event | {"actor": _named(event["actor"], user)} for event in events],
         "artifacts": ticket.artifacts.values("name", "size", "sha256", "created"),
         "files": Dataset.objects.filter(ticket=ticket).values("name", "size", "sha256", "created"),
         "mails": ticket.mails.values("to", "subject", "body", "sent"),
     }
     return {"id": ticket.pk, "created": ticket.created, **own, **{name: list(rows) for name, rows in parts.items()}}
+
+
+def _named(actor: str, user: User) -> str:
+    """Who did it; which of the admins is none of the customer's business."""
+    return {user.email: "you", "platform": "platform"}.get(actor, "an admin")
 
 
 def erase(user: User) -> None:

@@ -17,6 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from accounts import actions as accounts
+from accounts import second_factor
 from accounts.models import User
 from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
@@ -77,9 +78,9 @@ def ticket(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 def visible(request: HttpRequest, pk: UUID) -> Ticket:
-    """A ticket that its customer and admins may see; for anybody else it does not exist."""
+    """A ticket that its customer may see, and an admin with the right to; for anybody else it does not exist."""
     user = cast(User, request.user)
-    mine = {} if user.is_staff else {"customer": user}
+    mine = {} if second_factor.oversees(user, request.session, "tickets.view_ticket") else {"customer": user}
     return get_object_or_404(Ticket, pk=pk, **mine)
 
 

@@ -3,7 +3,9 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
+from django.core import mail
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import ApiKey, User
 from dmlsite.tests.people import PASSWORD, admin_client, counted_afresh, person  # noqa: F401
@@ -52,6 +54,21 @@ def test_an_account_can_be_closed_and_not_deleted():
     user.refresh_from_db()
     assert not user.is_active
     assert user.check_password(PASSWORD)
+
+
+@pytest.mark.usefixtures("inline_jobs")
+def test_a_changed_address_is_to_be_confirmed_anew(django_capture_on_commit_callbacks):
+    client, user = admin_client(), person("ada", confirmed=timezone.now())
+    form = {"is_active": "on"} | {
+        f"{rows}-{name}_FORMS": 0 for rows in ("wallets", "api_keys") for name in ("TOTAL", "INITIAL")
+    }
+    for email, mailed in (("ADA@example.org", 0), ("new@example.org", 1)):
+        with django_capture_on_commit_callbacks(execute=True):
+            answer = client.post(reverse("admin:accounts_user_change", args=[user.pk]), form | {"email": email})
+        assert answer.status_code == 302, answer.content.decode()
+        user.refresh_from_db()
+        assert (len(mail.outbox), user.confirmed is None) == (mailed, bool(mailed))
+    assert mail.outbox[0].to == ["new@example.org"] and "/confirm/" in mail.outbox[0].body
 
 
 def test_a_lesser_admin_cannot_take_or_hand_out_rights():

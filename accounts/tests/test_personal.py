@@ -1,11 +1,13 @@
 """What is known about a person is given to them, and erased when they go."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth import authenticate
 from django.core.files.base import ContentFile
 from django.urls import reverse
+from django.utils import timezone
 from rest_framework.authtoken.models import Token
 
 from accounts import personal
@@ -13,8 +15,9 @@ from accounts.models import ApiKey, User, Wallet
 from dmlsite.errors import Conflict, Invalid
 from dmlsite.tests.people import PASSWORD, counted_afresh, person  # noqa: F401
 from dmlsite.tests.rows import everything
-from ledger.models import Transfer
-from providers.models import Provider, Standing
+from ledger.models import Sighting, Transfer
+from providers import actions as providers
+from providers.models import Accusation, Provider, Standing, StandingEvent
 from tickets.models import Artifact, Dataset, Mail, Status, Ticket, TicketEvent
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("counted_afresh")]
@@ -51,6 +54,20 @@ def test_the_export_has_all_of_it(client, ticket):
     assert found["providers"]["user_name"] == "gpu-farm" and found["providers"]["cases"]
     assert found["training"][0]["correct"] == 190
     assert found["tickets"] == []
+
+
+def test_the_export_names_nobody_else(client, ticket):
+    for actor in ("root@example.org", "platform"):
+        TicketEvent.objects.create(ticket=ticket, kind="moved", text="", actor=actor)
+    StandingEvent.objects.update(actor="root@example.org")
+    Accusation.objects.update(evidence={"decided_by": "root@example.org"})
+    client.force_login(ticket.customer)
+    found = client.get(reverse("accounts:export")).content.decode()
+    assert "root@" not in found
+    actors = [event["actor"] for event in json.loads(found)["tickets"][0]["events"]]
+    assert actors[-3:] == ["you", "an admin", "platform"]
+    client.force_login(User.objects.get(email="provider@example.org"))
+    assert "root@" not in client.get(reverse("accounts:export")).content.decode()
 
 
 def test_a_closed_account_leaves_nothing_of_the_person_and_all_of_the_money(client, ticket, tmp_path):
@@ -102,6 +119,40 @@ def test_not_while_a_deposit_is_locked(ticket, standing):
     provider.user.save()
     with pytest.raises(Conflict, match="deposit"):
         personal.close(provider.user, PASSWORD)
+
+
+@pytest.fixture
+def asking(chain):
+    """A provider who had the deposit's transaction prepared, and for whom no deposit came."""
+    provider = Provider.objects.create(user=person("asking", PASSWORD), user_name="asking")
+    providers.deposit_call(provider, "0x" + "56" * 20)
+    return provider
+
+
+def an_hour_ago():
+    Provider.objects.update(deposit_asked=timezone.now() - timedelta(minutes=61))
+
+
+@pytest.mark.parametrize("standing", [Standing.PENDING, Standing.LEFT])
+def test_not_while_a_deposit_may_be_on_its_way(asking, standing):
+    Provider.objects.update(standing=standing)
+    with pytest.raises(Conflict, match="on its way"):
+        personal.close(asking.user, PASSWORD)
+
+
+def test_who_declined_to_pay_the_deposit_closes_the_account_an_hour_later(asking):
+    an_hour_ago()
+    personal.close(asking.user, PASSWORD)
+    asking.refresh_from_db()
+    asking.user.refresh_from_db()
+    assert not asking.user.is_active and not asking.deposit_from, "one that comes after all raises an alarm"
+
+
+def test_not_while_the_deposit_is_seen_and_not_final(asking):
+    an_hour_ago()
+    Sighting.objects.create(name="Registered", case=asking.pk, tx="0x1", block=1, block_hash="0x2")
+    with pytest.raises(Conflict, match="on its way"):
+        personal.close(asking.user, PASSWORD)
 
 
 def test_a_banned_wallet_stays_banned(ticket):

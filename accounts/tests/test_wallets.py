@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.core import mail
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -11,9 +12,9 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from accounts.models import Wallet
-from dmlsite.tests.people import counted_afresh, person  # noqa: F401
+from dmlsite.tests.people import PASSWORD, counted_afresh, person  # noqa: F401
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("counted_afresh")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("inline_jobs", "counted_afresh")]
 KEY = Account.create()
 
 EIP_4361 = re.compile(
@@ -27,8 +28,12 @@ EIP_4361 = re.compile(
 """The message's ABNF, as far as we use it."""
 
 
+def ask(client, key=KEY, **more):
+    return client.post(reverse("accounts:wallet_text"), {"address": key.address.lower(), **more})
+
+
 def text(client, key=KEY):
-    answer = client.post(reverse("accounts:wallet_text"), {"address": key.address.lower()})
+    answer = ask(client, key, password=PASSWORD)
     assert answer.status_code == 200, answer.content
     return answer.json()["text"]
 
@@ -43,7 +48,7 @@ def show(client, done, signature, **more):
 
 @pytest.fixture
 def ada():
-    return person("ada")
+    return person("ada", PASSWORD)
 
 
 @pytest.fixture
@@ -65,10 +70,67 @@ def test_a_wallet_is_linked_once_and_to_one_account(client, ada):
         assert show(client, "link", signed(text(client))).json() == {"next": reverse("accounts:account")}
     assert KEY.address in client.get(reverse("accounts:account")).content.decode()
     other = Client()
-    other.force_login(person("bob"))
+    other.force_login(person("bob", PASSWORD))
     answer = show(other, "link", signed(text(other)))
     assert answer.status_code == 409 and "another account" in answer.content.decode()
     assert Wallet.objects.get().user == ada
+
+
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_a_borrowed_session_links_nothing(client, ada, password):
+    client.force_login(ada)
+    answer = ask(client, **({"password": password} if password else {}))
+    assert answer.status_code == 422 and "not your password" in answer.content.decode()
+    assert show(client, "link", signed("whatever")).status_code == 422
+    assert not Wallet.objects.exists()
+
+
+def test_guessing_the_password_is_limited(client, ada, settings):
+    settings.LOGIN_RATE = "2/5m"
+    client.force_login(ada)
+    assert [ask(client, password="wrong").status_code for _ in range(3)] == [422, 422, 429]
+
+
+def test_an_account_without_a_password_links_no_wallet(client):
+    client.force_login(person("nobody"))
+    answer = ask(client, password="")
+    assert answer.status_code == 422 and "has no password" in answer.content.decode()
+
+
+def test_the_owner_is_told_by_mail_once(client, ada):
+    client.force_login(ada)
+    for _ in range(2):
+        show(client, "link", signed(text(client)))
+    [message] = mail.outbox
+    assert message.to == [ada.email] and KEY.address in message.body
+    assert reverse("accounts:reset") in message.body and "unlinks every wallet" in message.body
+
+
+def new_password(client, ada):
+    """Chosen by the mailed link; the page at the end."""
+    client.post(reverse("accounts:reset"), {"email": ada.email})
+    form = client.get(re.search(r"http://[^/]+(/\S+)", mail.outbox[-1].body)[1], follow=True)
+    passwords = {"new_password1": "another-7-good", "new_password2": "another-7-good"}
+    return client.post(form.request["PATH_INFO"], passwords, follow=True).content.decode()
+
+
+def test_a_new_password_by_mail_unlinks_every_wallet_and_says_so(client, ada, linked):
+    other = Wallet.objects.create(user=person("bob"), address=Account.create().address)
+    assert "Your 1 linked wallet was unlinked" in new_password(client, ada)
+    assert "unlinks" in mail.outbox[0].body
+    assert Wallet.objects.get() == other
+    refused(show(client, "login", signed(text(client))), client)
+
+
+def test_who_has_no_wallet_hears_of_none(client, ada):
+    assert "unlinked" not in new_password(client, ada)
+
+
+def test_a_password_changed_by_who_knows_the_old_one_keeps_them(client, ada, linked):
+    client.force_login(ada)
+    fields = {"old_password": PASSWORD, "new_password1": "another-7-good", "new_password2": "another-7-good"}
+    assert client.post(reverse("accounts:password"), fields).status_code == 302
+    assert Wallet.objects.get() == linked
 
 
 def test_a_linked_wallet_logs_in_and_an_unlinked_one_no_longer_does(client, ada, linked):

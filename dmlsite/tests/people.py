@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django_otp import DEVICE_ID_SESSION_KEY
+from django_otp.plugins.otp_totp.models import TOTPDevice
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
@@ -30,6 +32,14 @@ def admin_client(**fields: Any) -> Client:
     client = Client()
     client.force_login(person("admin", is_staff=True, **({"is_superuser": True} | fields)))
     return client
+
+
+def verified(client: Client, admin: User) -> None:
+    """This session has shown the admin's second factor."""
+    device = TOTPDevice.objects.get_or_create(user=admin, name="app")[0]
+    session = client.session
+    session[DEVICE_ID_SESSION_KEY] = device.persistent_id
+    session.save()
 
 
 def problem(answer: Any, status: int) -> dict[str, Any]:

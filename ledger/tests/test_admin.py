@@ -1,7 +1,7 @@
 """The ledger's pages: units, links, exports, and the two things an admin can do there."""
 
 import csv
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -14,7 +14,7 @@ from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfe
 
 pytestmark = pytest.mark.django_db
 HASH, WALLET = "0x" + "ab" * 32, "0x" + "12" * 20
-CASE = uuid4()
+CASE = UUID(int=7)
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def test_a_ban_without_a_reason_only_asks_for_one(provider):
         page = act(client, "ban", provider, **form)
         assert page.templates[0].name == "admin/reason.html"
         assert "challenge time" in page.content.decode()
+        assert "everybody does on its public page" in page.content.decode()
     assert not Accusation.objects.exists()
     assert not LogEntry.objects.exists()
 

@@ -7,7 +7,9 @@ from django.core.cache import cache
 from django.urls import reverse
 
 from dmlsite.tests.people import admin_client, person
+from ledger.alarms import clear
 from ledger.models import Alarm
+from ledger.tasks import mail_alarm
 from providers import actions
 from providers.models import Accusation, Answer, Provider, Standing
 
@@ -71,6 +73,19 @@ def test_the_accused_answers_more_than_once_and_the_guardian_is_told(client, cas
     shown = admin_client().get(reverse("admin:providers_accusation_change", args=[case.pk])).content.decode()
     assert "&lt;b&gt;overclocked" in shown
     assert "rained in" in shown
+
+
+def test_the_guardian_is_told_of_each_answer_while_an_earlier_one_waits(client, case, monkeypatch):
+    told = list[str]()
+    monkeypatch.setattr("ledger.tasks.mail_admins", lambda subject, text: told.append(text))
+    for name, text in (("mallory", "Mine was the GPU."), ("trudy", "Mine was the rain."), ("trudy", "And the cat.")):
+        answer(enter(client, name), case, text)
+        mail_alarm.fn(Alarm.objects.get().pk)
+        assert text in told[-1]
+    assert len(told) == 3 and "the GPU" in told[-1]
+    clear(Alarm.objects.get(), "admin@example.org")
+    answer(client, case, "And the dog.")
+    assert "the GPU" not in Alarm.objects.get(cleared=None).text
 
 
 def test_for_others_there_is_no_such_case(client, case):

@@ -1,5 +1,6 @@
 """A provider's way in and out: the deposit's final event makes it active, and a ban is for good."""
 
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from ledger.scanner import Scanner
 from providers import actions
 from providers.models import Accusation, Provider, Standing
 
+HOME = "/provider/"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -72,6 +74,21 @@ def test_only_the_final_deposit_makes_a_provider_active(chain):
     assert (provider.standing, provider.wallet) == (Standing.ACTIVE, rich(2).address)
     assert provider.deposit_gwei == chain.deposit_gwei()
     assert actions.worker_of(actions.issue_key(provider)) == provider
+
+
+def test_who_leaves_is_told_from_when_on_the_deposit_can_be_withdrawn(chain, client):
+    provider = deposited(chain, "ada", rich(2))
+    client.force_login(provider.user)
+    page = client.get(HOME).content.decode()
+    assert provider.deposit_tx[:14] in page.split("<h2>Deposit</h2>")[1]
+    chain.send(actions.exit_call(provider), rich(2))
+    read(chain)
+    opens = datetime.fromtimestamp(chain.provider_standing(rich(2).address).unlock_at, UTC)
+    button = client.get(HOME).content.decode().split("<h2>Leave</h2>")[1]
+    assert f'<time datetime="{opens.isoformat()}">' in button and "data-wallet-go disabled" in button
+    ChainEvent.objects.filter(name="ExitRequested").update(args={"provider": rich(2).address, "unlock_at": 1})
+    button = client.get(HOME).content.decode().split("<h2>Leave</h2>")[1]
+    assert "data-wallet-go" in button and "disabled" not in button
 
 
 def test_a_wallet_belongs_to_whom_its_own_transaction_names(chain):

@@ -2,7 +2,8 @@
 //
 //   <div data-wallet="ADDRESS-INPUT-ID">             fills in the account of the chosen wallet ("Connect")
 //   <div data-wallet data-call="URL" data-from="0x…"> posts to URL and has the wallet send the answer's transaction
-//   <div data-wallet data-sign="URL" data-done="URL"> has the wallet sign the text of the one, and shows it to the other
+//   <div data-wallet data-sign="URL" data-done="URL"> has the wallet sign the text of the one, and shows it to the other;
+//                                                     a [data-wallet-password] inside goes with the request for the text
 //
 // Inside, a [data-wallet-go] button starts it; where there are several wallets, [data-wallet-list] then takes the choice. [data-wallet-state]
 // is where it stands.
@@ -98,7 +99,8 @@
   const hex = (text) => "0x" + [...new TextEncoder().encode(text)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
   async function sign(box, provider, address) {
-    const { text } = await ask(box.dataset.sign, { address });
+    const password = box.querySelector("[data-wallet-password]")?.value;
+    const { text } = await ask(box.dataset.sign, password === undefined ? { address } : { address, password });
     say(box, "busy", "Please sign in your wallet. It costs nothing.");
     const signature = await provider.request({ method: "personal_sign", params: [hex(text), address] });
     const { next } = await ask(box.dataset.done, { signature, next: box.dataset.next });

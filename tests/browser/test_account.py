@@ -32,6 +32,9 @@ def test_an_account_is_confirmed_opened_by_a_wallet_exported_and_closed(platform
     page.get_by_role("button", name="Yes, it is mine").click()
     expect(page.get_by_text("Your e-mail address is confirmed.")).to_be_visible()
 
+    ask_wallet(page, "Link a wallet")
+    expect(page.get_by_text("This is not your password.")).to_be_visible()
+    page.get_by_label("Your password").fill(PASSWORD)
     wallet.refuse = True
     ask_wallet(page, "Link a wallet")
     expect(page.get_by_text("You declined in your wallet.")).to_be_visible()

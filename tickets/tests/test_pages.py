@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core import signing
 from django.core.cache import cache
 from django.core.files.base import ContentFile
@@ -12,6 +13,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from contracts import devchain
+from dmlsite.tests.people import verified
 from ledger.gateway import key
 from tickets import actions, mail
 from tickets.models import Artifact, Status, Ticket
@@ -108,6 +110,28 @@ def test_an_admin_looks_but_does_not_act(client, ada):
     assert "cells.csv" in text
     assert "Cancel this ticket" not in text
     assert client.post(page("tickets:cancel", ticket)).status_code == 404
+
+
+def test_an_admins_password_alone_opens_no_ticket(client, ada, settings):
+    settings.ADMIN_TWO_FACTOR = True
+    root = User.objects.create_superuser("root@example.org")
+    client.force_login(root)
+    ticket, own = make(ada), make(root)
+    for name in PAGES:
+        assert client.get(page(name, ticket)).status_code == 404
+        assert client.get(page(name, own)).status_code == 200
+    verified(client, root)
+    for name in PAGES:
+        assert client.get(page(name, ticket)).status_code == 200
+
+
+def test_an_admin_looks_only_with_the_right_to(client, ada):
+    admin = User.objects.create_user("admin@example.org", is_staff=True)
+    client.force_login(admin)
+    ticket = make(ada)
+    assert client.get(page("tickets:ticket", ticket)).status_code == 404
+    admin.user_permissions.add(Permission.objects.get(codename="view_ticket"))
+    assert client.get(page("tickets:ticket", ticket)).status_code == 200
 
 
 def test_the_list_shows_ones_own_tickets_only(owner, ada, eve):

@@ -1,5 +1,7 @@
 """What a provider's own page tells of its work: what each worker computes now, and how the audits went."""
 
+from datetime import timedelta
+
 import pytest
 from django.urls import reverse
 from django.utils import timezone
@@ -7,7 +9,7 @@ from django.utils import timezone
 from providers.models import Connection, Provider
 from training import actions
 from training.consumers import lease_of
-from training.models import Assignment, Audit
+from training.models import Assignment, Audit, Run, Shard
 from training.tests.conftest import commit, leases
 
 
@@ -49,6 +51,34 @@ def test_each_worker_is_shown_with_what_it_computes(page, ada, lease):
     assert 'step 1,200 of 5,000<progress value="1200" max="5000"' in workers(page())
     commit(lease)
     assert workers(page()).count("waits for work") == 2
+
+
+def took(lease, seconds):
+    """The update came so long after the lease was taken, by the worker on ada's first connection."""
+    now = timezone.now()
+    times = {"accepted": now - timedelta(seconds=seconds), "committed": now}
+    Assignment.objects.filter(pk=lease.pk).update(channel="channel-ada", **times)
+
+
+def test_a_workers_speed_is_that_of_its_last_updates(page, started, ada, lease):
+    Connection.objects.create(provider=ada, channel="other", device="attic")
+    assert "samples/s" not in workers(page())
+    Run.objects.update(epochs=3)
+    Shard.objects.filter(pk=lease.shard_id).update(samples=5_000)
+    took(lease, 12)
+    told = workers(page())
+    assert "about 1,200 samples/s" in told.split("attic")[0], "3 times 5,000 samples in 12 seconds, to two digits"
+    assert told.count("samples/s") == 1
+
+
+def test_the_speed_counts_a_workers_own_updates_together(page, started, ada, lease):
+    other = next(one for one in leases(started) if one.pk != lease.pk)
+    Shard.objects.update(samples=3)
+    took(lease, 1)
+    took(other, 3)
+    assert "about 3 samples/s" in workers(page()), "bob's is bob's"
+    Assignment.objects.update(provider=ada)
+    assert "about 1.5 samples/s" in workers(page())
 
 
 def test_the_work_of_others_is_not_shown(page, started, ada):
