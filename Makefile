@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-pages bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
+.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -48,7 +48,10 @@ fuzz-contracts: node_modules/.done
 	@VIRTUAL_ENV=.bench/flower .venv/bin/uv pip install --quiet --compile-bytecode flwr==1.41.0 -r .bench/flower/pins.txt
 	@touch $@
 
-bench: setup .bench/flower/.done
+# All that is measured beside others, an hour or so on a quiet machine.
+bench: bench-averaging bench-rounds bench-digits bench-scale bench-pages
+
+bench-averaging: setup .bench/flower/.done
 	$(PY) bench/averaging.py
 
 bench-pages: setup

@@ -1,6 +1,6 @@
 """Averaging 16 updates of 100 MB: time and memory, ours beside Flower's and the textbook's, in one run.
 
-    make bench
+    make bench-averaging
 
 Each runs in a process of its own. Time: of the averaging alone, the updates lying where each engine wants them (ours: in
 files, as they came over the wire, in the system's cache; the others: in memory). Memory: the most that the process held of
