@@ -29,11 +29,19 @@ def send_mail(pk: int) -> None:
         mail.send(found)
 
 
+@jobs.actor(retries=0, time_limit=3_600_000)
+def put_together(pk: str) -> None:
+    """The parts of an upload, where the process that had the last one did not."""
+    actions.put_together_late(pk)
+
+
 @jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)
 def sweep() -> None:
     """Repeat what a lost message or a crash left undone."""
     actions.overdue()
+    for upload in actions.left_over().values_list("pk", flat=True):
+        jobs.enqueue("tickets.tasks.put_together", str(upload))
     for pk in Mail.objects.filter(sent=None, created__lt=timezone.now() - actions.MAIL_PATIENCE).values_list(
         "pk", flat=True
     ):
-        send_mail.send(pk)
+        jobs.enqueue("tickets.tasks.send_mail", pk)

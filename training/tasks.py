@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from dmlsite import jobs
+from dmlsite.jobs import claim
 from dmlworker.aggregation import RULES
 from dmlworker.datasets import DatasetError
 from dmlworker.receipt import NAME
@@ -20,7 +21,7 @@ from tickets import actions as tickets
 from tickets import mail
 from tickets.models import Status, Ticket
 from training import actions, audits, compute, pay, records, store, trial
-from training.actions import claim, guarded
+from training.actions import guarded
 from training.models import Assignment, Audit, Round, Run
 
 ROOTED = [name for name, rule in RULES.items() if rule.root]
@@ -56,7 +57,8 @@ def start_waiting() -> None:
     """Start what waits, in fair order, as far as providers are free."""
     with claim("start") as mine:
         for run in actions.queue() if mine else ():
-            actions.start(run)
+            with tickets.apart(run.ticket, "Starting the training"):
+                actions.start(run)
 
 
 @jobs.actor(time_limit=LONG)
@@ -186,7 +188,8 @@ def sweep() -> None:
     late = timezone.now() - PATIENCE
     actions.stop_ended()
     actions.reassign_overdue()
-    store.forget_unfinished()
+    with jobs.apart("unfinished uploads"):
+        store.forget_unfinished()
     for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list(
         "pk", flat=True
     ):
@@ -204,12 +207,14 @@ def sweep() -> None:
     ):
         root.send(pk)
     for round_ in Round.objects.filter(opened__lt=late, **open_):
-        if actions.ready(round_):
-            close_round.send(round_.pk)
+        with jobs.apart(round_):
+            if actions.ready(round_):
+                close_round.send(round_.pk)
     for pk in Round.objects.filter(checked=None, closed__lt=late, **closed).values_list("pk", flat=True):
         check_round.send(pk)
     for round_ in audits.give_up_overdue():
-        audits.judge(round_)
+        with tickets.apart(round_.run.ticket, f"Judging round {round_.number}"):
+            audits.judge(round_)
     shown = Audit.objects.filter(
         state=Audit.State.SHOWN, asked__lt=late, assignment__round__run__state=Run.State.TRAINING
     )

@@ -11,7 +11,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tickets import actions, uploads
+from tickets import actions, tasks, uploads
 from tickets.models import PartialUpload, Status, UploadPart
 from tickets.tests.test_pages import ada, eve, make, owner  # noqa: F401
 
@@ -173,11 +173,11 @@ def test_a_crash_before_the_whole_file_loses_nothing(owner, ticket, monkeypatch)
             actions.add_part(PartialUpload.objects.get(), 5, ContentFile(DATA[5:]), "ada")
     ticket.refresh_from_db()
     assert ticket.status == Status.PAID
-    actions.overdue()
+    tasks.put_together.fn(PartialUpload.objects.get().pk)
     ticket.refresh_from_db()
     assert ticket.status == Status.PAID  # it may be under way just now
     PartialUpload.objects.update(changed=timezone.now() - timedelta(minutes=3))
-    actions.overdue()
+    tasks.put_together.fn(PartialUpload.objects.get().pk)
     ticket.refresh_from_db()
     assert ticket.status == Status.UPLOADED
     assert ticket.dataset.file.read() == DATA
