@@ -7,6 +7,7 @@ sweep repeats it. Naming the actor by a dotted name lets a lower app nudge a hig
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -44,6 +45,11 @@ def enqueue(actor: str, *args: object, delay_ms: int = 0) -> None:
 def _send(actor: str, args: tuple[object, ...], delay_ms: int) -> None:
     module, name = actor.rsplit(".", 1)
     getattr(import_module(module), name).send_with_options(args=args, delay=delay_ms or None)
+
+
+def backoff(tries: int) -> timedelta:
+    """How long to wait after so many failures in a row, from 1: a minute, doubled each time, an hour at most."""
+    return timedelta(minutes=min(2 ** min(tries - 1, 6), 60))
 
 
 @contextmanager

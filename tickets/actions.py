@@ -27,7 +27,7 @@ from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
-from tickets import mail
+from tickets import files, mail
 from tickets.models import MOVES, REFUNDABLE, Artifact, Dataset, PartialUpload, Status, Ticket, TicketEvent, UploadPart
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def upload(ticket: Ticket, file: File, actor: str) -> Dataset:
             dataset.save()
             jobs.enqueue("training.tasks.prepare", str(ticket.pk))
     except Conflict:
-        dataset.file.delete(save=False)
+        files.let_go([dataset.file.name])
         raise
     return dataset
 
@@ -194,11 +194,14 @@ def _require_upload(ticket: Ticket, size: int) -> None:
 
 
 def begin_upload(ticket: Ticket, name: str, size: int) -> PartialUpload:
-    """A file that comes in parts. It takes the place of one that was begun before."""
-    _require_upload(ticket, size)
-    for begun in PartialUpload.objects.filter(ticket=ticket):
-        drop_upload(begun)
-    return PartialUpload.objects.create(ticket=ticket, name=name[-NAME_LENGTH:] or "data", size=size)
+    """A file that comes in parts. It takes the place of one that was begun before. The ticket is locked: of two that begin at once
+    the later one counts."""
+    with transaction.atomic():
+        locked = Ticket.objects.select_for_update(no_key=True).get(pk=ticket.pk)
+        _require_upload(locked, size)
+        for begun in PartialUpload.objects.filter(ticket=locked):
+            drop_upload(begun)
+        return PartialUpload.objects.create(ticket=locked, name=name[-NAME_LENGTH:] or "data", size=size)
 
 
 def add_part(begun: PartialUpload, offset: int, file: File, actor: str) -> int:
@@ -215,7 +218,7 @@ def add_part(begun: PartialUpload, offset: int, file: File, actor: str) -> int:
                 raise Conflict("This part does not begin where the last one ended.")
             part.save()
     except Conflict:
-        part.file.delete(save=False)
+        files.let_go([part.file.name])
         raise
     begun.refresh_from_db()
     if begun.offset == begun.size:
@@ -247,8 +250,9 @@ def _give_up(begun: PartialUpload) -> None:
     """Parts are gone, and no file comes of the rest: the customer is asked for it again, unless it was taken already, or another
     was begun. Raises Conflict."""
     if unassembled().filter(pk=begun.pk).exists():
-        drop_upload(begun)
-        note(begun.ticket, "trouble", LOST)
+        with transaction.atomic():
+            drop_upload(begun)
+            note(begun.ticket, "trouble", LOST)
         raise Conflict(LOST)
     raise Conflict("Somebody else has put this file together a moment ago.")
 
@@ -272,14 +276,17 @@ def put_together_late(pk: UUID | str) -> None:
 
 
 def drop_upload(begun: PartialUpload) -> None:
-    _drop_parts(begun)
-    begun.delete()
+    """Forget an upload with all its parts. One that comes just now is either in time, and forgotten too, or refused."""
+    with transaction.atomic():
+        for locked in PartialUpload.objects.select_for_update().filter(pk=begun.pk):
+            _drop_parts(locked)
+            locked.delete()
 
 
 def _drop_parts(begun: PartialUpload) -> None:
-    for part in begun.parts.all():
-        part.file.delete(save=False)
-        part.delete()
+    with transaction.atomic():
+        files.let_go(begun.parts.values_list("file", flat=True))
+        begun.parts.all().delete()
 
 
 def _suffix(name: str | None) -> str:
@@ -363,7 +370,11 @@ def store_artifact(ticket: Ticket, name: str, file: File) -> Artifact:
     file.seek(0)
     artifact = Artifact.objects.filter(ticket=ticket, name=name).first() or Artifact(ticket=ticket, name=name)
     artifact.size, artifact.sha256 = file.size, digest.hexdigest()
-    artifact.file.save(f"{ticket.pk}/{name}", file, save=True)
+    before = artifact.file.name
+    artifact.file.save(f"{ticket.pk}/{name}", file, save=False)  # before the transaction: it may take long
+    with transaction.atomic():
+        artifact.save()
+        files.let_go([before])
     return artifact
 
 

@@ -15,7 +15,7 @@ from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, list_link
 from ledger.admin import amount, readable
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 from tickets import actions
-from tickets.models import TRAINING, Artifact, Dataset, Mail, Ticket
+from tickets.models import TRAINING, Artifact, Dataset, Leftover, Mail, Ticket
 
 REFUND = (
     "Refund: the ticket ends here, training stops, and the whole payment goes back to the wallet that paid it. "
@@ -179,3 +179,12 @@ class MailAdmin(ReadOnlyAdmin):
     @admin.display(description="ticket")
     def order(self, row: Mail) -> str:
         return page_link(row.ticket)
+
+
+@admin.register(Leftover)
+class LeftoverAdmin(ReadOnlyAdmin):
+    """What stays here with an error, the storage refuses to remove."""
+
+    fields = list_display = ("name", "created", "tries", "error", "due")
+    list_filter = ["created"]
+    search_fields = ["name"]

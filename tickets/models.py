@@ -4,6 +4,7 @@ import uuid
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 
 from dmlworker import rewards
 
@@ -146,6 +147,24 @@ class UploadPart(models.Model):
 
     class Meta:
         ordering = ["offset"]
+
+
+class Leftover(models.Model):
+    """A file that nothing names any more, until it is removed (files.py)."""
+
+    name = models.CharField(max_length=300, unique=True, help_text="In the file storage")
+    created = models.DateTimeField(auto_now_add=True)
+    due = models.DateTimeField(default=timezone.now, db_index=True, help_text="When it is tried next")
+    tries = models.PositiveIntegerField(default=0, help_text="That failed")
+    error = models.TextField(blank=True)
+
+    class Meta:
+        verbose_name = "file to be removed"
+        verbose_name_plural = "files to be removed"
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Artifact(models.Model):

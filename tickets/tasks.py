@@ -4,7 +4,7 @@ from django.utils import timezone
 
 from dmlsite import jobs
 from ledger.books import following
-from tickets import actions, mail
+from tickets import actions, files, mail
 from tickets.models import Mail, Ticket
 
 
@@ -35,10 +35,20 @@ def put_together(pk: str) -> None:
     actions.put_together_late(pk)
 
 
+@jobs.actor(retries=0, time_limit=3_600_000)
+def remove_files() -> None:
+    """Whatever nothing names any more; one job at a time."""
+    with jobs.claim("leftovers") as mine:
+        for left in files.due() if mine else ():
+            files.remove(left)
+
+
 @jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)
 def sweep() -> None:
     """Repeat what a lost message or a crash left undone."""
     actions.overdue()
+    if files.due().exists():
+        jobs.enqueue("tickets.tasks.remove_files")
     for upload in actions.left_over().values_list("pk", flat=True):
         jobs.enqueue("tickets.tasks.put_together", str(upload))
     for pk in Mail.objects.filter(sent=None, created__lt=timezone.now() - actions.MAIL_PATIENCE).values_list(

@@ -3,6 +3,7 @@
 import pytest
 from django.core.files.storage import default_storage
 
+from tickets import tasks
 from training import personal, store
 from training.models import Audit, Blob
 from training.tests.conftest import commit, leases
@@ -11,6 +12,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def here(*names):
+    """Whether the bytes are there when the job that removes files was here."""
+    tasks.remove_files.fn()
     return [
         default_storage.exists(store.path(Blob.everything.get(size=len(name), pk=store_id(name)).pk)) for name in names
     ]
@@ -50,3 +53,9 @@ def test_evidence_stays(started):
     Audit.objects.create(assignment=lease, why="drawn", state=Audit.State.FAILED, deadline=lease.deadline)
     personal.erase(started.ticket.customer)
     assert here("shard 0", "holdout") == [True, True]
+
+
+def test_bytes_that_come_again_before_they_are_removed_stay(started):
+    personal.erase(started.ticket.customer)
+    store.put(b"holdout")
+    assert here("holdout", "start") == [True, False]
