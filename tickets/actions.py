@@ -38,9 +38,6 @@ GRACE = timedelta(minutes=30)
 NAME_LENGTH = 200
 """Characters of a file's name that are kept, from its end, where the ending is."""
 
-MAIL_PATIENCE = timedelta(minutes=1)
-"""A mail not sent after this long is tried again by the sweep."""
-
 PUT_TOGETHER_PATIENCE = timedelta(minutes=2)
 """A file whose parts are all here, and that nobody tried to put together for so long, is put together by a job."""
 GIVING_BACK = "Giving your payment back"

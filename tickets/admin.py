@@ -170,11 +170,11 @@ class TicketAdmin(ReadOnlyAdmin):
 
 @admin.register(Mail)
 class MailAdmin(ReadOnlyAdmin):
-    list_display = ["created", "kind", "to", "ticket", "sent", "error"]
+    list_display = ["created", "kind", "to", "ticket", "sent", "error", "due"]
     list_filter = ["kind", ("sent", admin.EmptyFieldListFilter), "created"]
     list_select_related = ["ticket"]
     search_fields = ["to", "ticket__id", "subject"]
-    fields = ["order", "kind", "to", "subject", "sent", "error", "created"]
+    fields = ["order", "kind", "to", "subject", "sent", "error", "tries", "due", "created"]
 
     @admin.display(description="ticket")
     def order(self, row: Mail) -> str:

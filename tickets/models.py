@@ -184,7 +184,7 @@ class Artifact(models.Model):
 
 
 class Mail(models.Model):
-    """A mail that is to go out once. `links` are the signed links it carried."""
+    """A mail that is to go out once."""
 
     ticket = models.ForeignKey(Ticket, models.PROTECT, related_name="mails")
     kind = models.CharField(max_length=30)
@@ -192,6 +192,10 @@ class Mail(models.Model):
     subject = models.CharField(max_length=200, blank=True)
     body = models.TextField(blank=True)
     created = models.DateTimeField(auto_now_add=True)
+    due = models.DateTimeField(
+        default=timezone.now, help_text="When it is tried next; while a job sends it, when that is given up for dead"
+    )
+    tries = models.PositiveIntegerField(default=0, help_text="That failed")
     sent = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
 

@@ -1,11 +1,9 @@
 """Jobs about tickets. Each takes ids, may run twice, and does nothing the second time."""
 
-from django.utils import timezone
-
 from dmlsite import jobs
 from ledger.books import following
 from tickets import actions, files, mail
-from tickets.models import Mail, Ticket
+from tickets.models import Ticket
 
 
 @jobs.actor()
@@ -25,7 +23,7 @@ def sighted(case: str) -> None:
 
 @jobs.actor()
 def send_mail(pk: int) -> None:
-    if found := Mail.objects.filter(pk=pk, sent=None).select_related("ticket__customer").first():
+    if found := mail.claim(pk):
         mail.send(found)
 
 
@@ -51,7 +49,5 @@ def sweep() -> None:
         jobs.enqueue("tickets.tasks.remove_files")
     for upload in actions.left_over().values_list("pk", flat=True):
         jobs.enqueue("tickets.tasks.put_together", str(upload))
-    for pk in Mail.objects.filter(sent=None, created__lt=timezone.now() - actions.MAIL_PATIENCE).values_list(
-        "pk", flat=True
-    ):
+    for pk in mail.waiting().values_list("pk", flat=True):
         jobs.enqueue("tickets.tasks.send_mail", pk)

@@ -67,8 +67,7 @@ def test_an_upload_that_cannot_be_put_together_keeps_nobody_waiting(ada):
     begun, other = left(ada), late(ada)
     part = begun.parts.last()
     part.file.storage.delete(part.file.name)
-    Mail.objects.create(ticket=other, kind="started", to=ada.email)
-    Mail.objects.update(created=timezone.now() - LATE)
+    Mail.objects.create(ticket=other, kind="started", to=ada.email, due=timezone.now() - LATE)
     tasks.sweep.fn()
     assert (status(begun.ticket), status(other)) == (Status.PAID, Status.REFUNDED)
     assert Mail.objects.get(kind="started").sent
