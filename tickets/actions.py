@@ -360,7 +360,8 @@ def fail(ticket: Ticket, error: str) -> None:
 
 
 def store_artifact(ticket: Ticket, name: str, file: File) -> Artifact:
-    """Keep a file for the customer; a second one of the same name replaces the first."""
+    """Keep a file for the customer; a second one of the same name replaces the first. The ticket is locked: raises Conflict if the
+    customer has closed their account meanwhile, and keeps nothing."""
     digest = hashlib.sha256()
     for chunk in file.chunks():
         digest.update(chunk)
@@ -369,10 +370,22 @@ def store_artifact(ticket: Ticket, name: str, file: File) -> Artifact:
     artifact.size, artifact.sha256 = file.size, digest.hexdigest()
     before = artifact.file.name
     artifact.file.save(f"{ticket.pk}/{name}", file, save=False)  # before the transaction: it may take long
-    with transaction.atomic():
-        artifact.save()
-        files.let_go([before])
+    try:
+        with transaction.atomic():
+            _require_customer(ticket)
+            artifact.save()
+            files.let_go([before])
+    except Conflict:
+        files.let_go([artifact.file.name])
+        raise
     return artifact
+
+
+def _require_customer(ticket: Ticket) -> None:
+    """Until commit the customer does not go. Raises Conflict if they have."""
+    locked = Ticket.objects.select_for_update(of=("self",), no_key=True).select_related("customer").get(pk=ticket.pk)
+    if not locked.customer.is_active:
+        raise Conflict("The customer has closed their account.")
 
 
 def overdue() -> None:

@@ -11,6 +11,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
+from accounts.models import User
 from dmlsite import jobs, live
 from dmlsite.mail import message
 from ledger.alarms import Kind, alarm
@@ -43,7 +44,9 @@ def opened(token: str) -> str:
 
 
 def queue(ticket: Ticket, kind: str) -> None:
-    """Have a mail of this kind sent to the ticket's customer; at most one of a kind, however often asked."""
+    """Have a mail of this kind sent to the ticket's customer; at most one of a kind, however often asked. None to a closed account."""
+    if not User.objects.filter(pk=ticket.customer_id, is_active=True).exists():
+        return
     mail, new = Mail.objects.get_or_create(ticket=ticket, kind=kind, to=ticket.customer.email)
     if new:
         jobs.enqueue("tickets.tasks.send_mail", mail.pk)
@@ -63,7 +66,11 @@ def claim(pk: int) -> Mail | None:
     mine = Mail.objects.filter(pk=pk, sent=None, due__lte=timezone.now())
     if not mine.update(due=timezone.now() + LEASE):
         return None
-    return Mail.objects.select_related("ticket__customer").filter(pk=pk).first()
+    found = Mail.objects.select_related("ticket__customer").filter(pk=pk).first()
+    if found and not found.ticket.customer.is_active:  # queued in the moment in which the account was closed
+        found.delete()
+        return None
+    return found
 
 
 def send(mail: Mail) -> None:

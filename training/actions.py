@@ -55,14 +55,20 @@ class Prepared:
     facts: dict[str, object]
     segment_steps: int = evidence.SEGMENT_STEPS
 
+    def blobs(self) -> set[str]:
+        """The hashes of all of them."""
+        return {blob.pk for blob in (self.spec, self.start, self.holdout, *(shard for shard, _ in self.shards))}
+
 
 # --- The start --------------------------------------------------------------------------------------------------------
 def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
-    """Write down everything that training depends on, once per ticket."""
+    """Write down everything that training depends on, once per ticket. Raises Conflict if the ticket has ended meanwhile."""
     fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     fixed |= {"classes": prepared.classes, "facts": prepared.facts, "segment_steps": prepared.segment_steps}
     with transaction.atomic():
+        if not Ticket.objects.select_for_update(no_key=True).filter(pk=ticket.pk, status=Status.UPLOADED).exists():
+            raise Conflict("The ticket has ended meanwhile.")
         run = Run.objects.create(ticket=ticket, seed=seed, **blobs, **fixed)
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)

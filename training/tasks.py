@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from dmlsite import jobs
+from dmlsite.errors import Conflict
 from dmlsite.jobs import claim
 from dmlworker.aggregation import RULES
 from dmlworker.datasets import DatasetError
@@ -49,7 +50,10 @@ def _prepare(ticket: Ticket) -> None:
         except DatasetError as error:
             tickets.refund(ticket, f"The file cannot be trained on: {error}")
             return
-    actions.open_run(ticket, prepared, seed)
+    try:
+        actions.open_run(ticket, prepared, seed)
+    except Conflict:  # the customer cancelled, and may have closed the account: nothing of the data stays
+        store.forget(prepared.blobs())
 
 
 @jobs.actor(time_limit=LONG)
@@ -173,10 +177,11 @@ def answer_trial(run: str, pk: str) -> None:
 
 @jobs.actor(time_limit=LONG)
 def settled(event: int) -> None:
-    """The payment of the providers is final: the model card can name the transaction, and the mail goes out."""
+    """The payment of the providers is final: the model card can name the transaction, and the mail goes out. Neither for a customer
+    whose account is closed."""
     with following(event) as found:
         ticket = Ticket.objects.filter(pk=found.case, status=Status.SETTLED).first() if found else None
-        if ticket:
+        if ticket and ticket.customer.is_active:
             card = records.card(ticket.run, found)
             tickets.store_artifact(ticket, "model-card.md", ContentFile(card.encode()))
             mail.queue(ticket, "done")
