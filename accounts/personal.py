@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.forms.models import model_to_dict
 from django.utils import timezone
@@ -58,6 +60,8 @@ def close(user: User, password: str) -> None:
         holder.erase(user)
     end_tokens(user)
     second_factor.remove(user)
+    log = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(User), object_id=str(user.pk))
+    log.update(object_repr=erased_address(user))
     user.wallets.all().delete()
     ApiKey.objects.filter(user=user).delete()
     user.email, user.confirmed, user.is_active = erased_address(user), None, False

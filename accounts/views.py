@@ -216,7 +216,7 @@ def close(request: HttpRequest) -> HttpResponse:
         throttle(request, "login", settings.LOGIN_RATE, "ip", "user")
         if form.is_valid() and _closed(user, form):
             logout(request)
-            messages.success(request, "Your account is closed, and your data is erased.")
+            messages.success(request, "Your account is closed, and your data is being erased.")
             return redirect("home")
     context = {"form": form, "refusals": personal.refusals(user)}
     return render(request, "accounts/close.html", context, status=422 if form.errors else 200)

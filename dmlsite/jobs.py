@@ -4,12 +4,17 @@ A message is only a wake-up call. It goes out after the transaction that asked f
 sweep repeats it. Naming the actor by a dotted name lets a lower app nudge a higher one without importing it.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
 import dramatiq
-from django.db import transaction
+from django.db import connection, transaction
+
+log = logging.getLogger(__name__)
 
 COMPUTE = "compute"
 """The queue of what needs TensorFlow, minutes or hours at a time: payments, mail and averages do not wait behind it."""
@@ -40,3 +45,30 @@ def enqueue(actor: str, *args: object, delay_ms: int = 0) -> None:
 def _send(actor: str, args: tuple[object, ...], delay_ms: int) -> None:
     module, name = actor.rsplit(".", 1)
     getattr(import_module(module), name).send_with_options(args=args, delay=delay_ms or None)
+
+
+def backoff(tries: int) -> timedelta:
+    """How long to wait after so many failures in a row, from 1: a minute, doubled each time, an hour at most."""
+    return timedelta(minutes=min(2 ** min(tries - 1, 6), 60))
+
+
+@contextmanager
+def claim(name: str) -> Iterator[bool]:
+    """One process at a time does a costly step; the lock ends with its connection, so a killed process frees it."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
+        got = bool(cursor.fetchone()[0])
+        try:
+            yield got
+        finally:
+            if got:
+                cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [name])
+
+
+@contextmanager
+def apart(what: object) -> Iterator[None]:
+    """One row of many, or one step of a sweep: what fails is logged, and the others have their turn. The next sweep tries it again."""
+    try:
+        yield
+    except Exception:
+        log.exception("left for the next sweep: %s", what)

@@ -181,6 +181,9 @@ EMAIL_PORT = env.integer("EMAIL_PORT", 25)
 EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
 EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
 EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", False)
+EMAIL_TIMEOUT = (
+    60  # seconds for each answer of the server: all of them take less than a mail is claimed for (tickets/mail.py)
+)
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("DEFAULT_FROM_EMAIL", "DML <noreply@dml.example>")
 ADMINS = [
     ("DML admins", address) for address in env.listed("ADMIN_EMAILS", ["admin@dml.example"] if DEVELOPMENT else [])

@@ -11,6 +11,7 @@ from django.db.models import F, Max, Q
 from django.utils import timezone
 
 from contracts.chain import GAS_MARGIN, Block, Call, Chain, ChainError, Fees, Key, Reverted, Signed
+from dmlsite import jobs
 from ledger import actions
 from ledger.alarms import Kind, alarm, halted
 from ledger.gateway import chain, key
@@ -163,12 +164,15 @@ def confirm(on: Chain) -> None:
     """See which sent transactions are final: a receipt at or below the finalized block, with that block's own hash."""
     final = on.finalized()
     for attempt in Attempt.objects.filter(tx__state=State.SENT).select_related("tx"):
-        _confirm(attempt, final, on)
+        with jobs.apart(attempt):
+            _confirm(attempt, final, on)
     for tx in ChainTx.objects.filter(state=State.REVERTED):
-        if not tx.error or actions.is_due(tx):
-            _reverted(tx, on)
+        with jobs.apart(tx):
+            if not tx.error or actions.is_due(tx):
+                _reverted(tx, on)
     for sender in ChainTx.objects.exclude(sender="").order_by().values_list("sender", flat=True).distinct():
-        _notice_foreign(sender, on)
+        with jobs.apart(sender):
+            _notice_foreign(sender, on)
 
 
 def _confirm(attempt: Attempt, final: Block, on: Chain) -> None:

@@ -321,11 +321,15 @@ def close_overdue() -> None:
     on = chain()
     final = on.finalized().number
     for accusation in overdue:
-        state = on.accusation(accusation.pk, at=final).state
-        if state == "Lapsed":
-            _lapse(accusation)
-        elif state == "Executed":  # and all were banned before, by another case: only a first ban has an event
-            _open(accusation).update(state=Accusation.State.EXECUTED)
+        with jobs.apart(accusation):
+            _close_overdue(accusation, on.accusation(accusation.pk, at=final).state)
+
+
+def _close_overdue(accusation: Accusation, state: str) -> None:
+    if state == "Lapsed":
+        _lapse(accusation)
+    elif state == "Executed":  # and all were banned before, by another case: only a first ban has an event
+        _open(accusation).update(state=Accusation.State.EXECUTED)
 
 
 def _lapse(accusation: Accusation) -> None:

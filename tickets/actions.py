@@ -1,9 +1,11 @@
 """Every move of a ticket is a verb here, called alike by page, API, admin, socket and job."""
 
 import hashlib
+import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +13,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.files import File
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from accounts.models import User
@@ -25,8 +27,10 @@ from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
-from tickets import mail
+from tickets import files, mail
 from tickets.models import MOVES, REFUNDABLE, Artifact, Dataset, PartialUpload, Status, Ticket, TicketEvent, UploadPart
+
+log = logging.getLogger(__name__)
 
 GRACE = timedelta(minutes=30)
 """A quote is not called expired before a payment sent in time had this long to become final."""
@@ -34,12 +38,10 @@ GRACE = timedelta(minutes=30)
 NAME_LENGTH = 200
 """Characters of a file's name that are kept, from its end, where the ending is."""
 
-MAIL_PATIENCE = timedelta(minutes=1)
-"""A mail not sent after this long is tried again by the sweep."""
-
-
 PUT_TOGETHER_PATIENCE = timedelta(minutes=2)
-"""A file whose parts are all here for so long is put together by the sweep."""
+"""A file whose parts are all here, and that nobody tried to put together for so long, is put together by a job."""
+GIVING_BACK = "Giving your payment back"
+LOST = "Parts of your file were lost on our side. Please upload it again."
 
 
 def order(customer: User, *, file_name: str, file_size: int, payer: str, **options: Any) -> Ticket:
@@ -149,6 +151,12 @@ def _note_anew(ticket: Ticket, kind: str, text: str) -> None:
         note(ticket, kind, text)
 
 
+def _note_once(ticket: Ticket, kind: str, text: str) -> None:
+    """As `note`, unless it was ever said."""
+    if not ticket.events.filter(kind=kind, text=text).exists():
+        note(ticket, kind, text)
+
+
 def upload(ticket: Ticket, file: File, actor: str) -> Dataset:
     """Take the customer's file. A file larger than quoted is refused, and the right one may follow."""
     size = file.size or 0
@@ -166,7 +174,7 @@ def upload(ticket: Ticket, file: File, actor: str) -> Dataset:
             dataset.save()
             jobs.enqueue("training.tasks.prepare", str(ticket.pk))
     except Conflict:
-        dataset.file.delete(save=False)
+        files.let_go([dataset.file.name])
         raise
     return dataset
 
@@ -183,11 +191,14 @@ def _require_upload(ticket: Ticket, size: int) -> None:
 
 
 def begin_upload(ticket: Ticket, name: str, size: int) -> PartialUpload:
-    """A file that comes in parts. It takes the place of one that was begun before."""
-    _require_upload(ticket, size)
-    for begun in PartialUpload.objects.filter(ticket=ticket):
-        drop_upload(begun)
-    return PartialUpload.objects.create(ticket=ticket, name=name[-NAME_LENGTH:] or "data", size=size)
+    """A file that comes in parts. It takes the place of one that was begun before. The ticket is locked: of two that begin at once
+    the later one counts."""
+    with transaction.atomic():
+        locked = Ticket.objects.select_for_update(no_key=True).get(pk=ticket.pk)
+        _require_upload(locked, size)
+        for begun in PartialUpload.objects.filter(ticket=locked):
+            drop_upload(begun)
+        return PartialUpload.objects.create(ticket=locked, name=name[-NAME_LENGTH:] or "data", size=size)
 
 
 def add_part(begun: PartialUpload, offset: int, file: File, actor: str) -> int:
@@ -204,7 +215,7 @@ def add_part(begun: PartialUpload, offset: int, file: File, actor: str) -> int:
                 raise Conflict("This part does not begin where the last one ended.")
             part.save()
     except Conflict:
-        part.file.delete(save=False)
+        files.let_go([part.file.name])
         raise
     begun.refresh_from_db()
     if begun.offset == begun.size:
@@ -213,27 +224,66 @@ def add_part(begun: PartialUpload, offset: int, file: File, actor: str) -> int:
 
 
 def put_together(begun: PartialUpload, actor: str) -> None:
-    """What the parts say, as the customer's file. The upload itself is kept, so that one who asks again hears that all is here."""
+    """What the parts say, as the customer's file, unless another process is at it. The upload itself is kept, so that one who
+    asks again hears that all is here. Raises Conflict if parts are lost, or the ticket takes no file any more."""
+    with jobs.claim(f"upload:{begun.pk}") as mine:
+        if mine:
+            _put_together(begun, actor)
+
+
+def _put_together(begun: PartialUpload, actor: str) -> None:
     with tempfile.TemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR) as whole:
         for part in begun.parts.all():
             with part.file.open() as file:
                 shutil.copyfileobj(file, whole)
         if whole.tell() != begun.size:
-            raise Conflict("Somebody else has put this file together a moment ago.")
+            _give_up(begun)
         whole.seek(0)
         upload(begun.ticket, File(whole, begun.name), actor)
     _drop_parts(begun)
 
 
+def _give_up(begun: PartialUpload) -> None:
+    """Parts are gone, and no file comes of the rest: the customer is asked for it again, unless it was taken already, or another
+    was begun. Raises Conflict."""
+    if unassembled().filter(pk=begun.pk).exists():
+        with transaction.atomic():
+            drop_upload(begun)
+            note(begun.ticket, "trouble", LOST)
+        raise Conflict(LOST)
+    raise Conflict("Somebody else has put this file together a moment ago.")
+
+
+def unassembled() -> QuerySet[PartialUpload]:
+    """All of the file is here, but not as one yet."""
+    return PartialUpload.objects.filter(ticket__status=Status.PAID, offset=F("size"))
+
+
+def left_over() -> QuerySet[PartialUpload]:
+    """Nobody is putting these together: a process died after the last part, or it failed."""
+    return unassembled().filter(changed__lt=timezone.now() - PUT_TOGETHER_PATIENCE)
+
+
+def put_together_late(pk: UUID | str) -> None:
+    """As `put_together`, for a job. `changed` moves on first: while this goes on, and for a while after it failed, no sweep asks again."""
+    begun = left_over().filter(pk=pk).select_related("ticket__customer").first()
+    if begun and left_over().filter(pk=pk).update(changed=timezone.now()):
+        with apart(begun.ticket, "Putting your file together"):
+            put_together(begun, begun.ticket.customer.email)
+
+
 def drop_upload(begun: PartialUpload) -> None:
-    _drop_parts(begun)
-    begun.delete()
+    """Forget an upload with all its parts. One that comes just now is either in time, and forgotten too, or refused."""
+    with transaction.atomic():
+        for locked in PartialUpload.objects.select_for_update().filter(pk=begun.pk):
+            _drop_parts(locked)
+            locked.delete()
 
 
 def _drop_parts(begun: PartialUpload) -> None:
-    for part in begun.parts.all():
-        part.file.delete(save=False)
-        part.delete()
+    with transaction.atomic():
+        files.let_go(begun.parts.values_list("file", flat=True))
+        begun.parts.all().delete()
 
 
 def _suffix(name: str | None) -> str:
@@ -310,15 +360,32 @@ def fail(ticket: Ticket, error: str) -> None:
 
 
 def store_artifact(ticket: Ticket, name: str, file: File) -> Artifact:
-    """Keep a file for the customer; a second one of the same name replaces the first."""
+    """Keep a file for the customer; a second one of the same name replaces the first. The ticket is locked: raises Conflict if the
+    customer has closed their account meanwhile, and keeps nothing."""
     digest = hashlib.sha256()
     for chunk in file.chunks():
         digest.update(chunk)
     file.seek(0)
     artifact = Artifact.objects.filter(ticket=ticket, name=name).first() or Artifact(ticket=ticket, name=name)
     artifact.size, artifact.sha256 = file.size, digest.hexdigest()
-    artifact.file.save(f"{ticket.pk}/{name}", file, save=True)
+    before = artifact.file.name
+    artifact.file.save(f"{ticket.pk}/{name}", file, save=False)  # before the transaction: it may take long
+    try:
+        with transaction.atomic():
+            _require_customer(ticket)
+            artifact.save()
+            files.let_go([before])
+    except Conflict:
+        files.let_go([artifact.file.name])
+        raise
     return artifact
+
+
+def _require_customer(ticket: Ticket) -> None:
+    """Until commit the customer does not go. Raises Conflict if they have."""
+    locked = Ticket.objects.select_for_update(of=("self",), no_key=True).select_related("customer").get(pk=ticket.pk)
+    if not locked.customer.is_active:
+        raise Conflict("The customer has closed their account.")
 
 
 def overdue() -> None:
@@ -326,17 +393,34 @@ def overdue() -> None:
     of no use any more. Swept."""
     now = timezone.now()
     for ticket in Ticket.objects.filter(status=Status.QUOTED, pay_by__lt=now - GRACE):
-        move(ticket, Status.EXPIRED, "not paid in time")
+        with apart(ticket, "Ending the quote"):
+            move(ticket, Status.EXPIRED, "not paid in time")
     for ticket in Ticket.objects.filter(status=Status.PAID, upload_by__lt=now):
-        refund(ticket, "No file was uploaded in time.")
-    for begun in PartialUpload.objects.exclude(ticket__status=Status.PAID).filter(created__lt=now - GRACE):
-        drop_upload(begun)
-    left = Q(ticket__status=Status.PAID, offset=F("size"), changed__lt=now - PUT_TOGETHER_PATIENCE)
-    for begun in PartialUpload.objects.filter(left):  # a process died between the last part and the whole
-        put_together(begun, begun.ticket.customer.email)
+        with apart(ticket, GIVING_BACK):
+            refund(ticket, "No file was uploaded in time.")
     late = Ticket.objects.filter(status__in=[Status.UPLOADED, Status.TRAINING], settle_by__lt=now + GRACE)
     for ticket in late:
-        refund(ticket, "Training took longer than the time that was promised.")
+        with apart(ticket, GIVING_BACK):
+            refund(ticket, "Training took longer than the time that was promised.")
+    useless = PartialUpload.objects.exclude(ticket__status=Status.PAID).filter(created__lt=now - GRACE)
+    for begun in useless.select_related("ticket"):
+        with apart(begun.ticket, "Removing the upload"):
+            drop_upload(begun)
+
+
+@contextmanager
+def apart(ticket: Ticket, step: str) -> Iterator[None]:
+    """A sweep's step for one ticket. An error is told to the admins and, once, on the ticket; the others have their turn, and the next
+    sweep tries it again."""
+    try:
+        yield
+    except Conflict as error:
+        log.info("%s: %s: %s", ticket, step, error)  # somebody else moved the ticket: nothing is broken
+    except Exception as error:
+        kind = type(error).__name__
+        log.exception("%s: %s", ticket, step)
+        _note_once(ticket, "trouble", f"{step} failed ({kind}). It is tried again.")
+        alarm(Kind.TICKET_FAILED, f"{step}: {kind}: {error}", case=ticket.pk)
 
 
 def get(pk: UUID | str) -> Ticket:

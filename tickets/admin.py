@@ -15,7 +15,7 @@ from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, list_link
 from ledger.admin import amount, readable
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 from tickets import actions
-from tickets.models import TRAINING, Artifact, Dataset, Mail, Ticket
+from tickets.models import TRAINING, Artifact, Dataset, Leftover, Mail, Ticket
 
 REFUND = (
     "Refund: the ticket ends here, training stops, and the whole payment goes back to the wallet that paid it. "
@@ -170,12 +170,21 @@ class TicketAdmin(ReadOnlyAdmin):
 
 @admin.register(Mail)
 class MailAdmin(ReadOnlyAdmin):
-    list_display = ["created", "kind", "to", "ticket", "sent", "error"]
+    list_display = ["created", "kind", "to", "ticket", "sent", "error", "due"]
     list_filter = ["kind", ("sent", admin.EmptyFieldListFilter), "created"]
     list_select_related = ["ticket"]
     search_fields = ["to", "ticket__id", "subject"]
-    fields = ["order", "kind", "to", "subject", "sent", "error", "created"]
+    fields = ["order", "kind", "to", "subject", "sent", "error", "tries", "due", "created"]
 
     @admin.display(description="ticket")
     def order(self, row: Mail) -> str:
         return page_link(row.ticket)
+
+
+@admin.register(Leftover)
+class LeftoverAdmin(ReadOnlyAdmin):
+    """What stays here with an error, the storage refuses to remove."""
+
+    fields = list_display = ("name", "created", "tries", "error", "due")
+    list_filter = ["created"]
+    search_fields = ["name"]

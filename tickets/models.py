@@ -4,6 +4,7 @@ import uuid
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 
 from dmlworker import rewards
 
@@ -148,6 +149,24 @@ class UploadPart(models.Model):
         ordering = ["offset"]
 
 
+class Leftover(models.Model):
+    """A file that nothing names any more, until it is removed (files.py)."""
+
+    name = models.CharField(max_length=300, unique=True, help_text="In the file storage")
+    created = models.DateTimeField(auto_now_add=True)
+    due = models.DateTimeField(default=timezone.now, db_index=True, help_text="When it is tried next")
+    tries = models.PositiveIntegerField(default=0, help_text="That failed")
+    error = models.TextField(blank=True)
+
+    class Meta:
+        verbose_name = "file to be removed"
+        verbose_name_plural = "files to be removed"
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Artifact(models.Model):
     """A file made for the customer: the model, its weights, the model card."""
 
@@ -165,7 +184,7 @@ class Artifact(models.Model):
 
 
 class Mail(models.Model):
-    """A mail that is to go out once. `links` are the signed links it carried."""
+    """A mail that is to go out once."""
 
     ticket = models.ForeignKey(Ticket, models.PROTECT, related_name="mails")
     kind = models.CharField(max_length=30)
@@ -173,6 +192,10 @@ class Mail(models.Model):
     subject = models.CharField(max_length=200, blank=True)
     body = models.TextField(blank=True)
     created = models.DateTimeField(auto_now_add=True)
+    due = models.DateTimeField(
+        default=timezone.now, help_text="When it is tried next; while a job sends it, when that is given up for dead"
+    )
+    tries = models.PositiveIntegerField(default=0, help_text="That failed")
     sent = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
 

@@ -2,20 +2,32 @@
 
 from typing import Any
 
-from django.db import transaction
-from django.db.models import F, Value
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Exists, F, OuterRef, Q, Value
 from django.db.models.functions import Replace
 from django.forms.models import model_to_dict
 
 from accounts.models import User
 from accounts.personal import erased_address
+from ledger.alarms import Kind
+from ledger.books import ENDINGS
+from ledger.models import Alarm, ChainEvent
+from tickets import files
 from tickets.actions import drop_upload
-from tickets.models import REFUNDABLE, Artifact, Dataset, Mail, PartialUpload, Ticket, TicketEvent
+from tickets.models import REFUNDABLE, Artifact, Dataset, Mail, PartialUpload, Status, Ticket, TicketEvent
+
+QUOTING = ("The file cannot be trained on", "Something went wrong on our side")
+"""Reasons after whose colon stands what an error said: it may quote the file."""
 
 
 def refusal(user: User) -> str:
-    if Ticket.objects.filter(customer=user, status__in=REFUNDABLE).exists():
+    mine = Ticket.objects.filter(customer=user)
+    if mine.filter(status__in=REFUNDABLE).exists():
         return "A ticket of yours is paid and not finished yet."
+    ended = ChainEvent.objects.filter(case=OuterRef("pk"), name__in=ENDINGS, followed__isnull=False)
+    if mine.filter(~Exists(ended), status=Status.SETTLED).exists():
+        return "A model of yours is ready, but the payment of the providers is not final yet. Please try again in a few minutes."
     return ""
 
 
@@ -42,24 +54,35 @@ def _named(actor: str, user: User) -> str:
 
 def erase(user: User) -> None:
     """Files, names and addresses go; that a ticket was, what it cost and how it ended stay: the ledger's books are made of it."""
+    tickets = Ticket.objects.filter(customer=user)
+    list(tickets.select_for_update(no_key=True))  # an upload or a file for the customer comes before, or not at all
+    _erase_files(user)
+    nobody = erased_address(user)
+    Mail.objects.filter(ticket__customer=user, sent=None).delete()
+    Mail.objects.filter(ticket__customer=user).update(to=nobody, body="", error="")
+    _erase_words(user, nobody)
+    tickets.update(file_name="erased", target="")
+
+
+def _erase_files(user: User) -> None:
     for upload in PartialUpload.objects.filter(ticket__customer=user):
         drop_upload(upload)
-    for dataset in Dataset.objects.filter(ticket__customer=user):
-        _delete_later(dataset)
-        Dataset.objects.filter(pk=dataset.pk).update(file="", name="")
-    for artifact in Artifact.objects.filter(ticket__customer=user):
-        _delete_later(artifact)
-        artifact.delete()
-    nobody = erased_address(user)
-    events = TicketEvent.objects.filter(ticket__customer=user)
+    datasets, artifacts = (kind.objects.filter(ticket__customer=user) for kind in (Dataset, Artifact))
+    files.let_go([*datasets.values_list("file", flat=True), *artifacts.values_list("file", flat=True)])
+    datasets.update(file="", name="")
+    artifacts.delete()
+
+
+def _erase_words(user: User, nobody: str) -> None:
+    """In what is kept: the address, the files' names, and what errors may have quoted of the files."""
+    events, tickets = TicketEvent.objects.filter(ticket__customer=user), Ticket.objects.filter(customer=user)
     events.filter(actor=user.email).update(actor=nobody)
+    events.filter(Q(new=Status.UPLOADED) | Q(kind="error")).update(text="")
+    for reason in QUOTING:
+        events.filter(text__startswith=f"{reason}:").update(text=f"{reason}.")
+        tickets.filter(outcome__startswith=f"{reason}:").update(outcome=f"{reason}.")
     events.update(text=Replace(F("text"), Value(user.email), Value(nobody)))
-    Mail.objects.filter(ticket__customer=user).update(to=nobody, body="")
-    Ticket.objects.filter(customer=user).update(file_name="erased", target="")
-
-
-def _delete_later(row: Dataset | Artifact) -> None:
-    """When the transaction has committed: a file can't be brought back."""
-    storage, name = row.file.storage, row.file.name
-    if name:
-        transaction.on_commit(lambda: storage.delete(name))
+    alarms = Alarm.objects.filter(case__in=tickets.values("pk"), kind__in=[Kind.TICKET_FAILED, Kind.MAIL_FAILED])
+    log = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(Alarm))
+    log.filter(object_id__in=[str(pk) for pk in alarms.values_list("pk", flat=True)]).update(object_repr="an alarm")
+    alarms.update(text="The customer has closed their account.")

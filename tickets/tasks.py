@@ -1,11 +1,9 @@
 """Jobs about tickets. Each takes ids, may run twice, and does nothing the second time."""
 
-from django.utils import timezone
-
 from dmlsite import jobs
 from ledger.books import following
-from tickets import actions, mail
-from tickets.models import Mail, Ticket
+from tickets import actions, files, mail
+from tickets.models import Ticket
 
 
 @jobs.actor()
@@ -25,15 +23,31 @@ def sighted(case: str) -> None:
 
 @jobs.actor()
 def send_mail(pk: int) -> None:
-    if found := Mail.objects.filter(pk=pk, sent=None).select_related("ticket__customer").first():
+    if found := mail.claim(pk):
         mail.send(found)
+
+
+@jobs.actor(retries=0, time_limit=3_600_000)
+def put_together(pk: str) -> None:
+    """The parts of an upload, where the process that had the last one did not."""
+    actions.put_together_late(pk)
+
+
+@jobs.actor(retries=0, time_limit=3_600_000)
+def remove_files() -> None:
+    """Whatever nothing names any more; one job at a time."""
+    with jobs.claim("leftovers") as mine:
+        for left in files.due() if mine else ():
+            files.remove(left)
 
 
 @jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)
 def sweep() -> None:
     """Repeat what a lost message or a crash left undone."""
     actions.overdue()
-    for pk in Mail.objects.filter(sent=None, created__lt=timezone.now() - actions.MAIL_PATIENCE).values_list(
-        "pk", flat=True
-    ):
-        send_mail.send(pk)
+    if files.due().exists():
+        jobs.enqueue("tickets.tasks.remove_files")
+    for upload in actions.left_over().values_list("pk", flat=True):
+        jobs.enqueue("tickets.tasks.put_together", str(upload))
+    for pk in mail.waiting().values_list("pk", flat=True):
+        jobs.enqueue("tickets.tasks.send_mail", pk)

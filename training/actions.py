@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -55,14 +55,20 @@ class Prepared:
     facts: dict[str, object]
     segment_steps: int = evidence.SEGMENT_STEPS
 
+    def blobs(self) -> set[str]:
+        """The hashes of all of them."""
+        return {blob.pk for blob in (self.spec, self.start, self.holdout, *(shard for shard, _ in self.shards))}
+
 
 # --- The start --------------------------------------------------------------------------------------------------------
 def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
-    """Write down everything that training depends on, once per ticket."""
+    """Write down everything that training depends on, once per ticket. Raises Conflict if the ticket has ended meanwhile."""
     fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     fixed |= {"classes": prepared.classes, "facts": prepared.facts, "segment_steps": prepared.segment_steps}
     with transaction.atomic():
+        if not Ticket.objects.select_for_update(no_key=True).filter(pk=ticket.pk, status=Status.UPLOADED).exists():
+            raise Conflict("The ticket has ended meanwhile.")
         run = Run.objects.create(ticket=ticket, seed=seed, **blobs, **fixed)
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
@@ -222,8 +228,11 @@ def reassign_overdue() -> None:
     """Take leases back that made no progress in time, and hand out every shard that nobody has."""
     late = Assignment.objects.filter(state__in=[State.OFFERED, State.ACCEPTED], deadline__lt=timezone.now())
     late.update(state=State.EXPIRED, note="no progress in time")
-    for round_ in Round.objects.filter(state=Round.State.OPEN, run__state=Run.State.TRAINING).select_related("run"):
-        _refill(round_)
+    for round_ in Round.objects.filter(state=Round.State.OPEN, run__state=Run.State.TRAINING).select_related(
+        "run__ticket"
+    ):
+        with tickets.apart(round_.run.ticket, "Handing out the work"):
+            _refill(round_)
 
 
 def open_leases(provider: Provider) -> QuerySet[Assignment]:
@@ -576,7 +585,8 @@ def stop(run: Run) -> None:
 def stop_ended() -> None:
     """Stop runs whose ticket ended by another way: cancelled, or refunded on the chain."""
     for run in Run.objects.filter(state__in=[Run.State.WAITING, Run.State.TRAINING], ticket__status=Status.REFUNDED):
-        stop(run)
+        with tickets.apart(run.ticket, "Ending the training"):
+            stop(run)
 
 
 # --- The end of a run -------------------------------------------------------------------------------------------------
@@ -644,16 +654,3 @@ def guarded(ticket: Ticket, step: str) -> Iterator[None]:
             for run in Run.objects.filter(ticket=ticket, state__in=[Run.State.WAITING, Run.State.TRAINING]):
                 stop(run)
             tickets.fail(tickets.get(ticket.pk), text)
-
-
-@contextmanager
-def claim(name: str) -> Iterator[bool]:
-    """One process at a time does a costly step; the lock ends with its connection, so a killed process frees it."""
-    with connection.cursor() as cursor:
-        cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
-        got = bool(cursor.fetchone()[0])
-        try:
-            yield got
-        finally:
-            if got:
-                cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [name])

@@ -1,14 +1,14 @@
 """What a training keeps of a customer's data, and of a provider's work (accounts/personal.py)."""
 
-from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-from django.db import transaction
-from django.db.models import Model, Q
+from django.db.models import Model, Q, QuerySet
 
 from accounts.models import User
+from dmlworker.weights import MalformedUpdate
 from training import audits, store
-from training.models import Assignment, Audit, Round, Run, Shard
+from training.models import Assignment, Audit, Replay, Round, Run, Shard
 
 HOLDERS: list[tuple[type[Model], str, list[str]]] = [
     (Run, "", ["spec", "start", "holdout"]),
@@ -18,6 +18,8 @@ HOLDERS: list[tuple[type[Model], str, list[str]]] = [
     (Audit, "assignment__round__run__", ["trace"]),
 ]
 """Whatever names a blob: the model, the way from it to the run, the fields."""
+KEPT = ("kind", "samples", "training_samples", "holdout_samples", "sample_shape")
+"""The facts of a run that are kept; the others are out of the customer's file."""
 
 
 def refusal(user: User) -> str:
@@ -30,24 +32,52 @@ def export(user: User) -> list[dict[str, Any]]:
 
 
 def erase(user: User) -> None:
-    """The bytes of their data and models go, their hashes stay. What is evidence against a provider is kept."""
+    """The bytes of their data and models go, and what was noted of them; their hashes and sizes stay. So do the pieces that convict a
+    provider."""
     mine = Run.objects.filter(ticket__customer=user)
-    proof = Audit.objects.filter(state=Audit.State.FAILED, assignment__round__run__in=mine)
-    kept = set(proof.values_list("assignment__round__run", flat=True))
-    gone = [pk for pk in mine.values_list("pk", flat=True) if pk not in kept]
-    checked = Audit.objects.filter(assignment__round__run__in=gone, state=Audit.State.PASSED, trace__erased=None)
-    shown = {sha256 for audit in checked for sha256 in audits.checkpoints(audit)}
-    named = _named(gone, inside=True) - _named(gone, inside=False)
-    transaction.on_commit(lambda: store.erase(named))
-    transaction.on_commit(lambda: store.forget(shown))
+    proof, shown = _proof(mine), _shown(mine)
+    store.forget(shown - proof)
+    store.erase(_named(mine, inside=True) - _named(mine, inside=False) - proof)
+    Round.everything.filter(run__in=mine).update(by_class=None)
+    for run in mine:
+        facts = {name: value for name, value in run.facts.items() if name in KEPT}
+        Run.objects.filter(pk=run.pk).update(classes=[], facts=facts)
 
 
-def _named(runs: Iterable[object], inside: bool) -> set[str]:
+def _proof(runs: QuerySet[Run]) -> set[str]:
+    """What it takes to do the segments again in which a provider was found to cheat: the model's form, its part of the data, the
+    weights before and after, and the trace that it had committed to."""
+    found: set[str] = set()
+    failed = Audit.objects.filter(state=Audit.State.FAILED, assignment__round__run__in=runs)
+    for audit in failed.select_related("assignment__round__run", "assignment__shard"):
+        work = audit.assignment
+        found |= {work.round.run.spec_id, work.shard.blob_id, work.round.start_id}
+        found |= {sha256 for sha256 in (work.update_id, work.weights_id, audit.trace_id) if sha256}
+        for replay in audit.replays.filter(agrees=False):
+            found |= {replay.start, replay.claimed}
+    return found
+
+
+def _shown(runs: QuerySet[Run]) -> set[str]:
+    """The weights that workers showed to audits. No row names these; a replay of another run may speak of the same."""
+    found: set[str] = set()
+    for audit in Audit.objects.filter(assignment__round__run__in=runs, trace__erased=None).exclude(trace=None):
+        with suppress(
+            FileNotFoundError, MalformedUpdate
+        ):  # the trace is lost, or never was one: nothing is known of them
+            found |= audits.checkpoints(audit)
+    others = Replay.objects.exclude(audit__assignment__round__run__in=runs)
+    for field in ("start", "claimed"):
+        found -= set(others.filter(**{f"{field}__in": found}).values_list(field, flat=True))
+    return found
+
+
+def _named(runs: QuerySet[Run], inside: bool) -> set[str]:
     """The blobs that these runs name, or that any other does."""
     found: set[str] = set()
     for model, way, fields in HOLDERS:
         of_these = Q(**{f"{way}pk__in": runs})
-        rows = model._default_manager.filter(of_these if inside else ~of_these)
+        rows = model._base_manager.filter(of_these if inside else ~of_these)  # with the rounds that are void
         for field in fields:
             found |= set(rows.exclude(**{field: None}).values_list(f"{field}_id", flat=True))
     return found

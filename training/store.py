@@ -14,11 +14,13 @@ from django.conf import settings
 from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.db import transaction
 from django.db.models import ProtectedError
 from django.utils import timezone
 
 from dmlsite.errors import Conflict, Invalid
 from dmlworker.weights import Bytes, mapped, pieces
+from tickets import files
 from training.models import Blob
 
 CHUNK = 1 << 20
@@ -146,6 +148,7 @@ class _Movable(File):
 
 def _save(sha256: str, size: int, file: File) -> Blob:
     name = path(sha256)
+    files.keep(name)
     if default_storage.exists(name):
         default_storage.delete(name)
     file.seek(0)
@@ -160,16 +163,17 @@ def _save(sha256: str, size: int, file: File) -> Blob:
 def forget(blobs: Iterable[str]) -> None:
     """Remove blobs that nothing names."""
     for sha256 in set(blobs):
-        with suppress(ProtectedError):
+        with suppress(ProtectedError), transaction.atomic():
             Blob.objects.filter(pk=sha256).delete()
-            default_storage.delete(path(sha256))
+            files.let_go([path(sha256)])
 
 
 def erase(blobs: Iterable[str]) -> None:
     """Remove the bytes of blobs that are still named; their hashes stay."""
-    for sha256 in set(blobs):
-        Blob.objects.filter(pk=sha256).update(erased=timezone.now())
-        default_storage.delete(path(sha256))
+    gone = set(blobs)
+    with transaction.atomic():
+        Blob.objects.filter(pk__in=gone).update(erased=timezone.now())
+        files.let_go(map(path, gone))
 
 
 def get(sha256: str) -> bytes:

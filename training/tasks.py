@@ -11,6 +11,8 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from dmlsite import jobs
+from dmlsite.errors import Conflict
+from dmlsite.jobs import claim
 from dmlworker.aggregation import RULES
 from dmlworker.datasets import DatasetError
 from dmlworker.receipt import NAME
@@ -20,7 +22,7 @@ from tickets import actions as tickets
 from tickets import mail
 from tickets.models import Status, Ticket
 from training import actions, audits, compute, pay, records, store, trial
-from training.actions import claim, guarded
+from training.actions import guarded
 from training.models import Assignment, Audit, Round, Run
 
 ROOTED = [name for name, rule in RULES.items() if rule.root]
@@ -48,7 +50,10 @@ def _prepare(ticket: Ticket) -> None:
         except DatasetError as error:
             tickets.refund(ticket, f"The file cannot be trained on: {error}")
             return
-    actions.open_run(ticket, prepared, seed)
+    try:
+        actions.open_run(ticket, prepared, seed)
+    except Conflict:  # the customer cancelled, and may have closed the account: nothing of the data stays
+        store.forget(prepared.blobs())
 
 
 @jobs.actor(time_limit=LONG)
@@ -56,7 +61,8 @@ def start_waiting() -> None:
     """Start what waits, in fair order, as far as providers are free."""
     with claim("start") as mine:
         for run in actions.queue() if mine else ():
-            actions.start(run)
+            with tickets.apart(run.ticket, "Starting the training"):
+                actions.start(run)
 
 
 @jobs.actor(time_limit=LONG)
@@ -171,10 +177,11 @@ def answer_trial(run: str, pk: str) -> None:
 
 @jobs.actor(time_limit=LONG)
 def settled(event: int) -> None:
-    """The payment of the providers is final: the model card can name the transaction, and the mail goes out."""
+    """The payment of the providers is final: the model card can name the transaction, and the mail goes out. Neither for a customer
+    whose account is closed."""
     with following(event) as found:
         ticket = Ticket.objects.filter(pk=found.case, status=Status.SETTLED).first() if found else None
-        if ticket:
+        if ticket and ticket.customer.is_active:
             card = records.card(ticket.run, found)
             tickets.store_artifact(ticket, "model-card.md", ContentFile(card.encode()))
             mail.queue(ticket, "done")
@@ -186,7 +193,8 @@ def sweep() -> None:
     late = timezone.now() - PATIENCE
     actions.stop_ended()
     actions.reassign_overdue()
-    store.forget_unfinished()
+    with jobs.apart("unfinished uploads"):
+        store.forget_unfinished()
     for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list(
         "pk", flat=True
     ):
@@ -204,12 +212,14 @@ def sweep() -> None:
     ):
         root.send(pk)
     for round_ in Round.objects.filter(opened__lt=late, **open_):
-        if actions.ready(round_):
-            close_round.send(round_.pk)
+        with jobs.apart(round_):
+            if actions.ready(round_):
+                close_round.send(round_.pk)
     for pk in Round.objects.filter(checked=None, closed__lt=late, **closed).values_list("pk", flat=True):
         check_round.send(pk)
     for round_ in audits.give_up_overdue():
-        audits.judge(round_)
+        with tickets.apart(round_.run.ticket, f"Judging round {round_.number}"):
+            audits.judge(round_)
     shown = Audit.objects.filter(
         state=Audit.State.SHOWN, asked__lt=late, assignment__round__run__state=Run.State.TRAINING
     )

@@ -25,7 +25,7 @@ MOST_FIELDS = 40
 def kind(run: Run) -> str:
     """How a sample is given: "fields", one for each column; "line"; "image"; empty if the model is not there, or takes what no page can
     ask for."""
-    if run.state != Run.State.DONE:
+    if run.state != Run.State.DONE or not run.classes:  # the classes went with the model, when the account was closed
         return ""
     if run.facts["kind"] == "images":
         return "image"

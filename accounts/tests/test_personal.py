@@ -4,7 +4,10 @@ import json
 from datetime import timedelta
 
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth import authenticate
+from django.contrib.contenttypes.models import ContentType
+from django.core import mail as post
 from django.core.files.base import ContentFile
 from django.urls import reverse
 from django.utils import timezone
@@ -15,10 +18,14 @@ from accounts.models import ApiKey, User, Wallet
 from dmlsite.errors import Conflict, Invalid
 from dmlsite.tests.people import PASSWORD, counted_afresh, person  # noqa: F401
 from dmlsite.tests.rows import everything
-from ledger.models import Sighting, Transfer
+from ledger.models import Alarm, ChainEvent, Sighting, Transfer
 from providers import actions as providers
 from providers.models import Accusation, Provider, Standing, StandingEvent
-from tickets.models import Artifact, Dataset, Mail, Status, Ticket, TicketEvent
+from tickets.actions import payment_seen, store_artifact
+from tickets.models import Artifact, Dataset, Leftover, Mail, Status, Ticket, TicketEvent
+from tickets.tasks import send_mail, sweep
+from training.models import Run
+from training.tasks import settled
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("counted_afresh")]
 
@@ -34,7 +41,35 @@ def ticket(settings, tmp_path):
     TicketEvent.objects.create(
         ticket=ticket, kind="mailed", text=f"to {ticket.customer.email}", actor=ticket.customer.email
     )
+    payout(ticket, followed=timezone.now())
     return ticket
+
+
+def payout(ticket, **fields):
+    place = {"chain_id": 1, "block": 9, "block_hash": "0x9", "log_index": 0, "tx": "0x9", "args": {}}
+    return ChainEvent.objects.create(name="Settled", case=ticket.pk, **place, **fields)
+
+
+def traces(ticket):
+    """Where a file's name, its content and the customer's address have come to stand."""
+    address, said = ticket.customer.email, "preparing: could not convert 'Ada Lovelace'"
+    events = [("moved", "uploaded", "cells.csv, 10 bytes"), ("error", "", said)]
+    refusals = [f"The file cannot be trained on: {said}", f"Something went wrong on our side: {said}"]
+    for kind, new, text in [*events, *(("moved", "refunded", text) for text in refusals)]:
+        TicketEvent.objects.create(ticket=ticket, kind=kind, new=new, text=text)
+    Ticket.objects.update(outcome=refusals[0])
+    Mail.objects.create(ticket=ticket, kind="paid", to=address, sent=timezone.now(), error=f"no {address}")
+    for kind, text in (("ticket failed", said), ("mail failed", f"no {address}")):
+        seen = Alarm.objects.create(kind=kind, case=ticket.pk, text=text)
+        logged(seen)
+    logged(ticket.customer)
+    Run.objects.update(classes=["Lovelace"], facts={"holdout_samples": 10, "features": ["cells"], "example": [1.5]})
+
+
+def logged(row):
+    admin = User.objects.filter(is_staff=True).first() or person("admin", is_staff=True)
+    about = {"content_type": ContentType.objects.get_for_model(row), "object_id": row.pk, "object_repr": str(row)}
+    LogEntry.objects.create(user=admin, action_flag=CHANGE, **about)
 
 
 def test_the_export_has_all_of_it(client, ticket):
@@ -70,8 +105,9 @@ def test_the_export_names_nobody_else(client, ticket):
     assert "root@" not in client.get(reverse("accounts:export")).content.decode()
 
 
-def test_a_closed_account_leaves_nothing_of_the_person_and_all_of_the_money(client, ticket, tmp_path):
+def test_a_closed_account_leaves_nothing_of_the_person_and_all_of_the_money(client, ticket, tmp_path, inline_jobs):
     user = ticket.customer
+    traces(ticket)
     Token.objects.create(user=user)
     Wallet.objects.create(user=user, address="0x" + "34" * 20)
     money = list(Transfer.objects.values())
@@ -84,9 +120,11 @@ def test_a_closed_account_leaves_nothing_of_the_person_and_all_of_the_money(clie
     assert client.get(reverse("accounts:account")).status_code == 302
     assert not Token.objects.exists() and not Wallet.objects.exists()
     left = json.dumps(
-        [list(model.objects.values()) for model in (User, Ticket, TicketEvent, Dataset, Mail)], default=str
+        [list(model.objects.values()) for model in (User, Ticket, TicketEvent, Dataset, Mail, Run, Alarm, LogEntry)],
+        default=str,
     )
-    assert "customer@" not in left and "cells" not in left
+    assert "customer@" not in left and "cells" not in left and "Lovelace" not in left
+    assert not Mail.objects.filter(sent=None).exists()
     assert list(Transfer.objects.values()) == money
     assert Ticket.objects.get().price == 130_000
     assert User.objects.create_user("customer@example.org", PASSWORD), "the address is free again"
@@ -109,6 +147,63 @@ def test_not_while_a_ticket_is_under_way(client, ticket, status):
     assert "not finished yet" in page and "erase my data</button>" not in page
     assert client.post(reverse("accounts:close"), {"password": PASSWORD}).status_code == 409
     assert Dataset.objects.get().name == "cells.csv"
+
+
+def test_not_before_the_payout_is_final(ticket):
+    """What follows it makes a model card, and a mail."""
+    ChainEvent.objects.filter(name="Settled").delete()
+    with pytest.raises(Conflict, match="payment of the providers is not final"):
+        personal.close(ticket.customer, PASSWORD)
+    payout(ticket, followed=None)
+    with pytest.raises(Conflict, match="payment of the providers is not final"):
+        personal.close(ticket.customer, PASSWORD)
+    ChainEvent.objects.update(followed=timezone.now())
+    personal.close(ticket.customer, PASSWORD)
+
+
+def test_nothing_is_made_and_mailed_for_a_closed_account(ticket, inline_jobs):
+    event = ChainEvent.objects.get(name="Settled")
+    ChainEvent.objects.update(followed=None)
+    User.objects.filter(pk=ticket.customer_id).update(is_active=False)
+    settled.fn(event.pk)
+    event.refresh_from_db()
+    assert event.followed and not ticket.artifacts.filter(name="model-card.md").exists()
+    assert Mail.objects.count() == 1 and post.outbox == []
+
+
+def test_a_payment_that_comes_after_the_account_was_closed_is_not_mailed_and_goes_back(ticket, chain, inline_jobs):
+    Ticket.objects.update(status=Status.QUOTED)
+    personal.close(ticket.customer, PASSWORD)
+    ticket.refresh_from_db()
+    payment_seen(ticket)
+    assert ticket.status == Status.PAID
+    Ticket.objects.update(upload_by=timezone.now())
+    sweep.fn()
+    assert Ticket.objects.get().status == Status.REFUNDED
+    assert post.outbox == [] and not Mail.objects.filter(sent=None).exists()
+
+
+def test_a_mail_that_was_queued_as_the_account_closed_is_not_sent(ticket, inline_jobs):
+    User.objects.filter(pk=ticket.customer_id).update(is_active=False)
+    send_mail.fn(Mail.objects.get().pk)
+    assert post.outbox == [] and not Mail.objects.exists()
+
+
+def test_what_a_job_makes_as_the_account_closes_is_not_kept(ticket, tmp_path, inline_jobs):
+    personal.close(ticket.customer, PASSWORD)
+    with pytest.raises(Conflict, match="closed"):
+        store_artifact(ticket, "model.keras", ContentFile(b"model"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()] and not Artifact.objects.exists()
+
+
+def test_a_storage_that_does_not_delete_is_asked_again(client, ticket, tmp_path, inline_jobs):
+    name = Dataset.objects.get().file.name
+    (tmp_path / name).unlink()
+    (tmp_path / name / "in the way").mkdir(parents=True)  # which no storage can delete
+    client.force_login(ticket.customer)
+    assert client.post(reverse("accounts:close"), {"password": PASSWORD}).status_code == 302
+    assert Leftover.objects.get(name=name).error
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "all others are gone"
 
 
 @pytest.mark.parametrize("standing", [Standing.ACTIVE, Standing.EXITING, Standing.ACCUSED])

@@ -12,7 +12,7 @@ from accounts.models import ApiKey, User
 from dmlsite.tests.people import person
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Cursor, Reconciliation, Sighting, Transfer
 from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
-from tickets.models import Artifact, Dataset, Mail, Status, Ticket, TicketEvent
+from tickets.models import Artifact, Dataset, Leftover, Mail, Status, Ticket, TicketEvent
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 PAID, SETTLED = "0x" + "aa" * 32, "0x" + "bb" * 32
@@ -41,6 +41,7 @@ def _ticket() -> Ticket:
     TicketEvent.objects.create(ticket=ticket, kind="moved", old="quoted", new="paid", text="<b>paid</b>")
     Dataset.objects.create(ticket=ticket, file="datasets/x.csv", name="cells.csv", size=10, sha256="0" * 64)
     Artifact.objects.create(ticket=ticket, file="artifacts/model.json", name="model.json", size=10, sha256="0" * 64)
+    Leftover.objects.create(name="parts/x", tries=1, error="refused", due=soon)
     Mail.objects.create(
         ticket=ticket, kind="done", to=ticket.customer.email, subject="Your model is ready", error="refused"
     )

@@ -214,3 +214,19 @@ def test_a_stuck_transaction_is_bumped_with_its_nonce_and_happens_once(chain, se
     assert (tx.state, tx.hash) == ("final", second.hash)
     assert chain.token_balance(payer.address) - before == PRICE
     assert balance(f"escrow:{ticket}") == 0
+
+
+def test_a_transaction_that_cannot_be_asked_about_does_not_keep_the_next_one_from_its_end(chain):
+    """A node answers for one hash with an error; what comes after it is final all the same."""
+    broken = ChainTx.objects.create(key="broken", verb="settle", state=ChainTx.State.SENT)
+    Attempt.objects.create(tx=broken, raw=b"", hash="no hash", gas=1, max_fee_gwei=1, tip_gwei=1)
+    cheat = register(chain, rich(2))
+    actions.accuse(uuid4(), [cheat], [])
+    good = ChainTx.objects.get(verb="accuse")
+    outbox.send(good)
+    chain.wait(good.hash)
+    while mine_if_pending_finality(chain.w3):
+        pass
+    outbox.confirm(chain)
+    good.refresh_from_db()
+    assert good.state == ChainTx.State.FINAL

@@ -17,12 +17,12 @@ from contracts.devchain import DevChain, free_port
 from contracts.devchain import test_key as rich
 from dmlsite.errors import Conflict
 from dmlsite.testing import finalize
-from ledger import outbox
+from ledger import gateway, outbox
 from ledger.gateway import key
 from ledger.models import Alarm, ChainEvent, ChainTx
 from ledger.scanner import Scanner
 from providers import actions, tasks
-from providers.models import Accusation, Provider, Standing
+from providers.models import Accusation, Connection, Provider, Standing
 
 pytestmark = pytest.mark.django_db(transaction=True)
 State = Accusation.State
@@ -334,3 +334,14 @@ def test_events_may_be_followed_in_any_order(chain, ada, order):
     assert (standing(ada), ada.deposit_gwei) == (Standing.ACTIVE, chain.deposit_gwei())
     back = ChainEvent.objects.filter(name="Registered").last()
     assert ada.deposit_tx == back.tx
+
+
+def test_a_sweep_forgets_connections_though_the_chain_does_not_answer(settings, tmp_path):
+    settings.CHAIN_DEPLOYMENT = tmp_path / "none"
+    gateway.chain.cache_clear()
+    provider = actions.join(User.objects.create_user("ada@example.org", "x"), "ada")
+    Accusation.objects.create(honest=[], reason="x", evidence={}, lapses_at=timezone.now())
+    Connection.objects.create(provider=provider, channel="c")
+    Connection.objects.update(seen=timezone.now() - 2 * actions.FORGOTTEN)
+    tasks.sweep.fn()
+    assert not Connection.objects.exists()

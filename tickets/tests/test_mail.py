@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from html.parser import HTMLParser
+from smtplib import SMTPDataError, SMTPRecipientsRefused
 
 import pytest
 from django.core import mail as post
@@ -130,18 +131,111 @@ def test_a_payment_that_went_back_at_once_is_not_called_arrived(ticket):
     assert paid(ticket, "Paid", "Refunded") == ["refunded"]
 
 
-def test_a_mail_that_fails_is_told_and_sent_later(ticket, monkeypatch):
-    def refuse(self, fail_silently=False):
-        raise ConnectionRefusedError("no mail server")
+@pytest.fixture
+def server(monkeypatch):
+    """What the mail server does when it is given a mail; afterwards it takes it, if it was not told to fail."""
+    steps = []
+    take = post.EmailMultiAlternatives.send
 
+    def send(self, fail_silently=False):
+        if steps:
+            steps.pop(0)()
+        return take(self, fail_silently)
+
+    monkeypatch.setattr(post.EmailMultiAlternatives, "send", send)
+    return steps
+
+
+def failing(error):
+    def step():
+        raise error
+
+    return step
+
+
+def refusing(ticket):
+    to = ticket.customer.email
+    return failing(SMTPRecipientsRefused({to: (550, f"5.1.1 <{to}>: no such user".encode())}))
+
+
+def later(**time):
+    """So much time passes."""
+    for row in Mail.objects.all():
+        Mail.objects.filter(pk=row.pk).update(due=row.due - timedelta(**time))
+
+
+def try_to_send():
+    tasks.send_mail.fn(Mail.objects.get().pk)
+
+
+def test_a_mail_that_fails_is_told_and_sent_later(ticket, server):
+    server.append(failing(ConnectionRefusedError("no mail server")))
     mail.queue(ticket, "started")
-    with monkeypatch.context() as broken:
-        broken.setattr(post.EmailMultiAlternatives, "send", refuse)
-        mail.send(Mail.objects.get())
+    try_to_send()
     assert Mail.objects.get().sent is None
     assert "no mail server" in Alarm.objects.get().text
-    tasks.send_mail.fn(Mail.objects.get().pk)
+    try_to_send()
+    assert post.outbox == []
+    later(minutes=1)
+    try_to_send()
     assert (Mail.objects.get().error, len(post.outbox)) == ("", 1)
+
+
+def test_two_jobs_send_one_mail(ticket, server):
+    mail.queue(ticket, "started")
+    server.append(try_to_send)  # the other job, while the first one speaks to the server
+    try_to_send()
+    assert len(post.outbox) == 1
+    assert ticket.events.filter(kind="mailed").count() == 1
+
+
+def test_a_crash_while_it_is_sent_is_made_up_for(ticket, server):
+    server.append(failing(SystemExit()))
+    mail.queue(ticket, "started")
+    with pytest.raises(SystemExit):
+        try_to_send()
+    try_to_send()
+    assert post.outbox == []
+    later(minutes=10)
+    try_to_send()
+    assert len(post.outbox) == 1
+
+
+def test_an_address_that_is_refused_is_tried_less_and_less_and_told_once(ticket, server):
+    server += [refusing(ticket)] * 9
+    mail.queue(ticket, "started")
+    waited = []
+    for _ in range(9):
+        try_to_send()
+        waited.append(round((Mail.objects.get().due - timezone.now()) / timedelta(minutes=1)))
+        later(hours=1)
+    assert waited == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert ticket.events.filter(kind="mail failed").count() == 1
+
+
+def test_another_error_is_told_too(ticket, server):
+    server += [refusing(ticket), failing(TimeoutError("timed out"))]
+    mail.queue(ticket, "started")
+    for _ in range(2):
+        try_to_send()
+        later(hours=1)
+    assert [event.text for event in ticket.events.filter(kind="mail failed")] == [
+        "Training has started: SMTPRecipientsRefused 550",
+        "Training has started: timed out",
+    ]
+
+
+def test_what_a_server_says_is_not_kept_for_it_may_name_the_address(ticket, server):
+    to = ticket.customer.email
+    refusals = [refusing(ticket), failing(SMTPDataError(554, f"rejected for {to}".encode()))]
+    server += [*refusals, failing(ValueError(f'Invalid address "{to}"'))]
+    mail.queue(ticket, "started")
+    for _ in range(3):
+        try_to_send()
+        later(hours=1)
+        Alarm.objects.update(cleared=timezone.now())
+    said = [*Alarm.objects.values_list("text", flat=True), *ticket.events.values_list("text", flat=True)]
+    assert len(said) == 6 and not [text for text in [*said, Mail.objects.get().error] if "@" in text]
 
 
 def test_the_demo_knows_the_last_mail_by_its_subject():

@@ -1,18 +1,20 @@
 """A customer's file in parts, as a tus client sends them; broken off, gone on with, sent twice, by others."""
 
 import base64
+import threading
 from datetime import timedelta
 
 import pytest
 from django.core.cache import cache
 from django.core.files.base import ContentFile
+from django.db import connection, transaction
 from django.urls import reverse
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tickets import actions, uploads
-from tickets.models import PartialUpload, Status, UploadPart
+from tickets import actions, files, tasks, uploads
+from tickets.models import Leftover, PartialUpload, Status, UploadPart
 from tickets.tests.test_pages import ada, eve, make, owner  # noqa: F401
 
 pytestmark = pytest.mark.django_db
@@ -51,6 +53,8 @@ def patch(client, place, offset, data, kind=uploads.PART_TYPE):
 
 
 def stored(folder):
+    """What is there when the job that removes files was here."""
+    tasks.remove_files.fn()
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
@@ -173,11 +177,11 @@ def test_a_crash_before_the_whole_file_loses_nothing(owner, ticket, monkeypatch)
             actions.add_part(PartialUpload.objects.get(), 5, ContentFile(DATA[5:]), "ada")
     ticket.refresh_from_db()
     assert ticket.status == Status.PAID
-    actions.overdue()
+    tasks.put_together.fn(PartialUpload.objects.get().pk)
     ticket.refresh_from_db()
     assert ticket.status == Status.PAID  # it may be under way just now
     PartialUpload.objects.update(changed=timezone.now() - timedelta(minutes=3))
-    actions.overdue()
+    tasks.put_together.fn(PartialUpload.objects.get().pk)
     ticket.refresh_from_db()
     assert ticket.status == Status.UPLOADED
     assert ticket.dataset.file.read() == DATA
@@ -191,3 +195,79 @@ def test_what_is_of_no_use_any_more_is_forgotten(ticket, own_files):
     type(ticket).objects.update(status=Status.REFUNDED)
     actions.overdue()
     assert (PartialUpload.objects.count(), stored(own_files)) == (0, [])
+
+
+# --- Two at once ------------------------------------------------------------------------------------------------------
+def elsewhere(step, result):
+    """Run in another thread, on a connection of its own, and wait until it is done or waits for a lock."""
+
+    def run():
+        try:
+            result.append(step())
+        except Exception as error:
+            result.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(0.5)
+    return thread
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_begin_at_once_and_the_later_one_counts(ticket):
+    result = []
+    with transaction.atomic():
+        first = actions.begin_upload(ticket, "first.csv", 5)
+        other = elsewhere(lambda: actions.begin_upload(ticket, "second.csv", 6), result)
+    other.join()
+    [second] = result
+    assert PartialUpload.objects.get() == second != first
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_part_that_comes_while_its_upload_is_dropped_leaves_nothing(ticket, own_files, inline_jobs):
+    begun, result = actions.begin_upload(ticket, "x.csv", 6), []
+    with transaction.atomic():
+        actions.add_part(begun, 0, ContentFile(b"abc"), "ada")
+        other = elsewhere(lambda: actions.drop_upload(PartialUpload.objects.get(pk=begun.pk)), result)
+    other.join()
+    assert result == [None]
+    assert (PartialUpload.objects.count(), UploadPart.objects.count(), stored(own_files)) == (0, 0, [])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_storage_does_not_delete_now_it_deletes_later(ticket, own_files, inline_jobs):
+    begun = actions.begin_upload(ticket, "x.csv", 6)
+    actions.add_part(begun, 0, ContentFile(b"a"), "ada")
+    actions.add_part(begun, 1, ContentFile(b"b"), "ada")
+    bad = own_files / begun.parts.first().file.name
+    bad.unlink()
+    (bad / "in the way").mkdir(parents=True)  # which no storage can delete
+    actions.drop_upload(begun)
+    assert stored(own_files) == [] and not PartialUpload.objects.exists()
+    left = Leftover.objects.get()
+    assert "not empty" in left.error and left.due > timezone.now()
+
+    (bad / "in the way").rmdir()
+    tasks.sweep.fn()
+    assert bad.exists(), "not before it is due"
+    Leftover.objects.update(due=timezone.now())
+    tasks.sweep.fn()
+    assert not bad.exists() and not Leftover.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_file_that_is_named_again_is_not_removed(ticket, own_files, inline_jobs):
+    """A process died between the file and its row, and another file took the name."""
+    artifact = actions.store_artifact(ticket, "model.keras", ContentFile(b"new"))
+    files.let_go([artifact.file.name])
+    assert artifact.file.read() == b"new" and not Leftover.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_file_that_another_replaces_is_removed(ticket, own_files, inline_jobs):
+    for data in (b"old", b"new"):
+        actions.store_artifact(ticket, "model.keras", ContentFile(data))
+    assert [path.read_bytes() for path in stored(own_files)] == [b"new"]
