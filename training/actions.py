@@ -322,7 +322,7 @@ def record_update(
     stored = Exists(Blob.objects.filter(pk=sha256))
     open_ = Assignment.objects.filter(stored, pk=assignment.pk, state__in=[State.OFFERED, State.ACCEPTED])
     now = timezone.now()
-    took = (now - (assignment.accepted or assignment.offered)).total_seconds()
+    took = (now - assignment.offered).total_seconds()
     told = {"joules": pay.plausible(joules, took), "gpu": gpu or None}
     if open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=now, **told):
         jobs.enqueue("training.tasks.receive", assignment.pk)
