@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -28,7 +28,7 @@ from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import TRAINING, OnCheat, Status, Ticket
-from training import evidence, pay
+from training import evidence, pay, store
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
@@ -37,10 +37,10 @@ TRIES = 3
 HOPELESS = {State.REJECTED: TRIES, State.DECLINED: 20}
 """So does a shard with so many malformed updates in a round, or declined so often: full disks and broken lines are the
 workers' own, and pass."""
-
-
 MAX_SEGMENTS = 100_000
 """Of a training; a longer one has longer segments."""
+UNNAMED = timedelta(days=1)
+"""For so long is kept what a worker sent and nothing names."""
 
 
 @dataclass(frozen=True)
@@ -324,12 +324,17 @@ def record_update(
     now = timezone.now()
     took = (now - assignment.offered).total_seconds()
     told = {"joules": pay.plausible(joules, took), "gpu": gpu or None}
-    if open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=now, **told):
-        jobs.enqueue("training.tasks.receive", assignment.pk)
-    elif Blob.objects.filter(pk=sha256).exists():
+    with transaction.atomic():
+        done = open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=now, **told)
+        if done:
+            store.take_over([sha256])
+            jobs.enqueue("training.tasks.receive", assignment.pk)
+    if done:
+        return
+    if Blob.objects.filter(pk=sha256).exists():
+        store.forget_unnamed(Blob.objects.filter(pk=sha256, sender=provider))
         raise Conflict("this lease is closed")
-    else:
-        raise Missing("upload the update first")
+    raise Missing("upload the update first")
 
 
 def decline(provider: Provider, lease: Lease, reason: str) -> None:
@@ -599,10 +604,10 @@ def finish(run: Run, accuracy: float, weights: dict[str, int], receipt_root: str
 
 # --- Blobs ------------------------------------------------------------------------------------------------------------
 def _open_work(provider: Provider) -> QuerySet[Assignment]:
-    """What a provider's workers may have files of: leases of open rounds, and work that they are asked to show."""
+    """What a provider's workers may have files of: leases of open rounds, and work that is audited."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         raise Forbidden(f"This provider is {provider.get_standing_display()}.")
-    open_ = Q(round__state=Round.State.OPEN) | Q(audit__state=Audit.State.ASKED)
+    open_ = Q(round__state=Round.State.OPEN) | Q(audit__state__in=Audit.UNDECIDED)
     return Assignment.objects.filter(
         open_, provider=provider, state__in=Assignment.LIVE, round__run__state=Run.State.TRAINING
     )
@@ -617,14 +622,39 @@ def readable_blob(provider: Provider, sha256: str) -> Blob:
     return found
 
 
-def upload_limit(provider: Provider) -> int:
-    """Bytes an update, or what is shown of one, may have: what the weights have, and a little for another writer's header; or
-    a trace."""
+def upload_limit(provider: Provider, sha256: str) -> int:
+    """Bytes that this upload may have: an update or a checkpoint what the weights have, and a little for another writer's header; or
+    what a trace has. And all uploads that nothing names yet, other than this one: what the open work asks for, and once more, for
+    what was sent in vain."""
     found = list(_open_work(provider).select_related("round__run", "round__start", "shard", "audit"))
     if not found:
         raise Forbidden("You have no open lease.")
-    traces = [LINE * segments_of(work.shard.samples, hyper_of(work)) for work in found if hasattr(work, "audit")]
-    return max([*(work.round.start.size + 65536 for work in found), *traces])
+    sizes = [(work, work.round.start.size + 65536, _trace_bytes(work)) for work in found]
+    due = sum(_shown(work) * weights + trace for work, weights, trace in sizes)
+    unnamed = Blob.objects.filter(sender=provider).exclude(pk=sha256).aggregate(bytes=Sum("size"))["bytes"] or 0
+    return max(0, min(max(max(size) for _, *size in sizes), 2 * due - unnamed))
+
+
+def _audited(work: Assignment) -> bool:
+    return hasattr(work, "audit") and work.audit.state in Audit.UNDECIDED
+
+
+def _trace_bytes(work: Assignment) -> int:
+    return LINE * segments_of(work.shard.samples, hyper_of(work)) if _audited(work) else 0
+
+
+def _shown(work: Assignment) -> int:
+    """Weights that a worker sends for a piece of work: its update; or both ends of each segment drawn, the first, the last and
+    the one with the largest change."""
+    return 2 * (len(work.audit.drawn) + 3) if _audited(work) else 1
+
+
+def forget_unnamed() -> None:
+    """Remove what workers sent and nothing has named in a day: updates of leases that they lost, and what they were not asked for. What was
+    sent since an audit asked for it waits for its verdict."""
+    audits = Audit.objects.filter(assignment__provider=OuterRef("sender"), state__in=Audit.UNDECIDED)
+    old = Blob.objects.filter(sender__isnull=False, created__lt=timezone.now() - UNNAMED)
+    store.forget_unnamed(old.exclude(Exists(audits.filter(asked__lte=OuterRef("created")))))
 
 
 # --- When something breaks --------------------------------------------------------------------------------------------

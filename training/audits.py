@@ -18,7 +18,7 @@ from dmlworker.protocol import Lease
 from dmlworker.trace import Trace, segments_of
 from providers.models import Connection, Provider
 from training import actions, evidence, store
-from training.models import Assignment, Audit, Blob, Round
+from training.models import Assignment, Audit, Blob, Replay, Round
 
 State = Assignment.State
 CHANCE = "drawn by chance"
@@ -83,9 +83,12 @@ def show(provider: Provider, lease: Lease, trace: str) -> None:
         raise Missing("nothing is asked about this lease")
     stored = Exists(Blob.objects.filter(pk=trace))
     fields = {"state": Audit.State.SHOWN, "trace_id": trace}
-    if Audit.objects.filter(stored, pk=audit.pk, state=Audit.State.ASKED).update(**fields):
-        jobs.enqueue("training.tasks.audit", audit.pk)
-    elif audit.trace_id != trace:
+    with transaction.atomic():
+        done = Audit.objects.filter(stored, pk=audit.pk, state=Audit.State.ASKED).update(**fields)
+        if done:
+            store.take_over([trace])
+            jobs.enqueue("training.tasks.audit", audit.pk)
+    if not done and audit.trace_id != trace:
         raise Conflict("this audit is decided" if audit.state != Audit.State.ASKED else "upload the trace first")
 
 
@@ -96,6 +99,13 @@ def checkpoints(audit: Audit) -> set[str]:
     trace = Trace.from_bytes(store.get(audit.trace_id))
     numbers = {number for segment in trace.asked(audit.drawn) for number in (segment, segment + 1)}
     return {trace.segments[number - 1].sha256 for number in numbers if number}
+
+
+def unneeded(audit: Audit) -> set[str]:
+    """Of these, the ones that no other audit looked at: they may be evidence against whoever did the same work before."""
+    shown, run = checkpoints(audit), audit.assignment.round.run_id
+    others = Replay.objects.filter(audit__assignment__round__run=run).exclude(audit=audit)
+    return shown.difference(*others.values_list("start", "claimed"))
 
 
 def give_up_overdue() -> list[Round]:

@@ -386,7 +386,7 @@ def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:
 
 def forget_checkpoints(found: Audit) -> None:
     """Remove what a worker showed of good work; see `records.keeps_checkpoints`."""
-    store.forget(audits.checkpoints(found))
+    store.forget(audits.unneeded(found))
 
 
 def predict(run: Run, sample: np.ndarray) -> list[float]:

@@ -21,6 +21,9 @@ class Blob(models.Model):
     sha256 = models.CharField(max_length=64, primary_key=True)
     size = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)
+    sender = models.ForeignKey(
+        Provider, models.PROTECT, related_name="+", null=True, help_text="Who sent it, as long as nothing names it"
+    )
     erased = models.DateTimeField(
         null=True, help_text="The bytes are gone, with the account of the customer they were of"
     )

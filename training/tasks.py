@@ -131,6 +131,8 @@ def audit(pk: int) -> None:
         if mine and found.state == Audit.State.SHOWN and round_.run.state == Run.State.TRAINING:
             with guarded(round_.run.ticket, f"auditing round {round_.number}"):
                 state, note = compute.audit(found)
+                if state != Audit.State.UNPROVEN:
+                    store.take_over(audits.checkpoints(found))
                 audits.decide(found, state, note)
                 if state == Audit.State.PASSED and not records.keeps_checkpoints(round_):
                     compute.forget_checkpoints(found)
@@ -187,6 +189,7 @@ def sweep() -> None:
     actions.stop_ended()
     actions.reassign_overdue()
     store.forget_unfinished()
+    actions.forget_unnamed()
     for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list(
         "pk", flat=True
     ):

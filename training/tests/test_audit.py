@@ -234,6 +234,22 @@ def test_what_compression_loses_is_no_offence_but_a_lie_on_top_is(make, kind):
     convicted(worker.audited(), 3)
 
 
+def test_what_is_evidence_against_another_stays_when_good_work_is_let_go(worker):
+    """The same shard was another's before: up to where it cheated, its weights are the same."""
+    worker.commit()
+    audit = worker.audited()
+    lease = Assignment.objects.get(pk=worker.lease.pk)
+    lease.pk, lease.attempt, lease.state, lease._state.adding = None, 2, Assignment.State.REVOKED, True
+    lease.save()
+    cheat = Audit.objects.create(assignment=lease, why="drawn", state=State.FAILED, deadline=lease.deadline)
+    same = worker.trace.segments[0].sha256
+    told = {"start": same, "claimed": "b" * 64, "allowed": 0.1, "relative": 2.0, "cosine": 0.0, "agrees": False}
+    Replay.objects.create(audit=cheat, segment=1, number=1, **told)
+    compute.forget_checkpoints(audit)
+    assert Blob.objects.filter(pk=same).exists()
+    assert not Blob.objects.filter(pk=worker.trace.segments[1].sha256).exists()
+
+
 def test_what_was_shown_of_good_work_is_removed_but_not_what_is_still_needed(worker):
     worker.commit()
     audit = worker.audited()

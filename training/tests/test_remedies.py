@@ -124,7 +124,7 @@ def test_who_has_to_show_something_may_fetch_and_send_and_nobody_else(closed):
     ada, bob = (Provider.objects.get(user_name=name) for name in ("ada", "bob"))
     Assignment.objects.filter(round__number=2).update(state=Assignment.State.CANCELLED)
     assert actions.readable_blob(ada, audit.assignment.shard.blob_id)
-    assert actions.upload_limit(ada) > 0
+    assert actions.upload_limit(ada, "0" * 64) > 0
     with pytest.raises(Missing):
         actions.readable_blob(bob, audit.assignment.shard.blob_id)
 
