@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -539,17 +539,18 @@ def _take_out(run: Run, works: QuerySet[Assignment], state: str, why: str) -> No
 
 
 def evidence_of(failed: list[Audit]) -> list[dict[str, object]]:
-    """What an outsider needs to repeat the replays: the hashes of what went in, what came out, and how far apart."""
+    """What an outsider needs to repeat the replays: the hashes of what went in, the hyper-parameters, what came out, and how far apart."""
     found = []
     for audit in failed:
         work = audit.assignment
         known = {
             "provider": work.provider.user_name,
+            "spec": work.round.run.spec_id,
             "shard": work.shard.blob_id,
             "round_start": work.round.start_id,
             "update": work.update_id,
             "trace_root": work.root,
-            "seed": seed_of(work),
+            **asdict(hyper_of(work)),
             "ordered_because": audit.why,
         }
         found += [known | _told(replay) for replay in audit.replays.filter(agrees=False)]
@@ -562,10 +563,16 @@ def _told(replay: Replay) -> dict[str, object]:
         "replay": replay.number,
         "start": replay.start,
         "claimed": replay.claimed,
-        "relative_distance": replay.relative if math.isfinite(replay.relative) else None,
-        "allowed": replay.allowed,
+        "result": replay.result,
+        "relative_distance": _finite(replay.relative),
+        "allowed": _finite(replay.allowed),
         "cosine": replay.cosine,
+        "honest_replays_apart": _finite(replay.apart),
     }
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
 
 
 def stop(run: Run) -> None:

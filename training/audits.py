@@ -102,10 +102,11 @@ def checkpoints(audit: Audit) -> set[str]:
 
 
 def unneeded(audit: Audit) -> set[str]:
-    """Of these, the ones that no other audit looked at: they may be evidence against whoever did the same work before."""
-    shown, run = checkpoints(audit), audit.assignment.round.run_id
+    """Of these, and of what its replays ended with, all that no other audit looked at: that may be evidence against whoever did the same
+    work before."""
+    mine, run = checkpoints(audit).union(audit.replays.values_list("result", flat=True)), audit.assignment.round.run_id
     others = Replay.objects.filter(audit__assignment__round__run=run).exclude(audit=audit)
-    return shown.difference(*others.values_list("start", "claimed"))
+    return mine.difference(*others.values_list("start", "claimed", "result"))
 
 
 def give_up_overdue() -> list[Round]:

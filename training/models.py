@@ -256,6 +256,15 @@ class Replay(models.Model):
     relative = models.FloatField("relative distance", help_text="|claimed - replayed| / |replayed - start|")
     allowed = models.FloatField(help_text="The largest relative distance that counts as rounding")
     cosine = models.FloatField(help_text="Between the claimed and the replayed change")
+    result = models.CharField(
+        max_length=64,
+        default="",
+        help_text="SHA-256 of the weights that it ended with; kept where they contradict the claim",
+    )
+    apart = models.FloatField(
+        null=True,
+        help_text="The largest relative distance between the first replay and the other honest ones; none where the first agrees",
+    )
     agrees = models.BooleanField()
     at = models.DateTimeField(auto_now_add=True)
 

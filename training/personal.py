@@ -8,7 +8,7 @@ from django.db.models import Model, Q
 
 from accounts.models import User
 from training import audits, store
-from training.models import Assignment, Audit, Round, Run, Shard
+from training.models import Assignment, Audit, Replay, Round, Run, Shard
 
 HOLDERS: list[tuple[type[Model], str, list[str]]] = [
     (Run, "", ["spec", "start", "holdout"]),
@@ -37,6 +37,8 @@ def erase(user: User) -> None:
     gone = [pk for pk in mine.values_list("pk", flat=True) if pk not in kept]
     checked = Audit.objects.filter(assignment__round__run__in=gone, state=Audit.State.PASSED, trace__erased=None)
     shown = {sha256 for audit in checked for sha256 in audits.checkpoints(audit)}
+    replayed = Replay.objects.filter(audit__assignment__round__run__in=gone)
+    shown |= set(replayed.values_list("result", flat=True))
     named = _named(gone, inside=True) - _named(gone, inside=False)
     transaction.on_commit(lambda: store.erase(named))
     transaction.on_commit(lambda: store.forget(shown))

@@ -4,7 +4,7 @@ import pytest
 from django.core.files.storage import default_storage
 
 from training import personal, store
-from training.models import Audit, Blob
+from training.models import Audit, Blob, Replay
 from training.tests.conftest import commit, leases
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -42,6 +42,17 @@ def test_what_another_ticket_needs_stays(started, run, files):
     other.save()
     personal.erase(started.ticket.customer)
     assert here("shard 0", "holdout", "spec") == [False, True, True]
+
+
+def test_what_a_replay_ended_with_goes_too(started):
+    lease = leases(started)[0]
+    commit(lease)
+    audit = Audit.objects.create(assignment=lease, why="drawn", state=Audit.State.INCONCLUSIVE, deadline=lease.deadline)
+    result = store.put(b"replayed").pk
+    told = {"start": "a" * 64, "claimed": "b" * 64, "relative": 1.0, "allowed": 0.1, "cosine": 0.0, "agrees": False}
+    Replay.objects.create(audit=audit, segment=0, number=1, result=result, **told)
+    personal.erase(started.ticket.customer)
+    assert not default_storage.exists(store.path(result))
 
 
 def test_evidence_stays(started):

@@ -1,6 +1,7 @@
 """What follows from audits: a round waits for them, passes, or is opened again without what may not stay in it. Rows only."""
 
 import json
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -51,6 +52,7 @@ def asked(run, *names, number=1):
 def decide(audit, state, note=""):
     if state == State.FAILED:
         told = {"start": "a" * 64, "claimed": "b" * 64, "allowed": 0.05, "relative": float("inf"), "cosine": 0}
+        told |= {"result": "c" * 64, "apart": 0.001}
         for number in (1, 2):
             Replay.objects.create(audit=audit, segment=1, number=number, agrees=False, **told)
     audits.decide(audit, state, note)
@@ -221,7 +223,16 @@ def test_by_default_a_cheat_ends_the_training_and_the_customer_is_refunded(close
     assert (closed.state, len(refunded), accusation.pk) == (Run.State.STOPPED, 1, closed.ticket_id)
     assert [cheat.user_name for cheat in accusation.cheats.all()] == ["ada"]
     assert accusation.honest == [Provider.objects.get(user_name="bob").wallet]
-    assert [found["segment"] for found in accusation.evidence["replays"]] == [1, 1]
+    found = accusation.evidence["replays"]
+    assert [each["segment"] for each in found] == [1, 1]
+    work = audit.assignment
+    assert found[0]["spec"] == closed.spec_id
+    assert {name: found[0][name] for name in asdict(actions.hyper_of(work))} == asdict(actions.hyper_of(work))
+    assert (found[0]["result"], found[0]["honest_replays_apart"], found[0]["relative_distance"]) == (
+        "c" * 64,
+        0.001,
+        None,
+    )
     json.dumps(accusation.evidence, allow_nan=False)
 
 
