@@ -279,7 +279,16 @@ def test_a_segment_that_was_not_kept_is_no_fault_unless_it_was_asked_for(house: 
     assert house.verify(changed=none) == 0
     assert "not checked  replay: no such segment" in capsys.readouterr().out
     assert house.verify("--segment", "0", changed=none) == 1
+    assert house.verify("--shard", "0", changed=none) == 1
     assert house.verify("--round", "9") == 1
+    assert house.verify("--shard", "2") == 1
+    assert "round:shard:segment: 1:0:0, 1:0:1" in capsys.readouterr().out
+
+
+def test_the_customer_chooses_whose_segment_is_replayed(house: House, capsys: Any) -> None:
+    for shard in ("0", "1"):
+        assert house.verify("--round", "2", "--shard", shard, "--segment", "1") == 0
+        assert f"replay: round 2, shard {shard}, segment 1: done again" in capsys.readouterr().out
 
 
 # --- What is no receipt, and no network -------------------------------------------------------------------------------

@@ -90,6 +90,29 @@ def test_where_all_are_trusted_nobody_is_audited(started, settings):
     assert audits.ordered(round_of(started), updates) == []
 
 
+@pytest.mark.parametrize(("number", "rounds", "audited"), [(1, 3, 1), (2, 3, 0), (3, 3, 1)])
+def test_of_the_rounds_that_the_receipt_keeps_there_is_always_something_to_replay(
+    started, settings, number, rounds, audited
+):
+    """Whoever the providers are: their own record would have nothing audited."""
+    settings.AUDIT_FIRST = settings.AUDIT_PERCENT = 0
+    round_ = round_of(started)
+    round_.number, round_.run.rounds = number, rounds
+    found = [audits.ordered(round_, leases(started)) for _ in range(20)]
+    assert [len(orders) for orders in found] == [audited] * 20
+    assert {why for orders in found for _, why in orders} == ({audits.FOR_RECEIPT} if audited else set())
+    assert len({update.pk for orders in found for update, _ in orders}) == 2 * audited  # by chance
+
+
+def test_nothing_more_is_ordered_for_the_receipt_where_something_is_audited_anyway(closed, settings):
+    settings.AUDIT_FIRST = settings.AUDIT_PERCENT = 0
+    updates = leases(closed)
+    updates[0].suspicion = "points away"
+    assert [why for _, why in audits.ordered(round_of(closed), updates)] == ["points away"]
+    asked(closed, "ada")  # before the round was opened again
+    assert audits.ordered(round_of(closed), leases(closed)) == []
+
+
 def test_segments_are_drawn_within_the_work(closed):
     (audit,) = asked(closed, "ada")
     assert audit.drawn == [0]  # six samples, one step, one segment
