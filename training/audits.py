@@ -17,12 +17,18 @@ from dmlsite.errors import Conflict, Missing
 from dmlworker.protocol import Lease
 from dmlworker.trace import Trace, segments_of
 from providers.models import Connection, Provider
+from tickets import actions as tickets
 from training import actions, evidence, records, store
 from training.models import Assignment, Audit, Blob, Replay, Round
 
 State = Assignment.State
 CHANCE = "drawn by chance"
 FOR_RECEIPT = "for the customer's receipt"
+NOT_PROVABLE = "not provable"
+AMPLIFIES = (
+    "With these settings tiny rounding differences between computers grow until honest work, done twice, ends in different weights. So doing "
+    "a provider's work again does not tell a cheat here, and convicts nobody; the other checks go on. A lower learning rate mostly helps."
+)
 
 
 def ordered(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment, str]]:
@@ -135,6 +141,16 @@ def decide(audit: Audit, state: str, note: str = "") -> None:
             mine.update(streak=F("streak") + 1)
         elif state != Audit.State.INCONCLUSIVE:
             mine.update(streak=0)
+        else:
+            _say_not_provable(audit.assignment.round)
+
+
+def _say_not_provable(round_: Round) -> None:
+    """Tell the customer, once, that replays can't tell a cheat in this training. The lock keeps two auditors from saying it twice."""
+    run = actions.locked(round_.run)
+    if run and not run.ticket.events.filter(kind=NOT_PROVABLE).exists():
+        text = f"An audit in round {round_.number} could prove nothing. {AMPLIFIES}"
+        tickets.note(run.ticket, NOT_PROVABLE, text)
 
 
 def judge(round_: Round) -> None:

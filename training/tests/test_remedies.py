@@ -235,6 +235,21 @@ def test_a_shard_that_three_could_not_show_ends_the_ticket_in_a_refund(closed, c
     assert (closed.state, "refund" in chain) == (Run.State.STOPPED, True)
 
 
+def test_that_audits_can_prove_nothing_is_told_to_the_customer_once(closed):
+    for audit in asked(closed, "ada", "bob"):
+        decide(audit, State.INCONCLUSIVE, "honest replays of segment 0 are 0.3 apart")
+    (said,) = closed.ticket.events.filter(kind="not provable").values_list("text", flat=True)
+    assert said.startswith("An audit in round 1 could prove nothing.") and "learning rate" in said
+    assert round_of(closed).checked
+
+
+def test_an_audit_that_does_prove_something_says_nothing_of_that(closed):
+    ada, bob = asked(closed, "ada", "bob")
+    decide(ada, State.PASSED)
+    decide(bob, State.UNPROVEN, "not shown in time")
+    assert not closed.ticket.events.filter(kind="not provable").exists()
+
+
 # --- Cheats -----------------------------------------------------------------------------------------------------------
 def test_by_default_a_cheat_ends_the_training_and_the_customer_is_refunded(closed, monkeypatch):
     refunded = []
