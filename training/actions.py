@@ -75,14 +75,18 @@ def candidates(run: Run) -> QuerySet[Provider]:
     return providers.available().exclude(user=run.ticket.customer_id)
 
 
+def _workers() -> Coalesce:
+    """How many workers a provider has online."""
+    online = Connection.objects.online().filter(provider=OuterRef("pk")).order_by().values("provider")
+    return Coalesce(Subquery(online.annotate(n=Count("pk")).values("n")), 0)
+
+
 def free(run: Run) -> list[Provider]:
     """Who may begin to work on a run: none with all hands full. Those with least to do first, by chance among equals."""
     busy = Assignment.objects.filter(provider=OuterRef("pk"), round__state=Round.State.OPEN, state__in=Assignment.LIVE)
     busy = busy.filter(round__run__state=Run.State.TRAINING).order_by().values("provider")
     runs = busy.annotate(n=Count("round__run", distinct=True)).values("n")
-    workers = Connection.objects.online().filter(provider=OuterRef("pk")).order_by().values("provider")
-    hands = workers.annotate(n=Count("pk")).values("n")
-    found = candidates(run).annotate(runs=Coalesce(Subquery(runs), 0), workers=Coalesce(Subquery(hands), 0))
+    found = candidates(run).annotate(runs=Coalesce(Subquery(runs), 0), workers=_workers())
     able = list(found.filter(runs__lt=F("workers") * settings.RUNS_PER_WORKER))
     random.SystemRandom().shuffle(able)
     return sorted(able, key=lambda provider: provider.runs / provider.workers)  # type: ignore[attr-defined]
@@ -173,7 +177,7 @@ def _refill(round_: Round) -> None:
 class Draw:
     """Who gets which shard of a round. A wallet gets a second part only when everybody else who could take this one has a part: so
     much, and no more, is there for whoever comes with many wallets. Before that, whoever had it last round (its blob is cached
-    there), else one who had none, and of these the one with least to do; by chance among equals.
+    there), else one who had none, and of these the one with least to do for each of its workers; by chance among equals.
 
     One who let this very lease lapse, or did not show other work of this run to an audit, gets it only if there is nobody else, and
     one who declined it not before some time has passed.
@@ -195,7 +199,7 @@ class Draw:
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
         unproven = Assignment.objects.filter(round__run=round_.run_id, state=State.UNPROVEN)
         self._unproven = set(unproven.values_list("provider", flat=True))
-        self._found = list(candidates(round_.run).annotate(busy=busy))
+        self._found = list(candidates(round_.run).annotate(busy=busy, workers=_workers()))
         random.shuffle(self._found)
 
     def pick(self, shard: Shard) -> Provider | None:
@@ -206,7 +210,7 @@ class Draw:
             found.busy += 1  # type: ignore[attr-defined]
         return found
 
-    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, bool, bool, int]:
+    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, bool, bool, float]:
         pair = shard.pk, provider.pk
         return (
             provider.pk in self._unproven,
@@ -214,8 +218,8 @@ class Draw:
             self._parts[provider.pk],
             pair not in self._had,
             provider.pk in self._had_some,
-            provider.busy,
-        )  # type: ignore[attr-defined]
+            provider.busy / max(provider.workers, 1),  # type: ignore[attr-defined]
+        )
 
 
 def reassign_overdue() -> None:
