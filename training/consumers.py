@@ -206,9 +206,6 @@ class TicketConsumer(AsyncWebsocketConsumer):
         ticket = Ticket.objects.filter(pk=self.scope["url_route"]["kwargs"]["pk"]).first()
         return ticket is not None and user.is_authenticated and (user.is_staff or ticket.customer_id == user.pk)
 
-    async def on_reveal(self, message: protocol.Reveal) -> None:
-        await database_sync_to_async(audits.show)(self.provider, message.lease, message.trace)
-
     async def changed(self, event: dict[str, Any]) -> None:
         await self.send("changed")
 
