@@ -287,11 +287,15 @@ class Piece(NamedTuple):
     audit: Audit
     segment: int
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        return self.round.number, self.update.shard, self.segment
+
     def __str__(self) -> str:
         return f"round {self.round.number}, shard {self.update.shard}, segment {self.segment}"
 
 
-def chosen(receipt: Receipt, number: int | None, segment: int | None) -> Piece:
+def chosen(receipt: Receipt, number: int | None, shard: int | None, segment: int | None) -> Piece:
     """A segment to replay, by chance among those whose weights were kept. Raises NotKept, or Wrong if one was asked for."""
     found = [
         Piece(round_, update, audit, replay.segment)
@@ -301,10 +305,11 @@ def chosen(receipt: Receipt, number: int | None, segment: int | None) -> Piece:
         for replay in audit.replays
         if audit.kept and audit.trace and (audit.shard, audit.update) == (update.shard, update.update)
     ]
-    fits = [piece for piece in found if number in (None, piece.round.number) and segment in (None, piece.segment)]
+    asked = (number, shard, segment)
+    fits = [piece for piece in found if all(want in (None, at) for want, at in zip(asked, piece.place, strict=True))]
     if not fits:
-        there = sorted({(piece.round.number, piece.segment) for piece in found})
-        some = ", ".join(f"{round_}:{piece}" for round_, piece in there[:12]) or "none"
-        text = f"no such segment was audited and kept (round:segment: {some})"
-        raise NotKept(text) if (number, segment) == (None, None) else Wrong(text)
+        there = sorted({piece.place for piece in found})
+        some = ", ".join(":".join(map(str, place)) for place in there[:12]) or "none"
+        text = f"no such segment was audited and kept (round:shard:segment: {some})"
+        raise NotKept(text) if asked == (None, None, None) else Wrong(text)
     return random.choice(fits)

@@ -7,7 +7,7 @@ is the root of a tree of its own: a leaf for its numbers, then one for each upda
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -15,7 +15,9 @@ from dmlworker import merkle, rewards
 from dmlworker.protocol import Hyper, nesting, order_seed
 
 NAME = "receipt.json"
-VERSION = 1
+VERSION = 2
+"""What is written. Version 1 is read as it was: without the fields of SINCE_2."""
+SINCE_2 = {"since": 2}
 FEE_PERCENT = 2
 """Of the price, rounded down."""
 _NESTING = 8
@@ -79,11 +81,11 @@ class Update:
     trace: str
     checkpoint_every: int
     correct: int
-    f1: float | None = None
-    contribution: float | None = None
-    seconds: float | None = None
-    joules: float | None = None
-    gpu: float | None = None
+    f1: float | None = field(default=None, metadata=SINCE_2)
+    contribution: float | None = field(default=None, metadata=SINCE_2)
+    seconds: float | None = field(default=None, metadata=SINCE_2)
+    joules: float | None = field(default=None, metadata=SINCE_2)
+    gpu: float | None = field(default=None, metadata=SINCE_2)
 
 
 @dataclass(frozen=True)
@@ -151,17 +153,18 @@ class Receipt:
     merit: dict[str, int]
     payouts: dict[str, int]
     rounds: tuple[Round, ...]
-    reward: str = rewards.DEFAULT
+    reward: str = field(default=rewards.DEFAULT, metadata=SINCE_2)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: one receipt has one text."""
-        return _canonical(_plain(self))
+        return _canonical(_plain(self, self.version))
 
     @property
     def root(self) -> str:
         """What `settle` puts on the chain: 32 bytes as 0x-hex."""
-        head = _canonical(_plain(self, "rounds"))
-        return "0x" + merkle.root([head, *(bytes.fromhex(_root_of(round_)) for round_ in self.rounds)])
+        head = _canonical(_plain(self, self.version, "rounds"))
+        nodes = [bytes.fromhex(_root_of(round_, self.version)) for round_ in self.rounds]
+        return "0x" + merkle.root([head, *nodes])
 
     def hyper(self, round_: Round, update: Update) -> Hyper:
         """All that the training of an update depended on, beside the bytes."""
@@ -181,9 +184,10 @@ def load(data: bytes) -> Receipt:
         body = None
     if not isinstance(body, dict) or "version" not in body or "ticket" not in body:
         raise NotAReceipt(f"This is no receipt: it should be the {NAME} that came with the model.")
-    if body["version"] != VERSION:
-        raise NotAReceipt(f"This receipt has version {body['version']!r:.20}; this program reads version {VERSION}.")
-    found: Receipt = _built(Receipt, body, "receipt")
+    version = body["version"]
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise NotAReceipt(f"This receipt has version {version!r:.20}; this program reads versions 1 to {VERSION}.")
+    found: Receipt = _built(Receipt, body, "receipt", version)
     if not _is_text_of(found, data):
         raise NotAReceipt("This receipt was changed or written anew by another program: download it again.")
     return found
@@ -210,39 +214,44 @@ def split(amount: int, weights: Mapping[str, int]) -> dict[str, int]:
     return {key: part + (key in ranked[:left]) for key, part in parts.items()}
 
 
-def _root_of(round_: Round) -> str:
-    numbers = _plain(round_, "updates", "audits")
-    return merkle.root(
-        [_canonical(each) for each in (numbers, *map(_plain, round_.updates), *map(_plain, round_.audits))]
-    )
+def _root_of(round_: Round, version: int) -> str:
+    numbers = _plain(round_, version, "updates", "audits")
+    parts = [_plain(part, version) for part in (*round_.updates, *round_.audits)]
+    return merkle.root([_canonical(each) for each in (numbers, *parts)])
 
 
 def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _plain(value: Any, *without: str) -> Any:
+def _names(kind: Any, version: int) -> list[str]:
+    """The fields that a dataclass has in this version of the receipt."""
+    return [each.name for each in fields(kind) if each.metadata.get("since", 1) <= version]
+
+
+def _plain(value: Any, version: int, *without: str) -> Any:
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.name not in without}
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+        names = [name for name in _names(value, version) if name not in without]
+        return {name: _plain(getattr(value, name), version) for name in names}
+    return [_plain(each, version) for each in value] if isinstance(value, tuple) else value
 
 
-def _built(kind: type[_Made], body: Any, where: str) -> _Made:
+def _built(kind: type[_Made], body: Any, where: str, version: int) -> _Made:
     """An instance of the dataclass `kind` from a JSON object that has exactly its fields."""
-    hints = get_type_hints(kind)
-    if not isinstance(body, dict) or body.keys() != hints.keys():
-        raise NotAReceipt(f"This is no receipt: {where} should have exactly the fields {', '.join(hints)}.")
-    return kind(**{name: _value(hint, body[name], f"{where}.{name}") for name, hint in hints.items()})
+    hints, names = get_type_hints(kind), _names(kind, version)
+    if not isinstance(body, dict) or body.keys() != set(names):
+        raise NotAReceipt(f"This is no receipt: {where} should have exactly the fields {', '.join(names)}.")
+    return kind(**{name: _value(hints[name], body[name], f"{where}.{name}", version) for name in names})
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _value(hint: Any, value: Any, where: str, version: int) -> Any:
     if is_dataclass(hint):
-        return _built(hint, value, where)  # type: ignore[arg-type]
+        return _built(hint, value, where, version)  # type: ignore[arg-type]
     parts = get_args(hint)
     if get_origin(hint) is tuple and type(value) is list:
-        return tuple(_value(parts[0], each, f"{where}[{number}]") for number, each in enumerate(value))
+        return tuple(_value(parts[0], each, f"{where}[{number}]", version) for number, each in enumerate(value))
     if get_origin(hint) is dict and type(value) is dict:
-        return {key: _value(parts[1], each, f"{where}.{key}") for key, each in value.items()}
+        return {key: _value(parts[1], each, f"{where}.{key}", version) for key, each in value.items()}
     # Exact types: to Python, True is also an int.
     if type(value) not in (parts if NoneType in parts else (hint,)):
         raise NotAReceipt(f"This is no receipt: {where} is {value!r:.40}.")

@@ -23,7 +23,7 @@ class Work:
     """An update that counts, as the platform knows it.
 
     provider: whom it is paid to. correct: hold-out samples that it alone gets right, of `holdout`; f1: macro, 0..1. steps: samples
-    of its shard times epochs. seconds: from taking the lease to the commit. contribution: by how much the round's mean has a
+    of its shard times epochs. seconds: from the offer to the commit. contribution: by how much the round's mean has a
     lower loss on the hold-out with it than without. joules, gpu (share of the time, 0..1): as the worker reports them. None: not
     known."""
 
@@ -165,7 +165,7 @@ _BY_MERIT = (
     Factor("F1", 15, "mean of the classes' F1 on the hold-out: rare classes count as much as frequent ones", _f1),
     Factor("work", 20, "samples of the part × local epochs, against the largest part of the round", _steps),
     Factor("contribution", 15, "by how much the round's mean is better with the update than without, against the round's best", _contribution),
-    Factor("duration", 5, "time for a sample, by the platform's clock: 1 up to the round's median, then median / own", _duration),
+    Factor("duration", 5, "time for a sample from the offer on, by the platform's clock: 1 up to the round's median, then median / own", _duration),
     Factor("energy", 3, "energy for a sample, as the worker reports it: 1 up to the round's median, then median / own; ½ if it is not known", _energy, True),
     Factor("GPU", 2, "share of the time that a GPU was at work, as the worker reports it; 0 if it is not known", _gpu, True),
 )  # fmt: skip

@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--escrow", metavar="ADDRESS", help="the contract that you paid to: the receipt has to name the same one")
     add("--round", type=int, metavar="N", help="look at this round only (default: all of them)")
+    add("--shard", type=int, metavar="N", help="replay a segment of this shard, from 0 (default: by chance)")
     add("--segment", type=int, metavar="N", help="replay this segment, from 0 (default: by chance)")
     add("--no-replay", action="store_true", help="neither measure nor replay anything, which needs TensorFlow")
     return found
@@ -165,7 +166,7 @@ class Verification:
         work.forget(round_)
 
     def _replayed(self, work: Work, cut: Cut) -> str:
-        piece = checks.chosen(self._receipt, self._options.round, self._options.segment)
+        piece = checks.chosen(self._receipt, self._options.round, self._options.shard, self._options.segment)
         return work.replay(piece, cut)
 
     def _model(self) -> None:

@@ -8,13 +8,13 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -28,7 +28,7 @@ from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import TRAINING, OnCheat, Status, Ticket
-from training import evidence, pay
+from training import evidence, pay, store
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
@@ -37,10 +37,10 @@ TRIES = 3
 HOPELESS = {State.REJECTED: TRIES, State.DECLINED: 20}
 """So does a shard with so many malformed updates in a round, or declined so often: full disks and broken lines are the
 workers' own, and pass."""
-
-
 MAX_SEGMENTS = 100_000
 """Of a training; a longer one has longer segments."""
+UNNAMED = timedelta(days=1)
+"""For so long is kept what a worker sent and nothing names."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,18 @@ def candidates(run: Run) -> QuerySet[Provider]:
     return providers.available().exclude(user=run.ticket.customer_id)
 
 
+def _workers() -> Coalesce:
+    """How many workers a provider has online."""
+    online = Connection.objects.online().filter(provider=OuterRef("pk")).order_by().values("provider")
+    return Coalesce(Subquery(online.annotate(n=Count("pk")).values("n")), 0)
+
+
 def free(run: Run) -> list[Provider]:
     """Who may begin to work on a run: none with all hands full. Those with least to do first, by chance among equals."""
     busy = Assignment.objects.filter(provider=OuterRef("pk"), round__state=Round.State.OPEN, state__in=Assignment.LIVE)
     busy = busy.filter(round__run__state=Run.State.TRAINING).order_by().values("provider")
     runs = busy.annotate(n=Count("round__run", distinct=True)).values("n")
-    workers = Connection.objects.online().filter(provider=OuterRef("pk")).order_by().values("provider")
-    hands = workers.annotate(n=Count("pk")).values("n")
-    found = candidates(run).annotate(runs=Coalesce(Subquery(runs), 0), workers=Coalesce(Subquery(hands), 0))
+    found = candidates(run).annotate(runs=Coalesce(Subquery(runs), 0), workers=_workers())
     able = list(found.filter(runs__lt=F("workers") * settings.RUNS_PER_WORKER))
     random.SystemRandom().shuffle(able)
     return sorted(able, key=lambda provider: provider.runs / provider.workers)  # type: ignore[attr-defined]
@@ -179,7 +183,7 @@ def _refill(round_: Round) -> None:
 class Draw:
     """Who gets which shard of a round. A wallet gets a second part only when everybody else who could take this one has a part: so
     much, and no more, is there for whoever comes with many wallets. Before that, whoever had it last round (its blob is cached
-    there), else one who had none, and of these the one with least to do; by chance among equals.
+    there), else one who had none, and of these the one with least to do for each of its workers; by chance among equals.
 
     One who let this very lease lapse, or did not show other work of this run to an audit, gets it only if there is nobody else, and
     one who declined it not before some time has passed.
@@ -201,7 +205,7 @@ class Draw:
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
         unproven = Assignment.objects.filter(round__run=round_.run_id, state=State.UNPROVEN)
         self._unproven = set(unproven.values_list("provider", flat=True))
-        self._found = list(candidates(round_.run).annotate(busy=busy))
+        self._found = list(candidates(round_.run).annotate(busy=busy, workers=_workers()))
         random.shuffle(self._found)
 
     def pick(self, shard: Shard) -> Provider | None:
@@ -212,7 +216,7 @@ class Draw:
             found.busy += 1  # type: ignore[attr-defined]
         return found
 
-    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, bool, bool, int]:
+    def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, bool, bool, float]:
         pair = shard.pk, provider.pk
         return (
             provider.pk in self._unproven,
@@ -220,8 +224,8 @@ class Draw:
             self._parts[provider.pk],
             pair not in self._had,
             provider.pk in self._had_some,
-            provider.busy,
-        )  # type: ignore[attr-defined]
+            provider.busy / max(provider.workers, 1),  # type: ignore[attr-defined]
+        )
 
 
 def reassign_overdue() -> None:
@@ -331,14 +335,19 @@ def record_update(
     stored = Exists(Blob.objects.filter(pk=sha256))
     open_ = Assignment.objects.filter(stored, pk=assignment.pk, state__in=[State.OFFERED, State.ACCEPTED])
     now = timezone.now()
-    took = (now - (assignment.accepted or assignment.offered)).total_seconds()
+    took = (now - assignment.offered).total_seconds()
     told = {"joules": pay.plausible(joules, took), "gpu": gpu or None}
-    if open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=now, **told):
-        jobs.enqueue("training.tasks.receive", assignment.pk)
-    elif Blob.objects.filter(pk=sha256).exists():
+    with transaction.atomic():
+        done = open_.update(state=State.COMMITTED, update_id=sha256, root=root, committed=now, **told)
+        if done:
+            store.take_over([sha256])
+            jobs.enqueue("training.tasks.receive", assignment.pk)
+    if done:
+        return
+    if Blob.objects.filter(pk=sha256).exists():
+        store.forget_unnamed(Blob.objects.filter(pk=sha256, sender=provider))
         raise Conflict("this lease is closed")
-    else:
-        raise Missing("upload the update first")
+    raise Missing("upload the update first")
 
 
 def decline(provider: Provider, lease: Lease, reason: str) -> None:
@@ -543,17 +552,18 @@ def _take_out(run: Run, works: QuerySet[Assignment], state: str, why: str) -> No
 
 
 def evidence_of(failed: list[Audit]) -> list[dict[str, object]]:
-    """What an outsider needs to repeat the replays: the hashes of what went in, what came out, and how far apart."""
+    """What an outsider needs to repeat the replays: the hashes of what went in, the hyper-parameters, what came out, and how far apart."""
     found = []
     for audit in failed:
         work = audit.assignment
         known = {
             "provider": work.provider.user_name,
+            "spec": work.round.run.spec_id,
             "shard": work.shard.blob_id,
             "round_start": work.round.start_id,
             "update": work.update_id,
             "trace_root": work.root,
-            "seed": seed_of(work),
+            **asdict(hyper_of(work)),
             "ordered_because": audit.why,
         }
         found += [known | _told(replay) for replay in audit.replays.filter(agrees=False)]
@@ -566,10 +576,16 @@ def _told(replay: Replay) -> dict[str, object]:
         "replay": replay.number,
         "start": replay.start,
         "claimed": replay.claimed,
-        "relative_distance": replay.relative if math.isfinite(replay.relative) else None,
-        "allowed": replay.allowed,
+        "result": replay.result,
+        "relative_distance": _finite(replay.relative),
+        "allowed": _finite(replay.allowed),
         "cosine": replay.cosine,
+        "honest_replays_apart": _finite(replay.apart),
     }
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
 
 
 def stop(run: Run) -> None:
@@ -609,10 +625,10 @@ def finish(run: Run, accuracy: float, weights: dict[str, int], receipt_root: str
 
 # --- Blobs ------------------------------------------------------------------------------------------------------------
 def _open_work(provider: Provider) -> QuerySet[Assignment]:
-    """What a provider's workers may have files of: leases of open rounds, and work that they are asked to show."""
+    """What a provider's workers may have files of: leases of open rounds, and work that is audited."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         raise Forbidden(f"This provider is {provider.get_standing_display()}.")
-    open_ = Q(round__state=Round.State.OPEN) | Q(audit__state=Audit.State.ASKED)
+    open_ = Q(round__state=Round.State.OPEN) | Q(audit__state__in=Audit.UNDECIDED)
     return Assignment.objects.filter(
         open_, provider=provider, state__in=Assignment.LIVE, round__run__state=Run.State.TRAINING
     )
@@ -627,14 +643,39 @@ def readable_blob(provider: Provider, sha256: str) -> Blob:
     return found
 
 
-def upload_limit(provider: Provider) -> int:
-    """Bytes an update, or what is shown of one, may have: what the weights have, and a little for another writer's header; or
-    a trace."""
+def upload_limit(provider: Provider, sha256: str) -> int:
+    """Bytes that this upload may have: an update or a checkpoint what the weights have, and a little for another writer's header; or
+    what a trace has. And all uploads that nothing names yet, other than this one: what the open work asks for, and once more, for
+    what was sent in vain."""
     found = list(_open_work(provider).select_related("round__run", "round__start", "shard", "audit"))
     if not found:
         raise Forbidden("You have no open lease.")
-    traces = [LINE * segments_of(work.shard.samples, hyper_of(work)) for work in found if hasattr(work, "audit")]
-    return max([*(work.round.start.size + 65536 for work in found), *traces])
+    sizes = [(work, work.round.start.size + 65536, _trace_bytes(work)) for work in found]
+    due = sum(_shown(work) * weights + trace for work, weights, trace in sizes)
+    unnamed = Blob.objects.filter(sender=provider).exclude(pk=sha256).aggregate(bytes=Sum("size"))["bytes"] or 0
+    return max(0, min(max(max(size) for _, *size in sizes), 2 * due - unnamed))
+
+
+def _audited(work: Assignment) -> bool:
+    return hasattr(work, "audit") and work.audit.state in Audit.UNDECIDED
+
+
+def _trace_bytes(work: Assignment) -> int:
+    return LINE * segments_of(work.shard.samples, hyper_of(work)) if _audited(work) else 0
+
+
+def _shown(work: Assignment) -> int:
+    """Weights that a worker sends for a piece of work: its update; or both ends of each segment drawn, the first, the last and
+    the one with the largest change."""
+    return 2 * (len(work.audit.drawn) + 3) if _audited(work) else 1
+
+
+def forget_unnamed() -> None:
+    """Remove what workers sent and nothing has named in a day: updates of leases that they lost, and what they were not asked for. What was
+    sent since an audit asked for it waits for its verdict."""
+    audits = Audit.objects.filter(assignment__provider=OuterRef("sender"), state__in=Audit.UNDECIDED)
+    old = Blob.objects.filter(sender__isnull=False, created__lt=timezone.now() - UNNAMED)
+    store.forget_unnamed(old.exclude(Exists(audits.filter(asked__lte=OuterRef("created")))))
 
 
 # --- When something breaks --------------------------------------------------------------------------------------------

@@ -57,7 +57,19 @@ class AuditInline(ReadOnlyInline):
 
 class ReplayInline(ReadOnlyInline):
     model = Replay
-    fields = ["segment", "number", "relative", "allowed", "cosine", "agrees", "start", "claimed", "at"]
+    fields = [
+        "segment",
+        "number",
+        "relative",
+        "allowed",
+        "cosine",
+        "agrees",
+        "apart",
+        "start",
+        "claimed",
+        "result",
+        "at",
+    ]
 
 
 def part(row: Assignment) -> str:

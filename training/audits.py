@@ -17,21 +17,31 @@ from dmlsite.errors import Conflict, Missing
 from dmlworker.protocol import Lease
 from dmlworker.trace import Trace, segments_of
 from providers.models import Connection, Provider
-from training import actions, evidence, store
-from training.models import Assignment, Audit, Blob, Round
+from tickets import actions as tickets
+from training import actions, evidence, records, store
+from training.models import Assignment, Audit, Blob, Replay, Round
 
 State = Assignment.State
 CHANCE = "drawn by chance"
+FOR_RECEIPT = "for the customer's receipt"
+NOT_PROVABLE = "not provable"
+AMPLIFIES = (
+    "With these settings tiny rounding differences between computers grow until honest work, done twice, ends in different weights. So doing "
+    "a provider's work again does not tell a cheat here, and convicts nobody; the other checks go on. A lower learning rate mostly helps."
+)
 
 
 def ordered(round_: Round, updates: list[Assignment]) -> list[tuple[Assignment, str]]:
     """Whose work is looked at, and why: what the screen noticed, and by chance; the rarer, the more audits in a row were
-    passed. An update that was audited before its round was opened again is not audited twice."""
+    passed. An update that was audited before its round was opened again is not audited twice. Of the rounds that the receipt keeps
+    at least one is, however long the providers' records, or the customer would have nothing to replay."""
     if not settings.AUDITS:
         return []
     known = set(Audit.objects.filter(assignment__round=round_).values_list("assignment", flat=True))
     new = [update for update in updates if update.pk not in known]
-    return [(update, why) for update in new if (why := update.suspicion or _by_chance(update.provider))]
+    found = [(update, why) for update in new if (why := update.suspicion or _by_chance(update.provider))]
+    wanted = new and len(new) == len(updates) and records.keeps_checkpoints(round_)
+    return found or ([(random.SystemRandom().choice(new), FOR_RECEIPT)] if wanted else [])
 
 
 def _by_chance(provider: Provider) -> str:
@@ -83,9 +93,12 @@ def show(provider: Provider, lease: Lease, trace: str) -> None:
         raise Missing("nothing is asked about this lease")
     stored = Exists(Blob.objects.filter(pk=trace))
     fields = {"state": Audit.State.SHOWN, "trace_id": trace}
-    if Audit.objects.filter(stored, pk=audit.pk, state=Audit.State.ASKED).update(**fields):
-        jobs.enqueue("training.tasks.audit", audit.pk)
-    elif audit.trace_id != trace:
+    with transaction.atomic():
+        done = Audit.objects.filter(stored, pk=audit.pk, state=Audit.State.ASKED).update(**fields)
+        if done:
+            store.take_over([trace])
+            jobs.enqueue("training.tasks.audit", audit.pk)
+    if not done and audit.trace_id != trace:
         raise Conflict("this audit is decided" if audit.state != Audit.State.ASKED else "upload the trace first")
 
 
@@ -96,6 +109,14 @@ def checkpoints(audit: Audit) -> set[str]:
     trace = Trace.from_bytes(store.get(audit.trace_id))
     numbers = {number for segment in trace.asked(audit.drawn) for number in (segment, segment + 1)}
     return {trace.segments[number - 1].sha256 for number in numbers if number}
+
+
+def unneeded(audit: Audit) -> set[str]:
+    """Of these, and of what its replays ended with, all that no other audit looked at: that may be evidence against whoever did the same
+    work before."""
+    mine, run = checkpoints(audit).union(audit.replays.values_list("result", flat=True)), audit.assignment.round.run_id
+    others = Replay.objects.filter(audit__assignment__round__run=run).exclude(audit=audit)
+    return mine.difference(*others.values_list("start", "claimed", "result"))
 
 
 def give_up_overdue() -> list[Round]:
@@ -120,6 +141,16 @@ def decide(audit: Audit, state: str, note: str = "") -> None:
             mine.update(streak=F("streak") + 1)
         elif state != Audit.State.INCONCLUSIVE:
             mine.update(streak=0)
+        else:
+            _say_not_provable(audit.assignment.round)
+
+
+def _say_not_provable(round_: Round) -> None:
+    """Tell the customer, once, that replays can't tell a cheat in this training. The lock keeps two auditors from saying it twice."""
+    run = actions.locked(round_.run)
+    if run and not run.ticket.events.filter(kind=NOT_PROVABLE).exists():
+        text = f"An audit in round {round_.number} could prove nothing. {AMPLIFIES}"
+        tickets.note(run.ticket, NOT_PROVABLE, text)
 
 
 def judge(round_: Round) -> None:

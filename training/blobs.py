@@ -79,7 +79,7 @@ def _provider(headers: dict[str, str]) -> Provider:
 
 # --- From a worker ----------------------------------------------------------------------------------------------------
 async def _take(sha256: str, headers: dict[str, str], receive: Receive, resume: bool) -> int:
-    provider, limit = await database_sync_to_async(_room)(headers)
+    provider, limit = await database_sync_to_async(_room)(sha256, headers)
     part = headers.get("upload-offset", "") if resume else None
     with await asyncio.to_thread(_spool, provider.pk, sha256, limit, part) as spool:
         try:
@@ -88,13 +88,13 @@ async def _take(sha256: str, headers: dict[str, str], receive: Receive, resume: 
         except Gone:
             await asyncio.to_thread(spool.set_aside, provider.pk, sha256)
             raise
-        return await database_sync_to_async(_keep)(spool, sha256)
+        return await database_sync_to_async(_keep)(spool, sha256, provider)
 
 
-def _room(headers: dict[str, str]) -> tuple[Provider, int]:
+def _room(sha256: str, headers: dict[str, str]) -> tuple[Provider, int]:
     """Whose worker it is, and the bytes that it may store. Raises TooLarge if it says that it sends more: none is read then."""
     provider = _provider(headers)
-    limit = actions.upload_limit(provider)
+    limit = actions.upload_limit(provider, sha256)
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
         raise store.TooLarge(limit)
@@ -135,8 +135,11 @@ async def _pieces(receive: Receive) -> AsyncIterator[list[bytes]]:
             raise Gone
 
 
-def _keep(spool: store.Spool, sha256: str) -> int:
-    return HTTPStatus.CREATED if spool.keep(sha256)[1] else HTTPStatus.OK
+def _keep(spool: store.Spool, sha256: str, provider: Provider) -> int:
+    """Raises TooLarge if other uploads have taken the room meanwhile."""
+    if spool.size > (limit := actions.upload_limit(provider, sha256)):
+        raise store.TooLarge(limit)
+    return HTTPStatus.CREATED if spool.keep(sha256, provider.pk)[1] else HTTPStatus.OK
 
 
 # --- To a worker ------------------------------------------------------------------------------------------------------

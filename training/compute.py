@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dmlworker import aggregation, comparison, compression, datasets, rewards
+from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
-from dmlworker.weights import MalformedUpdate, pack, unpack
+from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
 from tickets.models import Ticket
 from training import audits, evidence, measures, pay, store
 from training.actions import Prepared, hyper_of
@@ -316,23 +317,28 @@ def _look(found: Audit, work: Work, segment: int) -> tuple[str, str]:
     allowed = _allowed(work, segment, start, claimed)
     first = _replay_here(work, segment, start)
     far = [comparison.compare(start, claimed, first)]
-    if _replayed(found, work, segment, 1, far[0], allowed):
+    if _replayed(found, work, segment, 1, first, far[0], allowed):
         return Audit.State.PASSED, ""
     second, *nudged = _replay_elsewhere(work, segment, start)
     far.append(comparison.compare(start, claimed, second))
-    if _replayed(found, work, segment, 2, far[1], allowed):
-        return Audit.State.PASSED, ""
+    agrees = _replayed(found, work, segment, 2, second, far[1], allowed)
     apart = max(comparison.compare(start, first, other).relative for other in (second, *nudged))
+    found.replays.filter(segment=segment).update(apart=apart)
+    if agrees:
+        return Audit.State.PASSED, ""
     if evidence.proven([each.relative for each in far], apart):
         return Audit.State.FAILED, f"segment {segment}"
     return Audit.State.INCONCLUSIVE, f"honest replays of segment {segment} are {apart:.2g} apart"
 
 
-def _replayed(found: Audit, work: Work, segment: int, number: int, far: Distance, allowed: float) -> bool:
-    """Write a replay down; a job that runs again writes the same. Whether it agrees with the claim."""
+def _replayed(
+    found: Audit, work: Work, segment: int, number: int, result: Weights, far: Distance, allowed: float
+) -> bool:
+    """Write a replay down; a job that runs again writes the same. Whether it agrees with the claim; if not, its result is kept."""
     told = {"start": work.start(segment), "claimed": work.claimed(segment), "allowed": allowed}
     agrees = comparison.agrees(far, allowed)
-    told |= {"relative": far.relative, "cosine": far.cosine, "agrees": agrees}
+    ended = blob_of(pieces(result)).sha256 if agrees else store.put_weights(result).sha256
+    told |= {"relative": far.relative, "cosine": far.cosine, "agrees": agrees, "result": ended}
     Replay.objects.update_or_create(audit=found, segment=segment, number=number, defaults=told)
     return agrees
 
@@ -386,7 +392,7 @@ def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:
 
 def forget_checkpoints(found: Audit) -> None:
     """Remove what a worker showed of good work; see `records.keeps_checkpoints`."""
-    store.forget(audits.checkpoints(found))
+    store.forget(audits.unneeded(found))
 
 
 def predict(run: Run, sample: np.ndarray) -> list[float]:

@@ -21,6 +21,9 @@ class Blob(models.Model):
     sha256 = models.CharField(max_length=64, primary_key=True)
     size = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)
+    sender = models.ForeignKey(
+        Provider, models.PROTECT, related_name="+", null=True, help_text="Who sent it, as long as nothing names it"
+    )
     erased = models.DateTimeField(
         null=True, help_text="The bytes are gone, with the account of the customer they were of"
     )
@@ -253,6 +256,15 @@ class Replay(models.Model):
     relative = models.FloatField("relative distance", help_text="|claimed - replayed| / |replayed - start|")
     allowed = models.FloatField(help_text="The largest relative distance that counts as rounding")
     cosine = models.FloatField(help_text="Between the claimed and the replayed change")
+    result = models.CharField(
+        max_length=64,
+        default="",
+        help_text="SHA-256 of the weights that it ended with; kept where they contradict the claim",
+    )
+    apart = models.FloatField(
+        null=True,
+        help_text="The largest relative distance between the first replay and the other honest ones; none where the first agrees",
+    )
     agrees = models.BooleanField()
     at = models.DateTimeField(auto_now_add=True)
 

@@ -67,9 +67,8 @@ def rows(run: Run) -> list[Row]:
 
 
 def seconds_of(update: Assignment) -> float | None:
-    """From taking the lease to the commit, by the platform's clock. Who never took it counts from the offer."""
-    begun = update.accepted or update.offered
-    return (update.committed - begun).total_seconds() if update.committed else None
+    """From the offer of the lease to the commit, by the platform's clock: when the work began in between, nobody else can know."""
+    return (update.committed - update.offered).total_seconds() if update.committed else None
 
 
 def plausible(joules: float, seconds: float) -> float | None:

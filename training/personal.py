@@ -54,20 +54,22 @@ def _proof(runs: QuerySet[Run]) -> set[str]:
         found |= {work.round.run.spec_id, work.shard.blob_id, work.round.start_id}
         found |= {sha256 for sha256 in (work.update_id, work.weights_id, audit.trace_id) if sha256}
         for replay in audit.replays.filter(agrees=False):
-            found |= {replay.start, replay.claimed}
+            found |= {replay.start, replay.claimed, replay.result}
     return found
 
 
 def _shown(runs: QuerySet[Run]) -> set[str]:
-    """The weights that workers showed to audits. No row names these; a replay of another run may speak of the same."""
-    found: set[str] = set()
+    """The weights that workers showed to audits, and those that replays ended with. No row names these; a replay of another run may
+    speak of the same."""
+    replays = Replay.objects.filter(audit__assignment__round__run__in=runs)
+    found = set(replays.exclude(result="").values_list("result", flat=True))
     for audit in Audit.objects.filter(assignment__round__run__in=runs, trace__erased=None).exclude(trace=None):
         with suppress(
             FileNotFoundError, MalformedUpdate
         ):  # the trace is lost, or never was one: nothing is known of them
             found |= audits.checkpoints(audit)
     others = Replay.objects.exclude(audit__assignment__round__run__in=runs)
-    for field in ("start", "claimed"):
+    for field in ("start", "claimed", "result"):
         found -= set(others.filter(**{f"{field}__in": found}).values_list(field, flat=True))
     return found
 

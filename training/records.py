@@ -108,7 +108,8 @@ def keeps_checkpoints(round_: Round) -> bool:
 
 
 def named(found: Artifact, sha256: str) -> Blob:
-    """A blob that a receipt names. Raises Missing: all others do not exist for whoever holds the receipt."""
+    """A blob that a receipt names. Raises Missing: all others do not exist for whoever holds the receipt, and one that can't be
+    read names none."""
     blob = Blob.objects.filter(pk=sha256).first()
     if blob is None or found.name != form.NAME or sha256 not in _files(found.file.name, found.sha256):
         raise Missing("no receipt of yours names this")
@@ -119,7 +120,10 @@ def named(found: Artifact, sha256: str) -> Blob:
 def _files(path: str, sha256: str) -> frozenset[str]:
     """What the receipt in the storage names. sha256: of the receipt, which may be written anew under its name."""
     with Artifact.file.field.storage.open(path) as file:
-        return frozenset(form.files(form.load(file.read())))
+        try:
+            return frozenset(form.files(form.load(file.read())))
+        except form.NotAReceipt as error:
+            raise Missing(str(error)) from error
 
 
 def _updates(run: Run) -> QuerySet[Assignment]:

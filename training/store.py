@@ -14,8 +14,8 @@ from django.conf import settings
 from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.db import transaction
-from django.db.models import ProtectedError
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError, QuerySet
 from django.utils import timezone
 
 from dmlsite.errors import Conflict, Invalid
@@ -44,7 +44,7 @@ def path(sha256: str) -> str:
 def put(data: bytes) -> Blob:
     """Store bytes; the same bytes again cost nothing."""
     sha256 = hashlib.sha256(data).hexdigest()
-    return Blob.objects.filter(pk=sha256).first() or _save(sha256, len(data), ContentFile(data))
+    return _known(sha256) or _save(sha256, len(data), ContentFile(data))
 
 
 def put_weights(weights: Sequence[np.ndarray]) -> Blob:
@@ -106,15 +106,15 @@ class Spool:
             path.unlink(missing_ok=True)
         Path(self._file.name).replace(_waiting(owner, sha256))
 
-    def keep(self, expected: str | None = None) -> tuple[Blob, bool]:
+    def keep(self, expected: str | None = None, sender: UUID | None = None) -> tuple[Blob, bool]:
         """(the blob, whether it is new). Raises Invalid if the bytes are not what they are called."""
         sha256 = self._digest.hexdigest()
         if expected not in (None, sha256):
             raise Invalid("the bytes do not have this SHA-256")
         self._file.flush()
-        if known := Blob.objects.filter(pk=sha256).first():
+        if known := _known(sha256, sender):
             return known, False
-        return _save(sha256, self.size, _Movable(self._file)), True
+        return _save(sha256, self.size, _Movable(self._file), sender), True
 
 
 def waiting_bytes(owner: UUID, sha256: str) -> int:
@@ -146,7 +146,16 @@ class _Movable(File):
         return str(self.file.name)
 
 
-def _save(sha256: str, size: int, file: File) -> Blob:
+def _known(sha256: str, sender: UUID | None = None) -> Blob | None:
+    """A blob that is here. Unnamed, it is now the latest sender's, who has as long to name it; what the platform itself stores is
+    nobody's, and stays."""
+    found = Blob.objects.filter(pk=sha256).first()
+    if found and found.sender_id:
+        Blob.objects.filter(pk=sha256, sender__isnull=False).update(sender=sender, created=timezone.now())
+    return found
+
+
+def _save(sha256: str, size: int, file: File, sender: UUID | None = None) -> Blob:
     name = path(sha256)
     files.keep(name)
     if default_storage.exists(name):
@@ -155,16 +164,33 @@ def _save(sha256: str, size: int, file: File) -> Blob:
     saved = default_storage.save(name, file)
     if saved != name:  # somebody stored the same bytes meanwhile
         default_storage.delete(saved)
-    blob = Blob(sha256=sha256, size=size)
-    Blob.everything.bulk_create([blob], update_conflicts=True, unique_fields=["sha256"], update_fields=["erased"])
+    blob = Blob(sha256=sha256, size=size, sender_id=sender)
+    anew = ["erased", "sender"]
+    Blob.everything.bulk_create([blob], update_conflicts=True, unique_fields=["sha256"], update_fields=anew)
     return blob
+
+
+def take_over(blobs: Iterable[str]) -> None:
+    """Something names these now: they are no longer their sender's, and stay."""
+    Blob.objects.filter(pk__in=set(blobs), sender__isnull=False).update(sender=None)
 
 
 def forget(blobs: Iterable[str]) -> None:
     """Remove blobs that nothing names."""
     for sha256 in set(blobs):
-        with suppress(ProtectedError), transaction.atomic():
-            Blob.objects.filter(pk=sha256).delete()
+        _remove(Blob.objects.filter(pk=sha256), sha256)
+
+
+def forget_unnamed(blobs: QuerySet[Blob]) -> None:
+    """Remove those of these blobs that are still their sender's."""
+    for sha256 in blobs.values_list("pk", flat=True):
+        _remove(Blob.objects.filter(pk=sha256, sender__isnull=False), sha256)
+
+
+def _remove(found: QuerySet[Blob], sha256: str) -> None:
+    # A row that names it is seen here, or only by the database.
+    with suppress(ProtectedError, IntegrityError), transaction.atomic():
+        if found.delete()[0]:
             files.let_go([path(sha256)])
 
 

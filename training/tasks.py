@@ -137,6 +137,8 @@ def audit(pk: int) -> None:
         if mine and found.state == Audit.State.SHOWN and round_.run.state == Run.State.TRAINING:
             with guarded(round_.run.ticket, f"auditing round {round_.number}"):
                 state, note = compute.audit(found)
+                if state != Audit.State.UNPROVEN:
+                    store.take_over(audits.checkpoints(found))
                 audits.decide(found, state, note)
                 if state == Audit.State.PASSED and not records.keeps_checkpoints(round_):
                     compute.forget_checkpoints(found)
@@ -195,6 +197,8 @@ def sweep() -> None:
     actions.reassign_overdue()
     with jobs.apart("unfinished uploads"):
         store.forget_unfinished()
+    with jobs.apart("what nothing names"):
+        actions.forget_unnamed()
     for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list(
         "pk", flat=True
     ):

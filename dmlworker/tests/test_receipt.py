@@ -1,5 +1,6 @@
 """The receipt's form: one text for one receipt, a root that stands for every value in it, and what is no receipt."""
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlworker import merkle, receipt
+from dmlworker import checks, merkle, receipt
 from dmlworker.receipt import Audit, Chain, File, NotAReceipt, Receipt, Replay, Round, Shard, Training, Update, load
 from ledger import money
 
@@ -25,7 +26,7 @@ def make() -> Receipt:
     audit = Audit(1, WALLETS[1], sha(21), sha(41), "drawn by chance", "passed", sha(50), True, (replay,))
     merit = {WALLETS[0]: 16, WALLETS[1]: 14}
     return Receipt(
-        version=1,
+        version=receipt.VERSION,
         ticket="6f9619ff-8b86-4d01-b42d-00cf4fc964ff",
         chain=Chain(31337, "0x" + "Cc" * 20),
         spec=sha(1),
@@ -112,6 +113,36 @@ def test_the_root_is_a_tree_over_the_head_and_a_tree_for_each_round() -> None:
     assert make().root == "0x" + merkle.root([canonical(body), *nodes])
 
 
+GOLDEN = {
+    1: (
+        "32efa0488fa78f7e1ba590726c127d5866629e64a3b64c2290fde528fac812c1",
+        "0xab9b2689dc59cde5cf2910ec01b7ea29adc68a2a7eedc52f35dc335442902a5d",
+    ),
+    2: (
+        "6e11355db1268360260ba51642c7a9b0ac77da7538cdb3f0d94f902f39cdc0f3",
+        "0xf50cd2526d32bdc8382ffbe9b68fe1ed60e25acb4abb149edafe164844f9767a",
+    ),
+}
+"""For each version, the SHA-256 of the text of `make()` and its root, which is on chains: never changed here."""
+
+
+@pytest.mark.parametrize("version", GOLDEN)
+def test_every_version_is_written_and_read_as_ever(version: int) -> None:
+    one = replace(make(), version=version)
+    text = one.to_bytes()
+    assert (hashlib.sha256(text).hexdigest(), one.root) == GOLDEN[version]
+    assert load(text) == one
+    assert list(GOLDEN) == list(range(1, receipt.VERSION + 1))
+
+
+def test_version_1_knew_pay_by_accuracy_alone() -> None:
+    body = json.loads(replace(make(), version=1).to_bytes())
+    assert "reward" not in body and body["rounds"][0]["updates"][0].keys() == {
+        "shard", "weight", "provider", "update", "weights", "trace", "checkpoint_every", "correct"
+    }  # fmt: skip
+    assert checks.payouts(load(canonical(body)))
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -120,8 +151,13 @@ def test_the_root_is_a_tree_over_the_head_and_a_tree_for_each_round() -> None:
         (b"[]", "no receipt"),
         (b"[" * 100_000, "no receipt"),
         (b'{"ticket":"a","rounds":[]}', "no receipt"),
-        (b'{"ticket":"a","version":2}', "version 2; this program reads version 1"),
+        (b'{"ticket":"a","version":3}', "version 3; this program reads versions 1 to 2"),
+        (b'{"ticket":"a","version":0}', "version 0; this program reads"),
+        (b'{"ticket":"a","version":true}', "version True; this program reads"),
         (b'{"ticket":"a","version":1}', "should have exactly the fields"),
+        (b'{"ticket":"a","version":2}', "should have exactly the fields"),
+        (make().to_bytes().replace(b'"version":2', b'"version":1'), "should have exactly the fields"),
+        (replace(make(), version=1).to_bytes().replace(b'"version":1', b'"version":2'), "exactly the fields"),
         (make().to_bytes().replace(b'"price":10000', b'"price":true'), "receipt.price is True"),
         (make().to_bytes().replace(b'"price":10000', b'"price":NaN'), "receipt.price is nan"),
         (make().to_bytes().replace(b'"price":10000', b'"price":1,"price":10000'), "changed or written anew"),

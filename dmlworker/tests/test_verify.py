@@ -93,7 +93,7 @@ class House:
     def told(self) -> Receipt:
         merit = {wallet: sum(r.updates[n].correct for r in self.made) for n, wallet in enumerate(WALLETS)}
         return Receipt(
-            version=1,
+            version=receipt.VERSION,
             ticket="6f9619ff-8b86-4d01-b42d-00cf4fc964ff",
             chain=Chain(31337, "0x" + "Cc" * 20),
             spec=self.put(models.spec_bytes(self.spec)),
@@ -148,6 +148,13 @@ def test_an_honest_training_is_found_right(house: House, capsys: pytest.CaptureF
     assert lines(said, "ok") == ["hashes", "payouts", "data", "round 1", "round 2", "accuracy", "replay", "model"]
     assert lines(said, "not checked") == ["chain"]
     assert said.endswith("All that was checked is right.\n")
+
+
+def test_a_receipt_of_version_1_is_checked_as_ever(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    old = replace(house.receipt, version=1)
+    assert b"reward" not in old.to_bytes()
+    assert house.verify(changed=old) == 0
+    assert lines(capsys.readouterr().out, "ok")[-2:] == ["replay", "model"]
 
 
 WAYS = [("fedprox", "none", "median"), ("fedadam", "int8", "fltrust"), ("fedavgm", "fp16", "rfa")]
@@ -272,7 +279,16 @@ def test_a_segment_that_was_not_kept_is_no_fault_unless_it_was_asked_for(house: 
     assert house.verify(changed=none) == 0
     assert "not checked  replay: no such segment" in capsys.readouterr().out
     assert house.verify("--segment", "0", changed=none) == 1
+    assert house.verify("--shard", "0", changed=none) == 1
     assert house.verify("--round", "9") == 1
+    assert house.verify("--shard", "2") == 1
+    assert "round:shard:segment: 1:0:0, 1:0:1" in capsys.readouterr().out
+
+
+def test_the_customer_chooses_whose_segment_is_replayed(house: House, capsys: Any) -> None:
+    for shard in ("0", "1"):
+        assert house.verify("--round", "2", "--shard", shard, "--segment", "1") == 0
+        assert f"replay: round 2, shard {shard}, segment 1: done again" in capsys.readouterr().out
 
 
 # --- What is no receipt, and no network -------------------------------------------------------------------------------

@@ -34,7 +34,15 @@ def case():
     """Against mallory and trudy; ada has nothing to do with it."""
     provider("ada")
     replays = [
-        {"provider": name, "segment": number, "claimed": name.ljust(64, "0"), "relative_distance": 0.9}
+        {
+            "provider": name,
+            "segment": number,
+            "claimed": name.ljust(64, "0"),
+            "relative_distance": 0.9,
+            "result": f"result {name}",
+            "honest_replays_apart": 0.001,
+            "learning_rate": 0.125,
+        }
         for number, name in enumerate(("mallory", "trudy"))
     ]
     evidence = {"ticket": str(uuid.uuid4()), "round": 3, "decided_by": "admin@example.org", "replays": replays}
@@ -57,6 +65,8 @@ def test_the_accused_sees_the_evidence_of_its_own_work(client, case):
     assert "Two replays show it." in page
     assert "mallory".ljust(64, "0") in page
     assert "relative distance" in page
+    for named in ("result mallory", "honest replays apart", "0.001", "learning rate", "0.125"):
+        assert named in page
     for hidden in ("trudy".ljust(64, "0"), "admin@example.org"):
         assert hidden not in page
 

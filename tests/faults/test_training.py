@@ -163,11 +163,11 @@ def test_11_a_worker_of_an_older_version_is_told_so_and_goes(stage):
 
 
 def test_12_a_worker_whose_disk_is_full_sends_what_it_has_declines_the_rest_and_stays(stage, reference):
-    stage.query(
-        "update providers_provider set streak = 1000000 returning id"
-    )  # without a disk it could show an audit nothing
     ticket = stage.begin()
     lease = stage.freeze(ticket)
+    # Without a disk it could show an audit nothing: the others' work is audited.
+    longer = "update providers_provider set streak = case when user_name = %s then 1000000 else 0 end returning id"
+    stage.query(longer, lease.provider)
     child = stage.child(lease.provider)
     resource.prlimit(child.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     stage.forget_shards(lease.provider)  # for the next round it has to fetch its shard again

@@ -5,7 +5,7 @@ from django.urls import reverse
 
 from dmlsite.tests.people import admin_client
 from dmlsite.tests.rows import everything
-from training.models import Assignment, Audit, Round, Run
+from training.models import Assignment, Audit, Replay, Round, Run
 
 pytestmark = pytest.mark.django_db
 
@@ -39,6 +39,12 @@ def test_an_assignment_shows_its_audits(client):
     text = page(client, Assignment.objects.get())
     assert "failed" in text and "points away" in text
     assert "0.9" in page(client, Audit.objects.get())
+
+
+def test_an_audit_shows_what_its_replays_ended_with_and_how_far_honest_ones_are_apart(client):
+    Replay.objects.update(result="7" * 64, apart=0.00123)
+    text = page(client, Audit.objects.get())
+    assert "7" * 64 in text and "0.00123" in text
 
 
 def test_the_links_of_tickets_providers_and_runs_find_their_rows(client, ticket):

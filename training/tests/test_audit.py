@@ -1,13 +1,14 @@
 """An audit does a few segments again: honest work passes, and two replays contradict altered work. Real arithmetic."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
-from dmlworker import compression, datasets, models, trainer
+from dmlworker import comparison, compression, datasets, models, trainer
 from dmlworker.protocol import Hyper
-from dmlworker.trace import Recorder, Segment, Trace
+from dmlworker.trace import Recorder, Segment, Trace, steps_of_segment
 from dmlworker.weights import pack, unpack
 from training import actions, audits, compute, evidence, store
 from training.models import Assignment, Audit, Blob, Replay
@@ -100,7 +101,37 @@ def convicted(audit: Audit, segment: int) -> None:
     assert [(replay.number, replay.agrees) for replay in pair] == [(1, False), (2, False)]
     audit.assignment.provider.refresh_from_db()
     assert audit.assignment.provider.streak == 0
-    json.dumps(actions.evidence_of([audit]), allow_nan=False)
+    told = actions.evidence_of([audit])
+    json.dumps(told, allow_nan=False)
+    pair = [each for each in told if each["segment"] == segment]
+    assert [each["result"] for each in pair] == [replay.result for replay in audit.replays.filter(segment=segment)]
+    start, claimed, first, second = (
+        unpack(store.get(pair[n][name])) for n, name in ((0, "start"), (0, "claimed"), (0, "result"), (1, "result"))
+    )
+    for each, result in zip(pair, (first, second), strict=True):
+        assert comparison.compare(start, claimed, result).relative == pytest.approx(each["relative_distance"])
+        assert comparison.compare(start, first, second).relative <= each["honest_replays_apart"] < 0.025
+
+
+def test_the_evidence_is_enough_to_do_a_replay_again(worker):
+    worker.work(worker.x, 1 - worker.y)
+    worker.commit()
+    told, _ = actions.evidence_of([worker.audited()])
+    spec = models.spec_from_bytes(store.get(told["spec"]))
+    hyper = Hyper(**{field.name: told[field.name] for field in fields(Hyper)})
+    x, y = datasets.load(store.get(told["shard"]))
+    round_start, start = (unpack(store.get(told[name])) for name in ("round_start", "start"))
+    steps = steps_of_segment(told["segment"], len(y), hyper)
+    assert store.put_weights(trainer.replay(spec, round_start, x, y, hyper, start, steps)).pk == told["result"]
+
+
+def test_of_a_replay_that_agrees_the_hash_is_enough(worker):
+    worker.commit()
+    audit = worker.audited()
+    shown = {segment.sha256 for segment in worker.trace.segments}
+    results = set(audit.replays.values_list("result", flat=True))
+    assert all(len(result) == 64 for result in results)
+    assert not Blob.objects.filter(pk__in=results - shown).exists()
 
 
 def test_an_update_that_is_not_what_the_trace_ends_with_is_contradicted_in_the_last_segment(worker):
@@ -145,9 +176,10 @@ def test_a_poisoned_segment_is_the_largest_and_so_is_looked_at(worker):
 def test_a_job_that_runs_again_writes_the_same(worker):
     worker.commit(flipped(worker.start, worker.kept[-1]))
     audit = worker.audited()
-    before = list(audit.replays.values_list("segment", "number", "relative"))
+    said = "segment", "number", "relative", "result", "apart"
+    before = list(audit.replays.values_list(*said))
     compute.audit(audit)
-    assert list(audit.replays.values_list("segment", "number", "relative")) == before
+    assert list(audit.replays.values_list(*said)) == before
 
 
 # --- What was not shown, or not as it was committed to ------------------------------------------------------------------
@@ -232,6 +264,22 @@ def test_what_compression_loses_is_no_offence_but_a_lie_on_top_is(make, kind):
     Replay.objects.all().delete(), Audit.objects.all().delete()
     worker.commit(flipped(worker.start, sent))
     convicted(worker.audited(), 3)
+
+
+def test_what_is_evidence_against_another_stays_when_good_work_is_let_go(worker):
+    """The same shard was another's before: up to where it cheated, its weights are the same."""
+    worker.commit()
+    audit = worker.audited()
+    lease = Assignment.objects.get(pk=worker.lease.pk)
+    lease.pk, lease.attempt, lease.state, lease._state.adding = None, 2, Assignment.State.REVOKED, True
+    lease.save()
+    cheat = Audit.objects.create(assignment=lease, why="drawn", state=State.FAILED, deadline=lease.deadline)
+    same = worker.trace.segments[0].sha256
+    told = {"start": same, "claimed": "b" * 64, "allowed": 0.1, "relative": 2.0, "cosine": 0.0, "agrees": False}
+    Replay.objects.create(audit=cheat, segment=1, number=1, **told)
+    compute.forget_checkpoints(audit)
+    assert Blob.objects.filter(pk=same).exists()
+    assert not Blob.objects.filter(pk=worker.trace.segments[1].sha256).exists()
 
 
 def test_what_was_shown_of_good_work_is_removed_but_not_what_is_still_needed(worker):

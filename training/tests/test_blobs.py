@@ -1,21 +1,26 @@
 """The door for workers' bytes: who gets what, parts of it, and what is refused before a byte was taken."""
 
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.core.files.storage import FileSystemStorage
+from django.core.files.storage import FileSystemStorage, default_storage
+from django.utils import timezone
 
 from accounts.models import ApiKey
 from dmlsite.asgi import application
+from dmlsite.errors import Conflict
 from dmlworker.protocol import blob_path
-from training import store
+from dmlworker.trace import Segment, Trace
+from training import actions, audits, compute, store, tasks
 from training.blobs import door
-from training.models import Assignment, Blob
-from training.tests.conftest import leases
+from training.consumers import lease_of
+from training.models import Assignment, Audit, Blob, Round
+from training.tests.conftest import ROOT, leases
 
 DATA = b"what a worker computed"
 
@@ -157,6 +162,112 @@ def test_too_much_is_refused_before_it_is_stored(worker, lease):
 def test_who_has_no_open_lease_stores_nothing(worker, lease):
     Assignment.objects.all().update(state=Assignment.State.EXPIRED)
     assert worker.put(DATA).status_code == 403
+
+
+# --- What nothing names -----------------------------------------------------------------------------------------------
+def largest(lease: Assignment, number: int) -> bytes:
+    """An update as large as one may be, and each another one."""
+    return bytes([number]) * (lease.round.start.size + 65536)
+
+
+def test_a_lease_takes_one_upload_and_another_try(worker, lease):
+    for number, status in enumerate([201, 201, 413, 413]):
+        assert worker.put(largest(lease, number)).status_code == status
+    assert worker.put(largest(lease, 0)).status_code == 200  # the same again takes no room
+    pieces = (largest(lease, 5)[n : n + 4096] for n in range(0, len(largest(lease, 5)), 4096))
+    assert worker.call("PUT", "0" * 64, content=aiter_of(pieces)).status_code == 413  # who tells no length
+    assert Blob.objects.filter(sender=lease.provider).count() == 2
+
+
+def test_others_are_not_kept_from_uploading(worker, lease):
+    theirs = leases(lease.round.run)[1]
+    other = Caller(ApiKey.issue(theirs.provider.user))
+    for number in range(3):
+        worker.put(largest(lease, number))
+    assert other.put(largest(lease, 9)).status_code == 201
+
+
+def test_what_was_committed_takes_no_room_any_more(worker, lease):
+    sent = hashlib.sha256(largest(lease, 0)).hexdigest()
+    for number in (0, 1):
+        worker.put(largest(lease, number))
+    actions.record_update(lease.provider, lease_of(lease), sent, ROOT)
+    assert [blob.pk == sent for blob in Blob.objects.filter(sender=None, size=len(largest(lease, 0)))] == [True]
+    assert worker.put(largest(lease, 2)).status_code == 201
+
+
+def test_an_update_that_comes_too_late_is_not_kept(worker, lease):
+    worker.put(DATA)
+    Assignment.objects.filter(pk=lease.pk).update(state=Assignment.State.EXPIRED)
+    with pytest.raises(Conflict, match="closed"):
+        actions.record_update(lease.provider, lease_of(lease), hashlib.sha256(DATA).hexdigest(), ROOT)
+    assert not Blob.objects.filter(size=len(DATA)).exists()
+
+
+def aged(*sent: bytes) -> list[bool]:
+    """Whether these uploads, a day and more old, outlive the sweep."""
+    names = [hashlib.sha256(data).hexdigest() for data in sent]
+    Blob.objects.filter(pk__in=names).update(created=timezone.now() - timedelta(hours=25))
+    actions.forget_unnamed()
+    return [Blob.objects.filter(pk=name).exists() and default_storage.exists(store.path(name)) for name in names]
+
+
+def test_what_nothing_named_in_a_day_goes_and_all_else_stays(worker, lease):
+    assert [worker.put(data).status_code for data in (b"lost", b"new", b"update", b"taken")] == [201] * 4
+    actions.record_update(lease.provider, lease_of(lease), hashlib.sha256(b"update").hexdigest(), ROOT)
+    store.put(b"taken")  # the platform came by the same bytes
+    assert aged(b"lost", b"update", b"taken", b"shard 0", b"start") == [False, True, True, True, True]
+    assert store.get(hashlib.sha256(b"new").hexdigest()) == b"new"
+
+
+def test_what_is_sent_again_has_another_day(worker, lease):
+    for data in (b"lost", b"again"):
+        worker.put(data)
+    Blob.objects.update(created=timezone.now() - timedelta(hours=25))
+    assert worker.put(b"again").status_code == 200
+    actions.forget_unnamed()
+    assert set(Blob.objects.filter(sender=lease.provider).values_list("size", flat=True)) == {len(b"again")}
+
+
+@pytest.fixture
+def asked(worker, lease) -> Audit:
+    """The lease is done, its round is over, and an audit wants to see one segment."""
+    worker.put(b"update")
+    actions.record_update(lease.provider, lease_of(lease), hashlib.sha256(b"update").hexdigest(), ROOT)
+    Round.objects.filter(pk=lease.round_id).update(state=Round.State.CLOSED)
+    long_ago = timezone.now() - timedelta(days=2)
+    audit = Audit.objects.create(assignment=lease, why="drawn by chance", drawn=[0], deadline=lease.deadline)
+    Audit.objects.filter(pk=audit.pk).update(asked=long_ago)
+    return audit
+
+
+def test_an_audit_takes_both_ends_of_all_its_segments_and_what_was_shown_waits_for_the_verdict(worker, lease, asked):
+    shown = [largest(lease, number) for number in range(8)]
+    assert [worker.put(data).status_code for data in shown] == [201] * 8
+    names = [hashlib.sha256(data).hexdigest() for data in shown]
+    trace = Trace(tuple(Segment(name, 1.0) for name in names[:1])).to_bytes()
+    assert worker.put(trace).status_code == 201
+    assert aged(shown[0]) == [True]
+    audits.show(lease.provider, lease_of(lease), hashlib.sha256(trace).hexdigest())
+    assert aged(shown[0], trace) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "stays"),
+    [("failed", True), ("inconclusive", True), ("passed", True), ("unproven", False)],
+)
+def test_what_an_audit_looked_at_stays_but_what_was_not_what_it_asked_for(
+    worker, lease, asked, monkeypatch, verdict, stays
+):
+    """In the first round, of which the customer may see all."""
+    worker.put(b"weights"), worker.put(b"more")
+    trace = Trace((Segment(hashlib.sha256(b"weights").hexdigest(), 1.0),)).to_bytes()
+    worker.put(trace)
+    audits.show(lease.provider, lease_of(lease), hashlib.sha256(trace).hexdigest())
+    monkeypatch.setattr(compute, "audit", lambda found: (verdict, ""))
+    monkeypatch.setattr(audits, "judge", lambda round_: None)
+    tasks.audit(asked.pk)
+    assert aged(b"weights", b"more", trace) == [stays, False, True]
 
 
 def test_an_object_store_serves_by_itself(worker, lease, monkeypatch):

@@ -35,9 +35,14 @@ class Socket:
     async def hears(self) -> Message:
         return protocol.decode(await self._line.receive_from(10))
 
+    async def writes(self, text: str) -> None:
+        """A frame that this version would not write."""
+        await self._line.send_to(text_data=text)
+
     async def is_closed_with(self) -> int:
         while (event := await self._line.receive_output(10))["type"] != "websocket.close":
             pass
+        self.told = event.get("reason", "")
         return int(event["code"])
 
     async def silent(self) -> bool:
@@ -148,5 +153,25 @@ def test_without_a_key_or_a_hello_nobody_is_heard(lease, key, code):
         async with Socket(shown) as socket:
             await socket.says(Heartbeat())
             assert await socket.is_closed_with() == code
+
+    scenario()
+
+
+EARLIER = [
+    '{"v":3,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}',
+    '{"v":3,"type":"commit","lease":{"run":"r","round":1,"shard":0,"attempt":1},"sha256":"%s","size":5,"root":"%s"}',
+]
+
+
+@pytest.mark.parametrize("frame", EARLIER)
+def test_an_earlier_worker_is_told_that_it_is_too_old_and_does_not_come_back(lease, frame):
+    key = ApiKey.issue(lease.provider.user)
+
+    @async_to_sync
+    async def scenario() -> None:
+        async with Socket(key) as socket:
+            await socket.writes(frame.replace("%s", ROOT))
+            assert await socket.is_closed_with() == protocol.CLOSE_TOO_OLD
+            assert socket.told == "protocol version 3 is not spoken here, only version 4"
 
     scenario()

@@ -2,14 +2,16 @@
 
 import random
 from collections import Counter
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from providers.models import Connection
 from training import actions
 from training.consumers import lease_of
 from training.models import Assignment, Round
-from training.tests.conftest import close, commit, leases, make_provider
+from training.tests.conftest import another, close, commit, leases, make_provider
 
 State = Assignment.State
 
@@ -69,6 +71,30 @@ def test_only_when_everybody_has_a_part_does_one_get_another(run, settings):
     close(run)
     assert parts(run, 2) == {"ada": 2}
     assert ada.assignments.filter(round__number=2).count() == 2
+
+
+def given_by_nine_tickets(run) -> Counter[str]:
+    """Who gets the first part of each of nine trainings, one after the other, while none is done."""
+    for _ in range(9):
+        round_ = Round.objects.create(run=another(run), number=1, start=run.start)
+        shard = round_.run.shards.first()
+        picked = actions.Draw(round_).pick(shard)
+        Assignment.objects.create(round=round_, shard=shard, provider=picked, deadline=timezone.now())
+    return Counter(Assignment.objects.values_list("provider__user_name", flat=True))
+
+
+def test_who_has_two_workers_gets_twice_as_much(run):
+    ada, _ = make_provider("ada"), make_provider("bob")
+    Connection.objects.create(provider=ada, channel="channel-ada-2")
+    assert given_by_nine_tickets(run) == {"ada": 6, "bob": 3}
+
+
+def test_a_worker_that_is_gone_does_not_count(run):
+    gone = timezone.now() - timedelta(days=1)
+    for provider in (make_provider("ada"), make_provider("bob"), make_provider("cleo")):
+        Connection.objects.create(provider=provider, channel=f"{provider}-2")
+        Connection.objects.filter(provider__user_name="ada", channel="ada-2").update(seen=gone)
+    assert given_by_nine_tickets(run)["ada"] == 2
 
 
 @pytest.mark.django_db

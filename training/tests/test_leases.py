@@ -212,7 +212,7 @@ def test_a_worker_reads_only_what_its_open_leases_name(started):
     with pytest.raises(Missing):
         actions.readable_blob(ada.provider, ada.shard.blob_id)
     with pytest.raises(Forbidden):
-        actions.upload_limit(ada.provider)
+        actions.upload_limit(ada.provider, "0" * 64)
 
 
 def test_a_banned_provider_gets_no_work_and_no_bytes(started):

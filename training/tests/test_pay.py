@@ -21,25 +21,40 @@ from training.tests.conftest import ROOT, close, commit, leases, make_provider, 
 
 
 def took(lease, seconds, joules=0.0, gpu=0.0):
-    """The lease was taken so long ago, and its worker commits now."""
+    """The lease was offered so long ago, and its worker commits now."""
     then = timezone.now() - timedelta(seconds=seconds)
-    Assignment.objects.filter(pk=lease.pk).update(accepted=then)
+    Assignment.objects.filter(pk=lease.pk).update(offered=then)
     update = store.put(b"update" + str(lease.pk).encode())
     actions.record_update(lease.provider, lease_of(lease), update.pk, ROOT, joules, gpu)
     lease.refresh_from_db()
     return lease
 
 
-def test_the_time_runs_from_the_first_accept_to_the_commit(started):
+def test_the_time_runs_from_the_offer_to_the_commit(started):
     lease = leases(started)[0]
-    assert actions.accept(lease.provider, lease_of(lease), "channel-a")
-    lease.refresh_from_db()
-    first = lease.accepted
-    lease.provider.connections.all().delete()
-    assert actions.accept(lease.provider, lease_of(lease), "channel-b")  # after a reconnect
-    lease.refresh_from_db()
-    assert (lease.accepted, pay.seconds_of(lease)) == (first, None)
+    assert pay.seconds_of(lease) is None
     assert pay.seconds_of(took(lease, 10)) == pytest.approx(10, abs=2)
+
+
+def test_who_trains_first_and_takes_the_lease_afterwards_is_no_faster(started):
+    for lease in leases(started):
+        Assignment.objects.filter(pk=lease.pk).update(offered=timezone.now() - timedelta(seconds=60))
+    late, _ = leases(started)
+    assert actions.accept(late.provider, lease_of(late), "channel-late")
+    for lease in leases(started):
+        commit(lease)
+    close(started)
+    durations = [pay.seconds_of(update) for update in pay.counted(started)]
+    assert durations == pytest.approx([60, 60], abs=5)
+
+
+def test_energy_is_judged_by_the_same_time(started):
+    """A lease taken a moment before the commit makes no tiny energy plausible, and no real one implausible."""
+    tiny, real = leases(started)
+    for lease in (tiny, real):
+        Assignment.objects.filter(pk=lease.pk).update(accepted=timezone.now())
+    assert took(tiny, 60, joules=0.5).joules is None
+    assert took(real, 60, joules=6_000.0).joules == 6_000.0
 
 
 @pytest.mark.parametrize(
@@ -53,7 +68,7 @@ def test_energy_that_no_computer_takes_is_not_known(started, joules, kept):
 def test_a_ticket_is_paid_by_its_own_scheme(started):
     for lease, correct in zip(leases(started), (8, 4), strict=True):
         commit(lease, correct=correct)
-        Assignment.objects.filter(pk=lease.pk).update(f1=0.5, accepted=lease.offered, contribution=0.1)
+        Assignment.objects.filter(pk=lease.pk).update(f1=0.5, contribution=0.1)
     close(started)
     ada, bob = (lease.provider.wallet for lease in leases(started))
     assert pay.merit(started) == {ada: 8, bob: 4}
@@ -135,7 +150,7 @@ def paid_by_merit(started):
     started.ticket.save()
     for lease, correct in zip(leases(started), (8, 4), strict=True):
         commit(lease, correct=correct)
-        Assignment.objects.filter(pk=lease.pk).update(f1=0.5, accepted=lease.offered, contribution=0.1 * correct)
+        Assignment.objects.filter(pk=lease.pk).update(f1=0.5, contribution=0.1 * correct)
     close(started)
     return started
 

@@ -47,6 +47,16 @@ def test_what_another_ticket_needs_stays(started, run, files):
     assert here("shard 0", "holdout", "spec") == [False, True, True]
 
 
+def test_what_a_replay_ended_with_goes_too(started):
+    lease = leases(started)[0]
+    commit(lease)
+    audit = Audit.objects.create(assignment=lease, why="drawn", state=Audit.State.INCONCLUSIVE, deadline=lease.deadline)
+    told = {"start": "a" * 64, "claimed": "b" * 64, "relative": 1.0, "allowed": 0.1, "cosine": 0.0, "agrees": False}
+    Replay.objects.create(audit=audit, segment=0, number=1, result=blob("replayed").pk, **told)
+    personal.erase(started.ticket.customer)
+    assert here("replayed") == [False]
+
+
 def convicted(lease):
     """Its audit failed: the first segment agrees with a replay, the second one does not."""
     commit(lease)
@@ -55,7 +65,7 @@ def convicted(lease):
     audit = Audit.objects.create(assignment=lease, why="drawn", state=Audit.State.FAILED, **shown)
     told = {"number": 1, "relative": 0.9, "allowed": 0.02, "cosine": 0.1}
     Replay.objects.create(audit=audit, segment=0, start="start", claimed=blob("good").pk, agrees=True, **told)
-    claims = {"start": blob("before").pk, "claimed": blob("claimed").pk}
+    claims = {"start": blob("before").pk, "claimed": blob("claimed").pk, "result": blob("replayed").pk}
     Replay.objects.create(audit=audit, segment=1, agrees=False, **claims, **told)
     return audit
 
@@ -69,7 +79,7 @@ def test_of_a_conviction_the_pieces_that_prove_it_stay_and_nothing_else(started)
     audit, other = convicted(first), commit(second)
     close(started, check=False)
     personal.erase(started.ticket.customer)
-    assert here("spec", "start", "shard 0", "claimed", "before") == [True] * 5
+    assert here("spec", "start", "shard 0", "claimed", "before", "replayed") == [True] * 6
     assert default_storage.exists(store.path(audit.trace_id))
     first.refresh_from_db()
     assert default_storage.exists(store.path(first.update_id))

@@ -1,5 +1,6 @@
 """What the receipt of a run says, and who gets the files that it names."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -146,3 +147,11 @@ def test_a_receipt_that_was_written_anew_is_read_anew(client, done):
     assert ask(client, first, end).status_code == 200
     Round.objects.filter(run=done, number=2).update(voided=done.created)
     assert ask(client, given(done), end).status_code == 404
+
+
+def test_a_receipt_of_version_1_opens_its_files_and_one_that_cannot_be_read_none(client, done):
+    old = replace(receipt_of(done), version=1)
+    found = tickets.store_artifact(done.ticket, form.NAME, ContentFile(old.to_bytes()))
+    assert ask(client, found, done.spec_id).status_code == 200
+    found = tickets.store_artifact(done.ticket, form.NAME, ContentFile(b'{"ticket":"a","version":9}'))
+    assert ask(client, found, done.spec_id).status_code == 404

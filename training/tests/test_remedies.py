@@ -1,6 +1,7 @@
 """What follows from audits: a round waits for them, passes, or is opened again without what may not stay in it. Rows only."""
 
 import json
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -51,6 +52,7 @@ def asked(run, *names, number=1):
 def decide(audit, state, note=""):
     if state == State.FAILED:
         told = {"start": "a" * 64, "claimed": "b" * 64, "allowed": 0.05, "relative": float("inf"), "cosine": 0}
+        told |= {"result": "c" * 64, "apart": 0.001}
         for number in (1, 2):
             Replay.objects.create(audit=audit, segment=1, number=number, agrees=False, **told)
     audits.decide(audit, state, note)
@@ -86,6 +88,29 @@ def test_where_all_are_trusted_nobody_is_audited(started, settings):
     updates = leases(started)
     updates[0].suspicion = "points away"
     assert audits.ordered(round_of(started), updates) == []
+
+
+@pytest.mark.parametrize(("number", "rounds", "audited"), [(1, 3, 1), (2, 3, 0), (3, 3, 1)])
+def test_of_the_rounds_that_the_receipt_keeps_there_is_always_something_to_replay(
+    started, settings, number, rounds, audited
+):
+    """Whoever the providers are: their own record would have nothing audited."""
+    settings.AUDIT_FIRST = settings.AUDIT_PERCENT = 0
+    round_ = round_of(started)
+    round_.number, round_.run.rounds = number, rounds
+    found = [audits.ordered(round_, leases(started)) for _ in range(20)]
+    assert [len(orders) for orders in found] == [audited] * 20
+    assert {why for orders in found for _, why in orders} == ({audits.FOR_RECEIPT} if audited else set())
+    assert len({update.pk for orders in found for update, _ in orders}) == 2 * audited  # by chance
+
+
+def test_nothing_more_is_ordered_for_the_receipt_where_something_is_audited_anyway(closed, settings):
+    settings.AUDIT_FIRST = settings.AUDIT_PERCENT = 0
+    updates = leases(closed)
+    updates[0].suspicion = "points away"
+    assert [why for _, why in audits.ordered(round_of(closed), updates)] == ["points away"]
+    asked(closed, "ada")  # before the round was opened again
+    assert audits.ordered(round_of(closed), leases(closed)) == []
 
 
 def test_segments_are_drawn_within_the_work(closed):
@@ -124,7 +149,7 @@ def test_who_has_to_show_something_may_fetch_and_send_and_nobody_else(closed):
     ada, bob = (Provider.objects.get(user_name=name) for name in ("ada", "bob"))
     Assignment.objects.filter(round__number=2).update(state=Assignment.State.CANCELLED)
     assert actions.readable_blob(ada, audit.assignment.shard.blob_id)
-    assert actions.upload_limit(ada) > 0
+    assert actions.upload_limit(ada, "0" * 64) > 0
     with pytest.raises(Missing):
         actions.readable_blob(bob, audit.assignment.shard.blob_id)
 
@@ -210,6 +235,21 @@ def test_a_shard_that_three_could_not_show_ends_the_ticket_in_a_refund(closed, c
     assert (closed.state, "refund" in chain) == (Run.State.STOPPED, True)
 
 
+def test_that_audits_can_prove_nothing_is_told_to_the_customer_once(closed):
+    for audit in asked(closed, "ada", "bob"):
+        decide(audit, State.INCONCLUSIVE, "honest replays of segment 0 are 0.3 apart")
+    (said,) = closed.ticket.events.filter(kind="not provable").values_list("text", flat=True)
+    assert said.startswith("An audit in round 1 could prove nothing.") and "learning rate" in said
+    assert round_of(closed).checked
+
+
+def test_an_audit_that_does_prove_something_says_nothing_of_that(closed):
+    ada, bob = asked(closed, "ada", "bob")
+    decide(ada, State.PASSED)
+    decide(bob, State.UNPROVEN, "not shown in time")
+    assert not closed.ticket.events.filter(kind="not provable").exists()
+
+
 # --- Cheats -----------------------------------------------------------------------------------------------------------
 def test_by_default_a_cheat_ends_the_training_and_the_customer_is_refunded(closed, monkeypatch):
     refunded = []
@@ -221,7 +261,16 @@ def test_by_default_a_cheat_ends_the_training_and_the_customer_is_refunded(close
     assert (closed.state, len(refunded), accusation.pk) == (Run.State.STOPPED, 1, closed.ticket_id)
     assert [cheat.user_name for cheat in accusation.cheats.all()] == ["ada"]
     assert accusation.honest == [Provider.objects.get(user_name="bob").wallet]
-    assert [found["segment"] for found in accusation.evidence["replays"]] == [1, 1]
+    found = accusation.evidence["replays"]
+    assert [each["segment"] for each in found] == [1, 1]
+    work = audit.assignment
+    assert found[0]["spec"] == closed.spec_id
+    assert {name: found[0][name] for name in asdict(actions.hyper_of(work))} == asdict(actions.hyper_of(work))
+    assert (found[0]["result"], found[0]["honest_replays_apart"], found[0]["relative_distance"]) == (
+        "c" * 64,
+        0.001,
+        None,
+    )
     json.dumps(accusation.evidence, allow_nan=False)
 
 
