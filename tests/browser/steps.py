@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.wallet import Wallet
 
@@ -64,12 +64,29 @@ def status(page: Page, wanted: str, seconds: int) -> None:
     expect(page.locator("#status")).to_have_attribute("data-status", wanted, timeout=seconds * SECONDS)
 
 
-def order(page: Page, wallet: Wallet, email: str, size: int = 1_250_000) -> Page:
-    """A new customer with a quote for a file of so many bytes; the page is the ticket's."""
-    register(page, "Customer", email)
-    page.goto("/tickets/order/")
+def log_in(page: Page, email: str, password: str = PASSWORD) -> None:
+    page.goto("/accounts/login/")
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password", exact=True).fill(password)
+    page.get_by_role("button", name="Log in", exact=True).click()
+    page.wait_for_url(lambda now: "login" not in now)
+
+
+def table(size: int = 1_250_000) -> FilePayload:
+    """A CSV of so many bytes."""
     data = b"a,target\n" + b"1,x\n2,y\n" * (size // 8 - 1)
-    page.set_input_files("#file", {"name": "a.csv", "mimeType": "text/csv", "buffer": data})
+    return {"name": "a.csv", "mimeType": "text/csv", "buffer": data}
+
+
+def order(page: Page, wallet: Wallet, email: str) -> Page:
+    """A new customer with a quote; the page is the ticket's."""
+    register(page, "Customer", email)
+    return quote(page, wallet)
+
+
+def quote(page: Page, wallet: Wallet) -> Page:
+    page.goto("/tickets/order/")
+    page.set_input_files("#file", table())
     ask_wallet(page, "Connect wallet")
     expect(page.get_by_label("Wallet that pays")).to_have_value(wallet.key.address)
     page.get_by_role("button", name="Get the quote").click()
