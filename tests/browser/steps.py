@@ -12,10 +12,16 @@ GRAVE = ("serious", "critical")
 MOST_BYTES = 150_000
 SHIFT = """() => new Promise((done) => {
   let shift = 0;
-  new PerformanceObserver((list) => { for (const entry of list.getEntries()) shift += entry.value; })
-    .observe({ type: "layout-shift", buffered: true });
-  setTimeout(() => done(shift), 300);
+  const moved = [];
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) {
+      shift += entry.value;
+      moved.push(...entry.sources.map(({ node }) => node?.outerHTML?.slice(0, 80) ?? node?.nodeName));
+    }
+  }).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => done([shift, moved]), 300);
 })"""
+"""How much of the page moved, as a part of it, and what."""
 PASSWORD = "battery-staple-9"
 SECONDS = 1000
 
@@ -38,8 +44,9 @@ def light(page: Page, path: str) -> None:
     line.on("Network.loadingFinished", lambda told: received.append(told["encodedDataLength"]))
     page.goto(path)
     page.wait_for_load_state("networkidle")
-    assert 0 < sum(received) < MOST_BYTES, path
-    assert page.evaluate(SHIFT) < 0.01, path
+    assert 0 < sum(received) < MOST_BYTES, (path, received)
+    shift, moved = page.evaluate(SHIFT)
+    assert shift < 0.01, (path, moved)
     line.detach()
 
 
