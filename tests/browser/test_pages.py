@@ -23,15 +23,7 @@ PAGES = {
         "/provider/",
     ],
     PROVIDER: ["/provider/", "/provider/?by=month", "/provider/work/{ticket}/", "/accounts/"],
-    ADMIN: [
-        "/admin/",
-        "/admin/tickets/ticket/",
-        "/admin/tickets/ticket/{ticket}/change/",
-        "/admin/providers/provider/",
-        "/admin/ledger/reconciliation/",
-        "/admin/training/assignment/standing/",
-        "/tickets/{ticket}/",
-    ],
+    ADMIN: ["/admin/", "/tickets/{ticket}/"],
 }
 """Who sees which pages once a ticket is settled."""
 
