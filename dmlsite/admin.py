@@ -15,6 +15,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import LogEntry
 from django.db import transaction
 from django.db.models import Model, QuerySet
+from django.forms import Media
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -98,6 +99,11 @@ class ReadOnlyAdmin(_NoEditing, admin.ModelAdmin):
     list_per_page = 50
     show_full_result_count = False
     buttons: tuple[str, ...] = ()
+
+    @property
+    def media(self) -> Media:
+        """Of Django's scripts those that lists use. The others are for typing, and larger than all of a page should be."""
+        return Media(js=["admin/js/core.js", "admin/js/actions.js"])
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         """Actions need the right to change, which the pages themselves never grant."""

@@ -14,6 +14,9 @@ from django.utils.http import urlencode
 class Site(AdminSite):
     site_header = site_title = "DML"
     index_title = "Moderation and audit"
+    enable_nav_sidebar = (
+        False  # it is folded out by a script, which moves the whole page; the first page has all of its links
+    )
 
     def has_permission(self, request: HttpRequest) -> bool:
         from accounts import second_factor

@@ -61,6 +61,7 @@ INSTALLED_APPS = [
     "training",
 ]
 MIDDLEWARE = [
+    "dmlsite.csp.PolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -14,7 +14,9 @@ from contracts.keys import load_keystore
 from dmlsite.demo import COINS, Demo, Person
 from dmlsite.supervisor import Platform
 
+EXPLORER = "https://explorer.example"
 SETTINGS = {
+    "CHAIN_EXPLORER": EXPLORER,
     "EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend",
     "LEASE_SECONDS": "20",
     "PRESENCE_SECONDS": "9",

@@ -23,7 +23,8 @@ from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 from dmlsite.views import wallet_request
 from dmlworker import rewards
-from ledger import funds
+from ledger import funds, money
+from ledger.templatetags.money import breakdown
 from tickets import actions, mail
 from tickets.forms import OrderForm
 from tickets.models import Artifact, Ticket
@@ -47,6 +48,15 @@ def order(request: HttpRequest) -> HttpResponse:
     context = {"form": form, "max_check": settings.MAX_CHECK_BYTES, "max_file": settings.MAX_DATASET_BYTES}
     context["schemes"] = [rewards.SCHEMES[name] for name in rewards.OFFERED]
     return render(request, "tickets/order.html", context, status=422 if form.errors else 200)
+
+
+@login_required
+def price(request: HttpRequest) -> HttpResponse:
+    """What a file of so many bytes costs, for the order page."""
+    size = request.GET.get("file_size", "")
+    if not (size.isascii() and size.isdecimal() and 0 < int(size[:20]) <= settings.MAX_DATASET_BYTES):
+        raise Invalid("There is no price for such a file.")
+    return render(request, "_price.html", breakdown(int(size), money.price(int(size))))
 
 
 def _like(request: HttpRequest) -> dict[str, Any]:

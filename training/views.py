@@ -1,7 +1,9 @@
 """The live part of a ticket's page, the files of a receipt, and the check of a file before it is paid for."""
 
+import hashlib
 from datetime import timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,6 +14,7 @@ from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
@@ -20,7 +23,6 @@ from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
-from ledger import money
 from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
 from providers.models import Provider
 from providers.score import FORMULA
@@ -52,14 +54,30 @@ LAST = 4
 @login_required
 @never_cache
 def progress(request: HttpRequest, pk: UUID) -> HttpResponse:
-    ticket = visible(request, pk)
-    return render(request, "training/_progress.html", progress_of(ticket, cast(User, request.user)))
+    """The live part; 204 where the page says that it shows just this, so that nothing is swapped for the same."""
+    found = progress_of(visible(request, pk), cast(User, request.user))
+    if request.GET.get("seen") == found["mark"]:
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)
+    return render(request, "training/_progress.html", found)
 
 
 def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
-    """All that the live part shows of a ticket, whatever its status."""
+    """All that the live part shows of a ticket, whatever its status, and a mark that changes when any of it does."""
+    found = _shown(ticket, user)
+    return found | {"mark": _mark(found)}
+
+
+def _mark(found: dict[str, Any]) -> str:
+    """Of what people see. Links are signed anew each time, and so are forms, which has no meaning here."""
+    same = found | {"downloads": [(file, "") for file, _ in found["downloads"]]}
+    text = render_to_string("training/_progress.html", same)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
     mine = ticket.customer_id == user.pk
     run = Run.objects.filter(ticket=ticket).first()
+    payouts, refund = _payouts(ticket, run), _refund(ticket)
     return {
         "ticket": ticket,
         "mine": mine,
@@ -73,12 +91,20 @@ def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
         "downloads": [(file, mail.link(file).removeprefix(settings.SITE_URL)) for file in ticket.artifacts.all()],
         "link_days": settings.ARTIFACT_LINK_SECONDS // 86400,
         "chain_txs": ChainTx.objects.filter(case=ticket.pk).prefetch_related("attempts"),
-        "payouts": _payouts(ticket, run),
+        "payouts": payouts,
         "rule": RULES[ticket.rule],
         "scheme": rewards.SCHEMES[ticket.reward],
-        "refund": _refund(ticket),
+        "refund": refund,
+        "over": _over(ticket, payouts, refund),
         **(_rounds(run) if run else {}),
     }
+
+
+def _over(ticket: Ticket, payouts: list[dict[str, Any]], refund: dict[str, Any] | None) -> bool:
+    """Whether there is nothing more to wait for, on the chain either."""
+    if refund:
+        return bool(refund["final"])
+    return ticket.status == Status.EXPIRED or (ticket.status == Status.SETTLED and all(row["tx"] for row in payouts))
 
 
 def _rounds(run: Run) -> dict[str, Any]:
@@ -102,7 +128,10 @@ def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
     """The classes of the model that the customer gets; empty before."""
     kept = done[-1].by_class if done and run.state == Run.State.DONE else None
     names = [str(name) for name in run.classes]
-    return {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)} if kept else {}
+    if not kept:
+        return {}
+    tables = {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)}
+    return tables | {"most_classes": measures.MOST_CLASSES}
 
 
 def _trial(run: Run) -> dict[str, Any]:
@@ -115,8 +144,8 @@ def _trial(run: Run) -> dict[str, Any]:
 def _waiting(run: Run) -> str:
     """What a run waits for, in words, and how many start before it."""
     last, queue = run.ticket.events.filter(kind="waiting").last(), actions.queue()
-    before = queue.index(run) if run in queue else 0
-    place = f"; {before} before yours" if before else ""
+    before = queue.index(run) if run in queue else None
+    place = {None: "", 0: "; you are next"}.get(before, f"; {before} before yours")
     return f"{last.text if last else 'the providers are being asked'}{place}"
 
 
@@ -254,10 +283,7 @@ def check(request: HttpRequest) -> HttpResponse:
         file.close()  # the temporary file goes with it
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
     more = len(facts.classes) - len(largest)
-    price = money.price(size)
-    context = {"facts": facts, "classes": largest, "more": more, "size": size, "price": price}
-    context |= {"fee": money.fee(price), "share": price - money.fee(price)}
-    return render(request, "training/_check.html", context)
+    return render(request, "training/_check.html", {"facts": facts, "classes": largest, "more": more})
 
 
 def _inspect(file: UploadedFile, target: str) -> datasets.Facts:

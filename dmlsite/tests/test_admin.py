@@ -46,6 +46,7 @@ def test_every_list_and_every_row_loads_and_can_be_searched(ticket, model):
             assert "130000" not in text and "1000000" not in text, "amounts are shown in units"
             assert "micro" not in text and "wei</" not in text
     if admin.site._registry[model].search_fields:
+        assert 'id="searchbar" aria-label="Search"' in page.content.decode()
         for term in (ticket.pk, PAID, SETTLED, "provider@example.org", "gpu-farm"):
             assert client.get(url(model, "changelist", q=term)).status_code == 200
 

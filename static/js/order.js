@@ -10,8 +10,6 @@
   const field = (name) => document.querySelector(`#order [name=${name}]`);
   const most = Number(file.dataset.most), mostChecked = Number(file.dataset.mostChecked);
 
-  // A preview of ledger.money.price, which is the one that counts: 0.01 DML for each 100 000 bytes begun.
-  const preview = (size) => `${(Math.ceil(size / 1e5) / 100).toFixed(2)} DML`;
   const readable = (size) => size < 1e6 ? `${Math.ceil(size / 1e3)} kB` : `${(size / 1e6).toFixed(1)} MB`;
 
   function refuse(text) {
@@ -31,12 +29,16 @@
     const it = file.files[0];
     field("file_name").value = it ? it.name.slice(-200) : "";
     field("file_size").value = it ? it.size : "";
-    price.textContent = it && it.size ? preview(it.size) : "–";
+    price.replaceChildren("–");
     document.getElementById("chosen").textContent = it ? `${it.name}, ${readable(it.size)}` : "";
     checked.replaceChildren();
     button.disabled = false;
     if (!it) return;
     suggest(it);
+    if (it.size && it.size <= most) {
+      htmx.trigger(price, "price");
+      kept.keep(it);
+    }
     if (!it.size) refuse("The file is empty. Please choose another one.");
     else if (it.size > most) refuse(`The file is larger than ${readable(most)}, the most we take.`);
     else if (it.size > mostChecked) checked.textContent = "This file is too large to be checked before paying. If it cannot be trained on, you get the whole payment back.";
@@ -52,13 +54,9 @@
   file.addEventListener("change", chosen);
   field("target").addEventListener("change", () => { if (file.files[0]) chosen(); });
 
-  const drop = file.closest(".drop");
-  for (const name of ["dragover", "dragleave", "drop"]) {
-    drop.addEventListener(name, (event) => {
-      event.preventDefault();
-      drop.classList.toggle("over", name === "dragover");
-      if (name === "drop" && event.dataTransfer.files.length) { file.files = event.dataTransfer.files; chosen(); }
-    });
-  }
-  if (file.files[0]) chosen();
+  // A page that comes back, by the back button or with an error, knows the file or at least its size. htmx is ready only then.
+  document.addEventListener("DOMContentLoaded", () => {
+    if (file.files[0]) chosen();
+    else if (field("file_size").value) htmx.trigger(price, "price");
+  });
 })();

@@ -3,6 +3,7 @@
 (() => {
   const PART = 8e6, AGAIN = [0, 1000, 3000, 5000, 10000, 20000];
   const running = new WeakMap();
+  const { ticket, file: name, size } = document.getElementById("live").dataset;
 
   function say(form, text, bad) {
     const place = form.querySelector("[data-upload-state]");
@@ -38,8 +39,26 @@
     document.head.append(script);
   });
 
+  // The file that the order was made with is put where one would choose it.
+  const awaited = ["quoted", "paid", "expired"].includes(document.getElementById("status").dataset.status);
+  const mine = awaited ? kept.take(ticket, name, Number(size)) : kept.drop(ticket);
+
+  async function offer() {
+    const form = document.querySelector("form[data-upload]"), file = await mine;
+    const input = form?.querySelector("input[type=file]");
+    if (!file || !input || "offered" in form.dataset || input.files.length) return;
+    form.dataset.offered = "";
+    const one = new DataTransfer();
+    one.items.add(file);
+    input.files = one.files;
+    form.querySelector("[data-upload-choose]")?.remove();
+    form.querySelector("[data-upload-kept]").textContent = `${file.name} is still here: press Upload, or choose another file.`;
+  }
+
   async function send(form, file) {
     show(form, "busy");
+    form.querySelector("[data-upload-kept]").textContent = "";
+    kept.keep(file, ticket);
     try {
       await library(form);
     } catch {
@@ -64,6 +83,7 @@
       onSuccess() {
         running.delete(form);
         say(form, "Uploaded.");
+        kept.drop(ticket);
         htmx.trigger("#live", "refresh");
       },
       onError(error) {
@@ -83,7 +103,7 @@
     if (!running.has(form)) return;
     await running.get(form).abort();
     show(form, "paused");
-    say(form, "Paused. What was sent is kept; after a reload choose the same file again.");
+    say(form, "Paused. What was sent is kept, after a reload too.");
   });
   document.addEventListener("submit", (event) => {
     const form = event.target.closest("form[data-upload]");
@@ -99,4 +119,6 @@
     if (problem) say(form, problem, true);
     else send(form, file);
   });
+  document.addEventListener("htmx:afterSettle", offer);
+  offer();
 })();

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.browser.wallet import SCRIPT, Wallet
 from tests.conftest import Live
 
+POLICY = "Content Security Policy"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
@@ -42,10 +43,11 @@ def wallet(platform: Live) -> Wallet:
 
 @contextmanager
 def context_of(browser: Browser, platform: Live, **options: Any) -> Iterator[Page]:
-    """A page in a browser of its own. Any error in our JavaScript fails the test."""
+    """A page in a browser of its own. Any error in our JavaScript, and whatever the policy forbids, fails the test."""
     context = browser.new_context(base_url=platform.url, accept_downloads=True, **options)
     found, errors = context.new_page(), list[str]()
     found.on("pageerror", lambda error: errors.append(str(error)))
+    context.on("console", lambda said: errors.append(said.text) if POLICY in said.text else None)
     yield found
     context.close()
     assert errors == []

@@ -11,6 +11,15 @@ from dmlsite.demo import wait
 from dmlworker.datasets import samples
 from tests.browser.steps import SECONDS, accessible, ask_wallet, light, register, status
 
+KEPT = """() => new Promise((done) => {
+  const opening = indexedDB.open("dml-files");
+  opening.onsuccess = () => {
+    const keys = opening.result.transaction("files").objectStore("files").getAllKeys();
+    keys.onsuccess = () => { opening.result.close(); done(keys.result); };
+  };
+})"""
+"""The keys of the files that the browser keeps."""
+
 
 def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform, page, wallet, tmp_path):
     platform.workers(4)
@@ -25,13 +34,15 @@ def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform
     expect(page.locator("#checked")).to_contain_text("has text in line 2")
     expect(page.get_by_role("button", name="Get the quote")).to_be_disabled()
     page.set_input_files("#file", good)
-    expect(page.locator("#price")).to_have_text("0.02 DML")
+    expect(page.locator("#price .big")).to_have_text("0.02 DML")
+    expect(page.locator("#price")).to_contain_text("0.0196 DML")
     expect(page.locator("#facts")).to_contain_text("569 samples")
     ask_wallet(page, "Connect wallet")
     expect(page.get_by_label("Wallet that pays")).to_have_value(wallet.key.address)
     page.get_by_role("button", name="Get the quote").click()
 
     status(page, "quoted", 10)
+    expect(page.locator("#state .breakdown")).to_contain_text("0.0196 DML")
     expect(page.locator("#upload-file")).to_have_count(0)
     wallet.stuck = True
     ask_wallet(page, "Pay")
@@ -46,7 +57,10 @@ def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform
     status(page, "paid", 180)
     assert len(wallet.sent) == 1
 
-    page.set_input_files("#upload-file", good)
+    for _ in range(2):
+        expect(page.get_by_text("cells.csv is still here: press Upload")).to_be_visible()
+        page.reload()
+    accessible(page)
     page.get_by_role("button", name="Upload").click()
     status(page, "training", 240)
     expect(page.get_by_text("Who trains, round")).to_be_visible(timeout=120 * SECONDS)
@@ -56,7 +70,6 @@ def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform
     expect(page.locator(".matrix tbody tr")).to_have_count(2)
     page.get_by_role("button", name="Ask the model").click()
     expect(page.locator("#answer tbody tr")).to_have_count(2, timeout=120 * SECONDS)
-    accessible(page)
     accessible(page)
     with page.expect_download() as download:
         page.get_by_role("link", name="model.keras").click()
@@ -98,10 +111,13 @@ def test_an_upload_is_paused_and_goes_on_after_a_reload(platform, page, wallet, 
 
     page.reload()
     expect(page.get_by_text("are here already")).to_be_visible()
-    page.set_input_files("#upload-file", data)
+    expect(page.get_by_text("numbers.csv is still here")).to_be_visible()
+    expect(page.get_by_text("Choose the same file again")).to_have_count(0)
     with page.expect_request(lambda request: request.method == "PATCH") as first:
         page.get_by_role("button", name="Upload").click()
     assert int(first.value.headers["upload-offset"]) >= before
     expect(page.locator("#status")).not_to_have_attribute("data-status", "paid", timeout=120 * SECONDS)
+    expect(page.locator("#live")).not_to_contain_text("still here")
+    assert page.evaluate(KEPT) == [], "what was uploaded is kept no longer"
     [[size]] = platform.query("select size from tickets_dataset where ticket_id = %s", ticket)
     assert size == data.stat().st_size

@@ -196,6 +196,43 @@ def test_a_dead_chain_is_said_as_such(owner, settings, tmp_path):
     assert "The chain does not answer" in answer.content.decode()
 
 
+@pytest.mark.parametrize(
+    ("size", "shown"), [(1, ["0.01", "0.0098", "0.0002"]), (125_436, ["0.02", "0.0196"]), (10**9, ["100.00", "98.00"])]
+)
+def test_the_price_of_any_size_comes_with_its_breakdown(owner, size, shown):
+    text = owner.get(reverse("tickets:price"), {"file_size": size}).content.decode()
+    assert f"{size:,} bytes" in text and "2 %" in text
+    for amount in shown:
+        assert f"{amount} DML" in text
+
+
+@pytest.mark.parametrize("size", ["", "0", "-1", "x", "²", "9" * 30])
+def test_what_is_no_size_has_no_price(owner, size):
+    assert owner.get(reverse("tickets:price"), {"file_size": size}).status_code == 422
+
+
+def test_the_breakdown_stands_beside_the_pay_button_as_quoted(owner, ada):
+    """By the ticket's own price: a rate that changed since has no say."""
+    text = owner.get(page("tickets:ticket", make(ada, file_size=10**6, price=500_000))).content.decode()
+    assert "1,000,000 bytes" in text and "0.50 DML" in text and "0.49 DML" in text and "0.01 DML, 2 %" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "reloads"),
+    [
+        (Status.QUOTED, True),
+        (Status.PAID, False),  # it would take away the file that somebody just chose
+        (Status.UPLOADED, True),
+        (Status.REFUNDED, False),
+        (Status.EXPIRED, False),
+    ],
+)
+def test_without_javascript_a_page_that_waits_reloads_itself(owner, ada, status, reloads):
+    text = owner.get(page("tickets:ticket", make(ada, status))).content.decode()
+    head = text.partition("</head>")[0]
+    assert ('<noscript><meta http-equiv="refresh" content="10"></noscript>' in head) == reloads
+
+
 def test_pay_gives_the_wallet_the_prepared_transaction(owner, chain, settings):
     owner.post(reverse("tickets:order"), ORDER)
     ticket = Ticket.objects.get()

@@ -1,10 +1,16 @@
 """Numbers as people read them."""
 
+import re
 from datetime import timedelta
+from typing import Any
 
 from django import template
+from django.template.loader import render_to_string
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
 register = template.Library()
+TX = re.compile(r"(0x[0-9a-f]{64})")
 
 
 @register.filter
@@ -31,3 +37,14 @@ def roughly(time: timedelta) -> str:
             return f"{seconds / unit:.0f} {name}s"
     tens = 10 * max(1, round(seconds / 10))
     return f"{tens} seconds"
+
+
+@register.simple_tag(takes_context=True)
+def with_txs(context: dict[str, Any], text: str) -> SafeString:
+    """A text in which transactions are shown as everywhere: short, and linked to the explorer where there is one."""
+    explorer = context.get("explorer")
+    parts = (
+        render_to_string("_tx.html", {"hash": part, "explorer": explorer}) if number % 2 else part
+        for number, part in enumerate(TX.split(text))
+    )
+    return format_html_join("", "{}", ((part,) for part in parts))
