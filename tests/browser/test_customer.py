@@ -68,7 +68,8 @@ def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform
     status(page, "settled", 600)
     expect(page.get_by_text("Your model is ready")).to_be_visible()
     expect(page.locator(".matrix tbody tr")).to_have_count(2)
-    page.get_by_role("button", name="Ask the model").click()
+    expect(page.get_by_role("button", name="Ask the model")).to_be_enabled()
+    page.evaluate("document.querySelector('#try button').click(); htmx.trigger('#live', 'refresh')")  # at once
     expect(page.locator("#answer tbody tr")).to_have_count(2, timeout=120 * SECONDS)
     accessible(page)
     with page.expect_download() as download:
