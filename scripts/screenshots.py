@@ -20,6 +20,7 @@ WIDTHS = (1280, 360)
 CUSTOMER, ADMIN = "customer@dml.example", "admin@dml.example"
 PROVIDERS = ("ada", "bob", "cleo", "dan")
 CHROMIUM = "/usr/bin/chromium"
+FILE = {"name": "cells.csv", "mimeType": "text/csv", "buffer": samples.breast_cancer_csv()}
 
 
 def main() -> int:
@@ -45,7 +46,7 @@ def trained(platform: Platform) -> str:
     customer = demo.person(CUSTOMER, "customer", devchain.test_key(1))
     for number, name in enumerate(PROVIDERS):
         demo.provider(name, devchain.test_key(2 + number))
-    ticket = demo.order(customer, "cells.csv", samples.breast_cancer_csv())
+    ticket = demo.order(customer, FILE["name"], FILE["buffer"])
     wait(lambda: demo.status(customer, ticket) == "settled", 600, "the training")
     return str(ticket["id"])
 
@@ -75,6 +76,9 @@ def pages(browser: Browser, url: str, width: int, ticket: str) -> Iterator[tuple
             page.wait_for_url(lambda now: "login" not in now)
         for name, path in paths:
             page.goto(path)
+            if name == "order":
+                page.set_input_files("#file", FILE)
+                page.get_by_text("569 samples").wait_for()
             yield name, page
         context.close()
 
