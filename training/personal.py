@@ -30,7 +30,7 @@ def export(user: User) -> list[dict[str, Any]]:
 
 
 def erase(user: User) -> None:
-    """The bytes of their data and models go, their hashes stay. What is evidence against a provider is kept."""
+    """The bytes of their data and models go, and the values of tables; their hashes stay. What is evidence against a provider is kept."""
     mine = Run.objects.filter(ticket__customer=user)
     proof = Audit.objects.filter(state=Audit.State.FAILED, assignment__round__run__in=mine)
     kept = set(proof.values_list("assignment__round__run", flat=True))
@@ -38,6 +38,9 @@ def erase(user: User) -> None:
     checked = Audit.objects.filter(assignment__round__run__in=gone, state=Audit.State.PASSED, trace__erased=None)
     shown = {sha256 for audit in checked for sha256 in audits.checkpoints(audit)}
     named = _named(gone, inside=True) - _named(gone, inside=False)
+    for run in mine:
+        run.facts = {key: value for key, value in run.facts.items() if key not in ("example", "encoder")}
+        run.save(update_fields=["facts"])
     transaction.on_commit(lambda: store.erase(named))
     transaction.on_commit(lambda: store.forget(shown))
 

@@ -2,7 +2,7 @@
 
     facts = inspect(path, "iris.csv")                 what we understood, for the customer's page
     dataset = read(path, "iris.csv", target="species")
-    train, holdout = split(dataset, seed=1)
+    train, holdout, encoder = encoded(*split(dataset, seed=1))
     for shard in shards(train, 4, seed=1):
         blob = dump(shard.x, shard.y)                 what a provider gets: no names of columns or classes
 
@@ -12,10 +12,13 @@ Everything wrong with a file is a `DatasetError` whose text is meant for the cus
 from pathlib import Path
 
 from dmlworker.datasets import images, npz, table
-from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, describe
+from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
+from dmlworker.datasets.encoding import Encoder, encoded
 from dmlworker.datasets.shards import dump, few, load, shards, split
 
-__all__ = ["Dataset", "DatasetError", "Facts", "describe", "dump", "few", "inspect", "load", "read", "shards", "split"]
+__all__ = [
+    "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "read", "shards", "split",
+]  # fmt: skip
 
 _READERS = {
     ".csv": table.read,
@@ -44,5 +47,8 @@ def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
 
 
 def inspect(path: Path | str, name: str, target: str | None = None) -> Facts:
-    """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`."""
-    return describe(read(path, name, target))
+    """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`, and if it can't be made numbers."""
+    dataset = read(path, name, target)
+    if dataset.raw:
+        Encoder.fit(dataset)
+    return describe(dataset)

@@ -151,9 +151,6 @@ REFUSED_TABLES: dict[str, tuple[str | bytes, str | None, str]] = {
     "wrong target": (table(*ROWS), "colour", "no column 'colour'. The columns are: weight, height, kind"),
     "text among numbers": (table(*ROWS[:5], "tall,1,cat", *ROWS[5:]), None, "'weight' has text in line 7: 'tall'"),
     "decimal comma": (table(*ROWS, '"1,5",1,cat'), None, "'weight' has text in line 26: '1,5'.*with a point"),
-    "missing value": (table(*ROWS, "1,,cat"), None, "'height' has no value in line 26"),
-    "NaN": (table(*ROWS, "1,NaN,cat"), None, "'height' has no value in line 26"),
-    "NA": (table(*ROWS, "1,NA,cat"), None, "'height' has no value in line 26"),
     "infinite": (table(*ROWS, "1,inf,cat"), None, "Sample 25 holds a value"),
     "too large": (table(*ROWS, "1,1e300,cat"), None, "Sample 25 holds a value"),
     "missing label": (table(*ROWS, "1,2,"), None, "target 'kind' is missing in line 26"),
@@ -395,6 +392,36 @@ def described(x, labels, names):
     x = np.asarray(x, np.float32)
     y, classes = encode_labels(labels)
     return describe(Dataset(x, y, classes, names, "csv", target="kind"))
+
+
+def test_columns_of_text_dates_and_gaps_are_told(tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(samples.passengers_csv())
+    facts = datasets.inspect(tmp_path / "upload", "t.csv")
+    told = {column.name: column.kind for column in facts.details}
+    gaps = {column.name: column.missing for column in facts.details}
+    assert told == {
+        "age": f"whole numbers, {gaps['age']} missing",
+        "deck/cabin": f"category of 4, {gaps['deck/cabin']} missing",
+        "paid": "yes or no",
+        "boarded": f"dates (YYYY-MM-DD), {gaps['boarded']} missing",
+        "fare": "numbers",
+        "name": "left out: nearly every value is another",
+    }
+    assert gaps["age"] > 0 == gaps["fare"]
+    assert facts.head == ("age", "deck/cabin", "paid", "boarded", "fare", "survived")
+    first = samples.passengers_csv().decode().splitlines()[1].split(",")
+    assert facts.preview[0][:3] == tuple(first[1:4]) and facts.preview[0][-1] == first[-1]
+    [warning] = facts.warnings
+    assert warning == "Left out, the model learns nothing from it: name (nearly every value is another)."
+
+
+def test_gaps_and_samples_that_repeat_are_warned_of(tmp_path: Path) -> None:
+    rows = [f"{n % 40 if n % 3 == 0 else ''},{n % 40},{n % 2}" for n in range(120)]
+    (tmp_path / "upload").write_text(table(*rows, header="gaps,b,y"))
+    gaps, repeated = datasets.inspect(tmp_path / "upload", "t.csv").warnings
+    assert "more than half of the rows: gaps." in gaps
+    different = len({row.rpartition(",")[0] for row in rows})
+    assert repeated.startswith(f"{120 - different} samples repeat an earlier one")
 
 
 def test_columns_are_told_with_their_type_and_range():

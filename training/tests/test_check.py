@@ -34,7 +34,11 @@ def test_a_good_file_is_described_and_nothing_is_kept(owner, tmp_path, settings)
     ("data", "name", "message"),
     [
         (b"", "cells.csv", "empty"),
-        (b"a,b,target\n" + b"1,two,x\n3,four,y\n" * 20, "cells.csv", "has text in line 2"),
+        (
+            b"a,target\n" + b"".join(b"%d,%s\n" % (n, b"xy"[n % 2 :][:1]) for n in range(40)) + b"4O,x\n",
+            "cells.csv",
+            "has text in line 42",
+        ),
         (b"a,target\n" + b"1,x\n" * 40, "cells.csv", "one class"),
         (b"PK\3\4 broken", "images.zip", "ZIP"),
         (b"\x80\x04\x95", "data.pkl", "Unknown type of file"),
@@ -44,6 +48,12 @@ def test_a_bad_file_gets_the_reason(owner, data, name, message):
     answer = check(owner, data, name)
     assert answer.status_code == 422
     assert message in answer.content.decode()
+
+
+def test_a_table_with_text_gaps_and_dates_is_described(owner):
+    text = check(owner, samples.passengers_csv()).content.decode()
+    for part in ("category of 4", "dates (YYYY-MM-DD)", "yes or no", "left out: nearly every value is another"):
+        assert part in text
 
 
 def test_a_wrong_target_names_the_columns(owner):
