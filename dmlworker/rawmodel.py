@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _OTHERS = "\n"
 """StringLookup's name for values that it does not know. No cell of a table is that: they are stripped."""
 _DIGITS = [str(digit) for digit in range(10)]
-_LONGEST = dates.HOUR_AT + 2
+_COUNT = dates.HOUR_AT + 2
 """Characters of a date that count."""
 _TO_EPOCH = 719468
 """Days from 1 March of the year 0 to 1970."""
@@ -87,7 +87,7 @@ def _date(feature: Feature, column: Any) -> list[Any]:
     from keras import ops
 
     characters = keras.layers.TextVectorization(
-        standardize=None, split="character", output_sequence_length=_LONGEST, vocabulary=_DIGITS
+        standardize=None, split="character", output_sequence_length=_COUNT, vocabulary=_DIGITS
     )(column)
     # Indices: 0 where the text has ended, 1 for what is no digit, then the digits.
     digits = ops.maximum(ops.cast(characters, "float32") - 2.0, 0.0)

@@ -9,9 +9,11 @@
 Everything wrong with a file is a `DatasetError` whose text is meant for the customer's page.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from dmlworker.datasets import images, npz, table
+from dmlworker.datasets import foreign, images, jsonl, npz, table
 from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
 from dmlworker.datasets.encoding import Encoder, encoded
 from dmlworker.datasets.shards import dump, few, load, shards, split
@@ -20,12 +22,21 @@ __all__ = [
     "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "read", "shards", "split",
 ]  # fmt: skip
 
-_READERS = {
+_READERS: dict[str, Callable[[Path, str | None], Dataset]] = {
     ".csv": table.read,
     ".tsv": table.read,
     ".txt": table.read,
+    ".xlsx": partial(foreign.read, kind="excel"),
+    ".parquet": partial(foreign.read, kind="parquet"),
+    ".arrow": partial(foreign.read, kind="arrow"),
+    ".feather": partial(foreign.read, kind="arrow"),
+    ".jsonl": jsonl.read,
+    ".ndjson": jsonl.read,
     ".npz": npz.read,
     ".zip": images.read,
+    ".tar": images.read_tar,
+    ".tar.gz": images.read_tar,
+    ".tgz": images.read_tar,
 }
 SUFFIXES = tuple(_READERS)
 """File name endings that can be read."""
@@ -37,9 +48,11 @@ def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
     `target` names the column to learn, for tables; without it, a column called like a target, else the last one.
     Raises DatasetError with the reason if the file can't be trained on.
     """
-    reader = _READERS.get(Path(name).suffix.lower())
+    reader = next((found for suffix, found in _READERS.items() if name.lower().endswith(suffix)), None)
     if reader is None:
-        raise DatasetError("Unknown type of file. Send a CSV table, an NPZ with arrays x and y, or a ZIP of images.")
+        raise DatasetError(
+            "Unknown type of file. Send a table (CSV, Excel, Parquet, Arrow, JSON lines), an NPZ with arrays x and y, or a ZIP or TAR of images."
+        )
     path = Path(path)
     if path.stat().st_size == 0:
         raise DatasetError("The file is empty.")

@@ -234,14 +234,17 @@ def encode_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     Whole numbers are one class however they are written ("1", "1.0"). Raises DatasetError for one class only, more than
     MAX_CLASSES, or a class with fewer than MIN_PER_CLASS samples.
     """
-    names, inverse = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-    as_numbers = [_whole(name) for name in names]
-    if all(number is not None for number in as_numbers):
-        values, first, merged = np.unique(np.array(as_numbers), return_index=True, return_inverse=True)
-        names = names[first] if len(values) == len(names) else values.astype(str)
-        inverse = merged[inverse]
-    _check_classes(names, np.bincount(inverse, minlength=len(names)))
-    return inverse.astype(np.int32), tuple(str(name) for name in names)
+    names = sorted(set(labels))
+    numbers = [number for name in names if (number := _whole(name)) is not None]
+    keys: list[Any] = numbers if len(numbers) == len(names) else list(names)
+    found = {key: name for key, name in sorted(zip(keys, names, strict=True), key=lambda pair: pair[0])}
+    if len(found) < len(names):
+        found = {key: str(key) for key in found}
+    place = {key: index for index, key in enumerate(found)}
+    code = {name: place[key] for name, key in zip(names, keys, strict=True)}
+    y = np.fromiter((code[label] for label in labels), np.int32, len(labels))
+    _check_classes(list(found.values()), np.bincount(y, minlength=len(found)))
+    return y, tuple(found.values())
 
 
 def _whole(text: str) -> int | None:
@@ -252,15 +255,15 @@ def _whole(text: str) -> int | None:
     return int(number) if number.is_integer() and abs(number) < 2**53 else None
 
 
-def _check_classes(names: np.ndarray, counts: np.ndarray) -> None:
+def _check_classes(names: Sequence[str], counts: np.ndarray) -> None:
     if len(names) == 1:
-        raise DatasetError(f"All samples are of one class ({names[0]!s:.50}). There is nothing to tell apart.")
+        raise DatasetError(f"All samples are of one class ({names[0]:.50}). There is nothing to tell apart.")
     if len(names) > MAX_CLASSES:
         raise DatasetError(f"{len(names):,} classes are too many (at most {MAX_CLASSES:,}). Is it the right target?")
     rarest = int(counts.argmin())
     if counts[rarest] < MIN_PER_CLASS:
         raise DatasetError(
-            f"Class {names[rarest]!s:.50} has {counts[rarest]} of at least {MIN_PER_CLASS} samples. "
+            f"Class {names[rarest]:.50} has {counts[rarest]} of at least {MIN_PER_CLASS} samples. "
             "Add some, leave the class out, or choose another target."
         )
 

@@ -10,6 +10,8 @@ FORMS = ("YYYY-MM-DD", "YYYY/MM/DD", "DD.MM.YYYY", "DD/MM/YYYY", "MM/DD/YYYY", "
 """How a date may be written; the first that fits all of a column is taken. A time may follow."""
 HOUR_AT = 11
 """Where the hour stands, in every form."""
+LONGEST = 40
+"""Characters of a date with its time."""
 PARTS = ("year", "month", "weekday", "season sine", "season cosine", "hour")
 DAYS = 366
 """In the longest year: what the season is a part of."""
@@ -20,9 +22,13 @@ _YEARS = range(1000, 3000)
 """Hours of these years are exact in float32."""
 
 
-@lru_cache(maxsize=1 << 16)
 def hours(text: str, form: str) -> int | None:
     """Hours from 1970 to the date as it is written, whatever the time zone; minutes are cut off. None if it is no such date."""
+    return _hours(text, form) if len(text) <= LONGEST else None
+
+
+@lru_cache(maxsize=1 << 16)
+def _hours(text: str, form: str) -> int | None:
     match = _PATTERNS[form].fullmatch(text)
     if match is None:
         return None

@@ -64,13 +64,20 @@ def _parse(file: io.TextIOBase, target: str | None) -> Dataset:
         file.seek(0)
         return _rows(file, delimiter)
 
-    names, first = _header(lines())
-    return parse(names, lambda: islice(lines(), first, None), target, "csv")
+    return with_header(lines, target, "csv")
+
+
+def with_header(lines: Rows, target: str | None, kind: str, named: bool = False) -> Dataset:
+    """As `parse`; the names of the columns are in the first line, unless that one is data, which it is not if they are known to be `named`."""
+    names, first = _header(lines(), named)
+    return parse(names, lambda: islice(lines(), first, None), target, kind)
 
 
 def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Dataset:
     """The table with columns of these names. If its features are all numbers, x (n, d) is float32 as it is; else see `Dataset.raw`.
     Raises DatasetError."""
+    if len(names) > MAX_COLUMNS:
+        raise too_wide(len(names))
     layout = _layout(names, target)
     raw: Raws = ()
     left_out: LeftOut = ()
@@ -137,15 +144,13 @@ def _rows(file: io.TextIOBase, delimiter: str) -> Iterator[Row]:
         raise DatasetError(f"Line {reader.line_num + 1} is not readable text.") from None
 
 
-def _header(rows: Iterator[Row]) -> tuple[list[str], int]:
+def _header(rows: Iterator[Row], named: bool) -> tuple[list[str], int]:
     """Names of the columns as written, and how many rows they take: none if the first one is data; then the columns are numbered."""
     first = next(rows, None)
     if first is None:
         raise DatasetError("The file is empty.")
     cells = first[1]
-    if len(cells) > MAX_COLUMNS:
-        raise too_wide(len(cells))
-    if _is_header(cells):
+    if named or _is_header(cells):
         return cells, 1
     return [f"column {number}" for number in range(1, len(cells) + 1)], 0
 
@@ -163,7 +168,7 @@ def _is_header(cells: list[str]) -> bool:
 def _layout(names: list[str], target: str | None) -> _Layout:
     if len(names) < 2:
         raise DatasetError(
-            "The file has one column only. A table needs features and a target, divided by , ; | or tabs."
+            "The table has one column only. It needs features and a target; in a CSV file divided by , ; | or tabs."
         )
     # Data frames write their row numbers as a first column without a name: no feature, and a leak in sorted tables.
     numbering = names[0] in ("", "Unnamed: 0") and len(names) > 2

@@ -13,6 +13,7 @@ import pytest
 from dmlworker import datasets, models, rawmodel, trainer
 from dmlworker.checks import Wrong, _loaded
 from dmlworker.datasets import Dataset, DatasetError, Encoder, dates, samples
+from dmlworker.datasets.dataset import encode_labels
 from dmlworker.protocol import Hyper
 
 LOAD = """
@@ -254,6 +255,14 @@ def test_dates_in_the_exported_model_are_the_encoders(tmp_path: Path) -> None:
         wanted = encoder.encode(data).x
         np.testing.assert_array_equal(np.asarray(found)[:, [0, 1, 2, 5, 6]], wanted[:, [0, 1, 2, 5, 6]])
         np.testing.assert_allclose(np.asarray(found), wanted, atol=1e-5)
+
+
+def test_labels_are_in_their_order_and_numbers_are_one_however_written() -> None:
+    labels = ["10", "9", "1e1", "9.0", "b"] * 20
+    assert encode_labels(labels)[1] == ("10", "1e1", "9", "9.0", "b")
+    y, classes = encode_labels([label for label in labels if label != "b"])
+    assert classes == ("9", "10") and y.tolist()[:4] == [1, 0, 1, 0]
+    assert encode_labels(["2.0", "10.0"] * 20)[1] == ("2.0", "10.0")
 
 
 def test_columns_may_have_any_name(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """The check of a file before it is paid for: what was found, or what is wrong; nothing is kept."""
 
+import re
+
 import pytest
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.template.loader import get_template
 from django.urls import reverse
 
 from accounts.models import User
-from dmlworker.datasets import samples
+from dmlworker.datasets import SUFFIXES, samples
 
 pytestmark = pytest.mark.django_db
 
@@ -69,3 +72,10 @@ def test_the_check_needs_a_login_a_small_file_and_patience(client, owner, settin
     assert codes[-1] == 429
     client.logout()
     assert check(client, b"x").status_code == 302
+
+
+@pytest.mark.parametrize("template", ["tickets/order.html", "training/_progress.html"])
+def test_the_pages_offer_every_kind_of_file_that_can_be_read(template):
+    source = get_template(template).template.source
+    offered = re.search(r'accept="([^"]+)"', source)[1].split(",")
+    assert {suffix if suffix != ".tar.gz" else ".gz" for suffix in SUFFIXES} == set(offered)
