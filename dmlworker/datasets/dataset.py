@@ -235,6 +235,8 @@ def encode_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     MAX_CLASSES, or a class with fewer than MIN_PER_CLASS samples.
     """
     names = sorted(set(labels))
+    for name in names[:MAX_CLASSES]:
+        check_text(name)
     numbers = [number for name in names if (number := _whole(name)) is not None]
     keys: list[Any] = numbers if len(numbers) == len(names) else list(names)
     found = {key: name for key, name in sorted(zip(keys, names, strict=True), key=lambda pair: pair[0])}
@@ -245,6 +247,12 @@ def encode_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     y = np.fromiter((code[label] for label in labels), np.int32, len(labels))
     _check_classes(list(found.values()), np.bincount(y, minlength=len(found)))
     return y, tuple(found.values())
+
+
+def check_text(text: str) -> None:
+    """Raises DatasetError for what neither a database nor a model can keep as text."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise DatasetError(f"{text!r:.80} is not readable text.")
 
 
 def _whole(text: str) -> int | None:

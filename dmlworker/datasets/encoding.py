@@ -173,7 +173,7 @@ def _fit(raw: Raw, column: np.ndarray) -> Feature:
     missing = len(known) < len(column)
     if raw.kind == "category":
         return Feature(raw.name, raw.kind, missing, values=_frequent(raw.values, known.astype(np.int64), len(column)))
-    fill = float(np.median(known)) if len(known) else 0.0
+    fill = float(np.median(known.astype(np.float64))) if len(known) else 0.0
     if raw.kind == "date":
         timed = bool((known % 24 != 0).any())
         return Feature(raw.name, raw.kind, missing, float(math.floor(fill)), form=raw.form, timed=timed)

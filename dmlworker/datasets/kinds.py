@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dmlworker.datasets import dates
-from dmlworker.datasets.dataset import MISSING, DatasetError, Raw
+from dmlworker.datasets.dataset import MISSING, DatasetError, Raw, check_text
 
 MAX_VALUES = 1000
 """Different values that a category may have."""
@@ -42,6 +42,7 @@ class Seen:
         if is_number(cell):
             self.numbers += count
         else:
+            check_text(cell)
             self.texts += count
             self.commas += count if _DECIMAL_COMMA.fullmatch(cell) else 0
             self.forms = [form for form in self.forms if dates.hours(cell, form) is not None]

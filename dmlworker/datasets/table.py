@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dmlworker.datasets import kinds
-from dmlworker.datasets.dataset import Dataset, DatasetError, Raw, check_finite, encode_labels
+from dmlworker.datasets.dataset import Dataset, DatasetError, Raw, check_finite, check_text, encode_labels
 from dmlworker.datasets.kinds import is_missing, is_number
 
 TARGET_NAMES = ("target", "label", "labels", "class", "classes", "species", "diagnosis", "outcome", "category", "y")
@@ -173,6 +173,8 @@ def _layout(names: list[str], target: str | None) -> _Layout:
     # Data frames write their row numbers as a first column without a name: no feature, and a leak in sorted tables.
     numbering = names[0] in ("", "Unnamed: 0") and len(names) > 2
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
+    for name in names:
+        check_text(name)
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     if twice:
         raise DatasetError(f"Two columns have the name {min(twice)!r:.80}.")

@@ -103,6 +103,12 @@ def test_what_was_never_missing_gets_no_column_for_it_and_is_filled_all_the_same
     np.testing.assert_array_equal(encoder.encode(gaps).x[0], [14.5, 1, 0, 0])
 
 
+def test_large_numbers_have_a_median(tmp_path: Path) -> None:
+    rows = [f"{'' if n == 3 else (3e38 if n % 3 else 3.2e38)},{n % 2}" for n in range(31)]
+    fill = Encoder.fit(read(tmp_path, table("a,y", *rows))).features[0].fill
+    assert 2.9e38 < fill < 3.3e38
+
+
 def test_an_encoder_goes_through_json(passengers: Dataset) -> None:
     encoder = Encoder.fit(passengers)
     assert Encoder.from_json(json.loads(json.dumps(encoder.json()))) == encoder
@@ -266,13 +272,35 @@ def test_labels_are_in_their_order_and_numbers_are_one_however_written() -> None
 
 
 def test_columns_may_have_any_name(tmp_path: Path) -> None:
-    names = ["a/b", "a_b", "preprocessing", "mlp", "concatenate", "größe (m)", "column_0", "raw"]
+    names = [
+        "a/b",
+        "a_b",
+        "preprocessing",
+        "mlp",
+        "concatenate",
+        "größe (m)",
+        "column_0",
+        "raw",
+        "where",
+        "x\ty",
+        "🚢",
+        "x" * 300,
+        "%s",
+        ".",
+    ]
     rows = [",".join(["" if n == 3 else str(n + k) for k in range(len(names))] + [str(n % 2)]) for n in range(30)]
     data = read(tmp_path, table(",".join([*names, "y"]), *rows))
     encoder = Encoder.fit(data)
     spec = models.spec(models.build((len(encoder.marks),), 2, "mlp", models.statistics(encoder.encode(data).x)))
-    trainer.export(spec, trainer.initial_weights(spec, 1), tmp_path, encoder)
+    weights = trainer.initial_weights(spec, 1)
+    trainer.export(spec, weights, tmp_path, encoder)
     assert len(set(encoder.inputs)) == len(names)
+    import keras
+
+    model = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    inputs = {name: data.x[:, index] for index, name in enumerate(encoder.inputs)}
+    wanted = trainer.predict(spec, weights, encoder.encode(data).x)
+    np.testing.assert_allclose(model.predict(inputs, verbose=0), wanted, atol=1e-5)
     with pytest.raises(Wrong):
         _loaded(
             models.spec(models.build((3,), 2, "mlp", models.Statistics([0.0] * 3, [1.0] * 3))), tmp_path / "model.keras"

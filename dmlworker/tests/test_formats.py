@@ -196,6 +196,15 @@ REFUSED = {
         lambda: b"".join(b'{"a%d": 1}\n' % n for n in range(10_002)),
         "10,001 columns are too many",
     ),
+    "half a character": (
+        "t.jsonl",
+        lambda: b'{"a": "\\ud800", "b": "x"}\n{"a": "c", "b": "y"}\n' * 20,
+        "not readable text",
+    ),
+    "NUL as a class": ("t.jsonl", lambda: b'{"a": 1, "b": "\\u0000"}\n{"a": 2, "b": "y"}\n' * 20, "not readable text"),
+    "NUL in a name": ("t.jsonl", lambda: b'{"a\\u0000": 1, "b": "x"}\n' * 20, "not readable text"),
+    "NUL in Parquet": ("t.parquet", lambda: as_parquet({"a": ["\0", "b"] * 30, "y": [0, 1] * 30}), "not readable text"),
+    "NUL in UTF-16": ("t.csv", lambda: ("a,b\n" + "1,x\0\n2,y\n" * 20).encode("utf-16"), "not readable text"),
     "blank lines": ("t.jsonl", lambda: b"\n \n", "The file is empty"),
 }
 

@@ -63,9 +63,9 @@ def test_the_delivered_model_is_loaded_and_fed_as_the_page_says(run, tmp_path, m
     np.testing.assert_allclose(found["answer"][0], compute.predict(run, x[0]), atol=1e-6)
     card = render_to_string(
         "training/model-card.md",
-        {"run": run, "ticket": run.ticket, "loading": code, "fee": 0, "encoder": raw.encoder_of(run)},
+        {"run": run, "ticket": run.ticket, "loading": code, "fee": 0, "columns": raw.columns(run)},
     )
-    assert code in card and "| boarded | date, YYYY-MM-DD | the median |" in card and "left out, as nothing" in card
+    assert code in card and "| boarded | date, YYYY-MM-DD | 1912-" in card and "left out, as nothing" in card
 
 
 def test_the_page_offers_known_values_and_takes_text_and_gaps(client, run, inline_jobs):
