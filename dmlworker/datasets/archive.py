@@ -25,9 +25,14 @@ MAX_READ = 2 * MAX_ENTRY
 class Entry(Protocol):
     """A file, or a folder, in an archive."""
 
-    filename: str
-    orig_filename: str
-    file_size: int
+    @property
+    def filename(self) -> str: ...
+
+    @property
+    def orig_filename(self) -> str: ...
+
+    @property
+    def file_size(self) -> int: ...
 
     def is_dir(self) -> bool: ...
 
@@ -150,7 +155,7 @@ def opened_tar(path: Path) -> Iterator[Tar]:
         raise DatasetError(f"The TAR file is broken or not a TAR at all ({error!s:.120}).") from None
 
 
-def _unpacked(file: IO[bytes]) -> IO[bytes]:
+def _unpacked(file: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     return gzip.open(file) if packed else file
@@ -159,7 +164,7 @@ def _unpacked(file: IO[bytes]) -> IO[bytes]:
 class _Bounded(io.BufferedIOBase):
     """A file that nobody reads too far into, nor too much of at once: a small one with gzip may go on for ever."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self._file = file
 
     def read(self, size: int | None = -1) -> bytes:

@@ -149,8 +149,9 @@ def _column(raw: Raw, known: np.ndarray, missing: int) -> Column:
     low, high = float(known.min()), float(known.max())
     kind = ALWAYS_THE_SAME if low == high and not missing else _kind(raw, known)
     more = f", {missing:,} missing" if missing else ""
-    ends = (low, high) if raw.kind == "number" else (None, None)
-    return Column(raw.name, kind + more, *ends, missing)
+    if raw.kind != "number":
+        return Column(raw.name, kind + more, missing=missing)
+    return Column(raw.name, kind + more, low, high, missing)
 
 
 def _kind(raw: Raw, known: np.ndarray) -> str:

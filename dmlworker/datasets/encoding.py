@@ -25,6 +25,8 @@ RARE = 1000
 """A value gets one if at least one row in so many has it, and two have."""
 MAX_CELLS = 500_000_000
 """Numbers that all rows may become, together: 2 GB."""
+_BLOCK = 1 << 16
+"""Rows that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,15 @@ class Feature:
         if self.kind == "category":
             return self._one_hot(np.where(gone, 0, column).astype(np.int64), gone, values)
         filled = np.where(gone, np.float32(self.fill), column)
-        known = dates.parts(filled)[:, : self.parts] if self.kind == "date" else filled[:, None]
+        known: np.ndarray = dates.parts(filled)[:, : self.parts] if self.kind == "date" else filled[:, None]
         return np.concatenate([known, gone[:, None].astype(np.float32)], axis=1) if self.missing else known
 
     def _one_hot(self, codes: np.ndarray, gone: np.ndarray, values: Sequence[str]) -> np.ndarray:
         place = {value: number for number, value in enumerate(self.vocabulary, 1)}
         places = np.array([place.get(value, 0) for value in values] or [0])[codes]
         places[gone] = place.get("", 0)
-        return np.eye(1 + len(place), dtype=np.float32)[places]
+        marks: np.ndarray = np.eye(1 + len(place), dtype=np.float32)[places]
+        return marks
 
     def cell(self, text: str) -> tuple[float, str]:
         """(the raw number, what it means if this is a category) of one cell. Raises DatasetError, with what is wrong."""
@@ -117,7 +120,7 @@ class Encoder:
     @property
     def marks(self) -> np.ndarray:
         """For each encoded column, whether it is a mere 0 or 1."""
-        return np.array([mark for feature in self.features for mark in feature.marks])
+        return np.asarray([mark for feature in self.features for mark in feature.marks])
 
     @property
     def inputs(self) -> list[str]:
@@ -141,13 +144,16 @@ class Encoder:
         """A row of text, x (width,). Raises DatasetError, with what is wrong."""
         found = [feature.cell(cell) for feature, cell in zip(self.features, cells, strict=True)]
         x = np.array([[value for value, _ in found]], np.float32)
-        return self._encode(x, [[meaning] for _, meaning in found])[0]
+        encoded: np.ndarray = self._encode(x, [[meaning] for _, meaning in found])[0]
+        return encoded
 
     def _encode(self, x: np.ndarray, values: Sequence[Sequence[str]]) -> np.ndarray:
         encoded, first = np.empty((len(x), len(self.marks)), np.float32), 0
         for index, feature in enumerate(self.features):
             last = first + len(feature.marks)
-            encoded[:, first:last] = feature.encode(x[:, index], values[index])
+            for row in range(0, len(x), _BLOCK):
+                part = slice(row, row + _BLOCK)
+                encoded[part, first:last] = feature.encode(x[part, index], values[index])
             first = last
         return encoded
 

@@ -71,7 +71,7 @@ def _array(file: archive.Archive, name: str, kind: int) -> np.ndarray:
 
 def _filled(stream: object, shape: list[int], name: str) -> np.ndarray:
     array = np.empty(shape, np.uint8)
-    rest = memoryview(array.reshape(-1))
+    rest = array.reshape(-1).data
     while rest:
         count = stream.readinto(rest[: 1 << 20])  # type: ignore[attr-defined]
         if not count:
