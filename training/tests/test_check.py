@@ -1,12 +1,15 @@
 """The check of a file before it is paid for: what was found, or what is wrong; nothing is kept."""
 
+import io
 import re
 
+import pyarrow
 import pytest
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.template.loader import get_template
 from django.urls import reverse
+from pyarrow import parquet
 
 from accounts.models import User
 from dmlworker.datasets import SUFFIXES, samples
@@ -72,6 +75,13 @@ def test_the_check_needs_a_login_a_small_file_and_patience(client, owner, settin
     assert codes[-1] == 429
     client.logout()
     assert check(client, b"x").status_code == 302
+
+
+def test_a_parquet_table_is_described(owner):
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table({"colour": ["red", "blue"] * 20, "kind": ["a", "b", "b", "a"] * 10}), buffer)
+    text = check(owner, buffer.getvalue(), "t.parquet").content.decode()
+    assert "40 samples" in text and "category of 2" in text
 
 
 @pytest.mark.parametrize("template", ["tickets/order.html", "training/_progress.html"])
