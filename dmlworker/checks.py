@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, models, rewards, trainer
+from dmlworker import aggregation, comparison, compression, datasets, models, rawmodel, rewards, trainer
 from dmlworker.aggregation.rounds import EXACT
 from dmlworker.cache import blob_of
 from dmlworker.escrow import Payment
@@ -248,7 +248,7 @@ def _loaded(spec: trainer.Spec, path: Path) -> Weights:
         raise Wrong(f"{path}: there is no such file")
     model = models.from_spec(spec)
     try:
-        model.load_weights(path)
+        rawmodel.load_weights(model, path)
     except (ValueError, OSError, KeyError, TypeError, BadZipFile) as error:
         raise Wrong(f"{path.name} is no model of this kind: {str(error).splitlines()[0]:.200}") from error
     return [np.asarray(array, np.float32) for array in model.get_weights()]
@@ -270,7 +270,8 @@ def cut(receipt: Receipt, path: Path) -> Cut:
     was = f"{receipt.file.name}, {receipt.file.size} bytes"
     must(found == receipt.file.sha256, f"{path.name} is not the file that was uploaded ({was})")
     seed = receipt.training.seed
-    train, holdout = datasets.split(datasets.read(path, receipt.file.name, receipt.file.target or None), seed)
+    whole = datasets.read(path, receipt.file.name, receipt.file.target or None)
+    train, holdout, _ = datasets.encoded(*datasets.split(whole, seed))
     parts = datasets.shards(train, len(receipt.shards), seed)
     for number, (part, said) in enumerate(zip([holdout, *parts], [receipt.holdout, *receipt.shards], strict=True)):
         same = said == Shard(blob_of([datasets.dump(part.x, part.y)]).sha256, len(part))

@@ -55,10 +55,11 @@ class Statistics(NamedTuple):
     variance: list[float]
 
 
-def statistics(x: np.ndarray) -> Statistics | None:
+def statistics(x: np.ndarray, marks: np.ndarray | None = None) -> Statistics | None:
     """Mean and variance of the training part: of each column of x (n, d) float32, of all values of float images.
 
-    None for uint8, whose range is known. A column that does not vary gets the variance 1, so that it becomes 0.
+    None for uint8, whose range is known. A column that does not vary gets the variance 1, so that it becomes 0. marks (d,): columns of
+    mere 0 and 1, which stay so: a rare 1 would become huge.
     """
     if x.dtype == np.uint8:
         return None
@@ -66,6 +67,8 @@ def statistics(x: np.ndarray) -> Statistics | None:
     mean, variance = values.mean(axis=0, dtype=np.float64), values.var(axis=0, dtype=np.float64)
     # float32 rounds to 6e-8 of the value: what varies less than that is noise, and must not be blown up to size 1.
     variance = np.where(variance <= 1e-12 * np.square(mean) + 1e-30, 1.0, variance)
+    if marks is not None:
+        mean[marks], variance[marks] = 0.0, 1.0
     return Statistics(mean.tolist(), variance.tolist())
 
 

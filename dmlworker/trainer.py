@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmlworker import backends, models
+from dmlworker import backends, models, rawmodel
+from dmlworker.datasets import Encoder
 from dmlworker.protocol import Hyper
 from dmlworker.trace import steps_of
 from dmlworker.weights import MalformedUpdate, unpack
@@ -292,15 +293,17 @@ def pack(weights: Weights, spec: Spec | None = None) -> bytes:
     return _pack(weights, [weight.path for weight in models.from_spec(spec).weights])
 
 
-def export(spec: Spec, weights: Weights, folder: Path) -> list[Path]:
+def export(spec: Spec, weights: Weights, folder: Path, encoder: Encoder | None = None) -> list[Path]:
     """Writes model.json, model.weights.h5 and model.keras, which plain Keras 3 reads, into `folder`; gives their paths.
 
-    The model takes raw rows as in the customer's file. Raises ModelRefused, MalformedUpdate.
+    The model takes raw rows as in the customer's file; an encoder that made numbers of them becomes a part of it. Raises ModelRefused,
+    MalformedUpdate.
     """
     model = models.from_spec(spec)
     if [array.shape for array in weights] != [tuple(weight.shape) for weight in model.weights]:
         raise MalformedUpdate("The weights do not fit the model.")
     model.set_weights(weights)
+    model = rawmodel.of(model, encoder) if encoder else model
     paths = [folder / name for name in ("model.json", "model.weights.h5", "model.keras")]
     paths[0].write_text(json.dumps(json.loads(model.to_json()), indent=1) + "\n")
     model.save_weights(paths[1])

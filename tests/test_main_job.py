@@ -224,7 +224,7 @@ def test_a_training_goes_on_without_a_cheat_if_the_customer_wants_it(platform, c
 def test_a_file_that_cannot_be_trained_on_gets_the_whole_payment_back(platform, customer):
     platform._fund(customer, 1)
     before = platform.chain.token_balance(customer.wallet.address)
-    ticket = platform.order(customer, "words.csv", b"a,b,target\n1,two,x\n3,four,y\n" * 40)
+    ticket = platform.order(customer, "words.csv", b"a,target\n" + b"1,x\n" * 80)
     last = finish(platform, customer, ticket, 300)
     assert last["status"] == "refunded"
     assert "cannot be trained on" in last["outcome"]

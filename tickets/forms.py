@@ -61,7 +61,7 @@ class OrderForm(forms.Form):
         label="Target column",
         required=False,
         max_length=200,
-        help_text="CSV only: the column to predict. Empty: the column named target, label or class, else the last one.",
+        help_text="Of a table: the column to predict. Empty: the column named target, label or class, else the last one.",
         widget=forms.TextInput(attrs={"list": "columns", "autocomplete": "off", "placeholder": "found by itself"}),
     )
     on_cheat = forms.ChoiceField(

@@ -26,7 +26,7 @@ from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
 from tickets.models import Ticket
-from training import audits, evidence, measures, pay, store
+from training import audits, evidence, measures, pay, raw, store
 from training.actions import Prepared, hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 
@@ -47,9 +47,10 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     from dmlworker import models, trainer
 
     data = datasets.read(path, ticket.dataset.name, ticket.target or None)
-    train, holdout = datasets.split(data, seed)
+    parts_as_read = datasets.split(data, seed)
+    train, holdout, encoder = datasets.encoded(*parts_as_read)
     with _one_at_a_time:
-        shape, fitted = train.x.shape[1:], models.statistics(train.x)
+        shape, fitted = train.x.shape[1:], models.statistics(train.x, encoder.marks if encoder else None)
         try:
             spec = models.spec(models.build(shape, len(data.classes), ticket.model_kind, fitted))
         except models.ModelRefused as error:
@@ -62,9 +63,18 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         holdout=store.put(datasets.dump(holdout.x, holdout.y)),
         shards=shards,
         classes=list(data.classes),
-        facts=_facts(data, train, holdout),
+        facts=_facts(data, train, holdout) | (_raw_facts(encoder, parts_as_read[1]) if encoder else {}),
         segment_steps=evidence.segment_steps(spec),
     )
+
+
+def _raw_facts(encoder: datasets.Encoder, holdout: datasets.Dataset) -> dict[str, object]:
+    """Of a table with more than plain numbers: how it became numbers, and a row as it was."""
+    return {
+        "encoder": encoder.json(),
+        "left_out": [name for name, _ in holdout.left_out],
+        "example": datasets.cells_of(holdout, 0),
+    }
 
 
 def _facts(data: datasets.Dataset, train: datasets.Dataset, holdout: datasets.Dataset) -> dict[str, object]:
@@ -73,7 +83,7 @@ def _facts(data: datasets.Dataset, train: datasets.Dataset, holdout: datasets.Da
         "samples": len(data.y),
         "training_samples": len(train.y),
         "holdout_samples": len(holdout.y),
-        "sample_shape": list(data.x.shape[1:]),
+        "sample_shape": list(train.x.shape[1:]),
         "features": list(data.features),
         "example": holdout.x[0].tolist() if holdout.x[0].ndim == 1 else None,
     }
@@ -409,4 +419,4 @@ def export(run: Run, sha256: str, folder: Path) -> list[Path]:
     from dmlworker import trainer
 
     with _one_at_a_time:
-        return trainer.export(spec_of(run), weights_of(sha256), folder)
+        return trainer.export(spec_of(run), weights_of(sha256), folder, raw.encoder_of(run))

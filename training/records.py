@@ -19,6 +19,7 @@ from tickets.models import Artifact
 from training.actions import hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 from training.pay import seconds_of
+from training.raw import columns, loading
 
 
 def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
@@ -156,5 +157,7 @@ def card(run: Run, event: ChainEvent) -> str:
         "payments": payments(run),
         "fee": money.fee(run.ticket.price),
         "tx": event.tx,
+        "columns": columns(run),
+        "loading": loading(run),
     }
     return render_to_string("training/model-card.md", context)

@@ -3,8 +3,10 @@
 The web process has no TensorFlow, so a job answers. Sample and answer wait in the cache: what is lost there is asked again.
 """
 
+import csv
+import io
 import math
-from typing import IO
+from typing import IO, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -14,12 +16,26 @@ from django.http import QueryDict
 from dmlsite import jobs
 from dmlsite.errors import Invalid
 from dmlworker.datasets import DatasetError, images
+from dmlworker.datasets.encoding import Feature
 from training.models import Run
+from training.raw import encoder_of
 
 SECONDS = 600
 """A sample and its answer are kept for so long."""
 MOST_FIELDS = 40
 """A table with more columns is filled in as one line."""
+
+
+class Field(NamedTuple):
+    """Of the form. name: in the form. value: of the example. choices: known values, if it is a category. number: as a keyboard should offer
+    it. required: nothing was ever missing here."""
+
+    name: str
+    column: str
+    value: str
+    choices: tuple[str, ...] = ()
+    number: bool = True
+    required: bool = True
 
 
 def kind(run: Run) -> str:
@@ -29,44 +45,77 @@ def kind(run: Run) -> str:
         return ""
     if run.facts["kind"] == "images":
         return "image"
-    shape = run.facts["sample_shape"]
-    if len(shape) != 1:
+    if len(run.facts["sample_shape"]) != 1:
         return ""
-    return "fields" if run.facts.get("features") and shape[0] <= MOST_FIELDS else "line"
+    columns = len(run.facts.get("features") or [])
+    return "fields" if 0 < columns <= MOST_FIELDS else "line"
 
 
-def fields(run: Run) -> list[tuple[str, str, str]]:
-    """(name in the form, column, value of the example) of each field."""
+def fields(run: Run) -> list[Field]:
+    encoder = encoder_of(run)
+    if encoder:
+        given = zip(encoder.features, run.facts["example"], strict=True)
+        return [_raw_field(f"value-{n}", feature, value) for n, (feature, value) in enumerate(given)]
     example = run.facts.get("example") or [""] * len(run.facts["features"])
     return [
-        (f"value-{n}", name, f"{value:.6g}" if value != "" else "")
+        Field(f"value-{n}", name, f"{value:.6g}" if value != "" else "")
         for n, (name, value) in enumerate(zip(run.facts["features"], example, strict=True))
     ]
 
 
+def _raw_field(name: str, feature: Feature, value: str) -> Field:
+    return Field(name, feature.name, value, feature.values, feature.kind == "number", not feature.missing)
+
+
 def line(run: Run) -> str:
-    return ", ".join(f"{value:.6g}" for value in run.facts.get("example") or [])
+    example = run.facts.get("example") or []
+    if not run.facts.get("encoder"):
+        return ", ".join(f"{value:.6g}" for value in example)
+    text = io.StringIO()
+    csv.writer(text).writerow(example)
+    return text.getvalue().strip()
 
 
 def read(run: Run, given: QueryDict, image: IO[bytes] | None) -> np.ndarray:
-    """The sample in a form, as the data set's reader would give it. Raises Invalid, with what is wrong."""
+    """The sample in a form, as the data set's reader, and the encoder, would give it. Raises Invalid, with what is wrong."""
     asked = kind(run)
     if not asked:
         raise Invalid("This model can't be tried here. Download it.")
-    shape = tuple(run.facts["sample_shape"])
-    if asked == "image":
-        if image is None:
-            raise Invalid("Please choose an image.")
-        try:
-            return images.one(image, shape)
-        except DatasetError as error:
-            raise Invalid(str(error)) from None
+    try:
+        if asked == "image":
+            return _image(run, image)
+        if encoder := encoder_of(run):
+            return encoder.row(_cells(run, given, asked))
+    except DatasetError as error:
+        raise Invalid(str(error)) from None
     if asked == "fields":
-        return np.array([_number(given.get(name, ""), column) for name, column, _ in fields(run)], np.float32)
+        return np.array([_number(given.get(field.name, ""), field.column) for field in fields(run)], np.float32)
     cells = [cell for cell in given.get("line", "").replace(";", ",").split(",") if cell.strip()]
-    if len(cells) != shape[0]:
-        raise Invalid(f"The model takes {shape[0]} numbers, and these are {len(cells)}.")
+    _check_count(len(cells), run.facts["sample_shape"][0], "numbers")
     return np.array([_number(cell, f"number {n}") for n, cell in enumerate(cells, 1)], np.float32)
+
+
+def _image(run: Run, image: IO[bytes] | None) -> np.ndarray:
+    if image is None:
+        raise Invalid("Please choose an image.")
+    return images.one(image, tuple(run.facts["sample_shape"]))
+
+
+def _cells(run: Run, given: QueryDict, asked: str) -> list[str]:
+    """A raw row."""
+    if asked == "fields":
+        return [given.get(field.name, "") for field in fields(run)]
+    try:
+        cells = next(csv.reader([given.get("line", "")], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise Invalid(f"This is no line of a table: {error}.") from None
+    _check_count(len(cells), len(run.facts["features"]), "values")
+    return cells
+
+
+def _check_count(found: int, wanted: int, what: str) -> None:
+    if found != wanted:
+        raise Invalid(f"The model takes {wanted} {what}, and these are {found}.")
 
 
 def _number(text: str, what: str) -> float:

@@ -29,7 +29,7 @@ from providers.score import FORMULA
 from tickets import mail
 from tickets.models import Status, Ticket
 from tickets.views import download, expired, linked, visible
-from training import actions, measures, pay, records, standing, store, trial
+from training import actions, measures, pay, raw, records, standing, store, trial
 from training.models import Assignment, Round, Run
 
 CHECKS = "30/10m"
@@ -120,6 +120,7 @@ def _rounds(run: Run) -> dict[str, Any]:
         **_measures(run, done),
         **_trial(run),
         "left": _left(done, run.rounds) if now else None,
+        "loading": raw.loading(run),
         "waiting": _waiting(run) if run.state == Run.State.WAITING else "",
     }
 

@@ -2,27 +2,41 @@
 
     facts = inspect(path, "iris.csv")                 what we understood, for the customer's page
     dataset = read(path, "iris.csv", target="species")
-    train, holdout = split(dataset, seed=1)
+    train, holdout, encoder = encoded(*split(dataset, seed=1))
     for shard in shards(train, 4, seed=1):
         blob = dump(shard.x, shard.y)                 what a provider gets: no names of columns or classes
 
 Everything wrong with a file is a `DatasetError` whose text is meant for the customer's page.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from dmlworker.datasets import images, npz, table
-from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, describe
+from dmlworker.datasets import foreign, images, jsonl, npz, table
+from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
+from dmlworker.datasets.encoding import Encoder, encoded
 from dmlworker.datasets.shards import dump, few, load, shards, split
 
-__all__ = ["Dataset", "DatasetError", "Facts", "describe", "dump", "few", "inspect", "load", "read", "shards", "split"]
+__all__ = [
+    "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "read", "shards", "split",
+]  # fmt: skip
 
-_READERS = {
+_READERS: dict[str, Callable[[Path, str | None], Dataset]] = {
     ".csv": table.read,
     ".tsv": table.read,
     ".txt": table.read,
+    ".xlsx": partial(foreign.read, kind="excel"),
+    ".parquet": partial(foreign.read, kind="parquet"),
+    ".arrow": partial(foreign.read, kind="arrow"),
+    ".feather": partial(foreign.read, kind="arrow"),
+    ".jsonl": jsonl.read,
+    ".ndjson": jsonl.read,
     ".npz": npz.read,
     ".zip": images.read,
+    ".tar": images.read_tar,
+    ".tar.gz": images.read_tar,
+    ".tgz": images.read_tar,
 }
 SUFFIXES = tuple(_READERS)
 """File name endings that can be read."""
@@ -34,9 +48,11 @@ def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
     `target` names the column to learn, for tables; without it, a column called like a target, else the last one.
     Raises DatasetError with the reason if the file can't be trained on.
     """
-    reader = _READERS.get(Path(name).suffix.lower())
+    reader = next((found for suffix, found in _READERS.items() if name.lower().endswith(suffix)), None)
     if reader is None:
-        raise DatasetError("Unknown type of file. Send a CSV table, an NPZ with arrays x and y, or a ZIP of images.")
+        raise DatasetError(
+            "Unknown type of file. Send a table (CSV, Excel, Parquet, Arrow, JSON lines), an NPZ with arrays x and y, or a ZIP or TAR of images."
+        )
     path = Path(path)
     if path.stat().st_size == 0:
         raise DatasetError("The file is empty.")
@@ -44,5 +60,8 @@ def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
 
 
 def inspect(path: Path | str, name: str, target: str | None = None) -> Facts:
-    """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`."""
-    return describe(read(path, name, target))
+    """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`, and if it can't be made numbers."""
+    dataset = read(path, name, target)
+    if dataset.raw:
+        Encoder.fit(dataset)
+    return describe(dataset)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from dmlworker.datasets import dates
+
 MIN_PER_CLASS = 10
 """Samples a class needs: with a fifth held out, two to test on and eight to learn from."""
 MAX_CLASSES = 1000
@@ -17,10 +19,38 @@ UNBALANCED = 10
 FEW_PER_CLASS = 30
 NAMED = 5
 """Columns that a warning names."""
+REPEATED = 0.01
+"""Of the samples; more that occur twice are warned of."""
+MOSTLY_MISSING = 0.5
+ALWAYS_THE_SAME = "always the same"
+YES_OR_NO = (("yes", "no"), ("true", "false"), ("y", "n"), ("t", "f"), ("on", "off"))
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+"""What stands where nothing is, in small letters."""
 
 
 class DatasetError(ValueError):
     """The file can't be trained on; the text says why, to the customer."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A column of a table as it was read: float32, NaN where nothing is. kind: "number"; "category", indices into `values`; "date", hours
+    since 1970, which were written in `form`."""
+
+    name: str
+    kind: str
+    values: tuple[str, ...] = ()
+    form: str = ""
+
+    def text(self, value: float) -> str:
+        """A cell as one might write it."""
+        if np.isnan(value):
+            return ""
+        if self.kind == "category":
+            return self.values[int(value)]
+        if self.kind == "date":
+            return dates.written(value, self.form)
+        return np.format_float_positional(np.float32(value), trim="-")
 
 
 @dataclass(frozen=True)
@@ -29,6 +59,8 @@ class Dataset:
 
     x: (n, d) float32 or uint8, or images (n, h, w) or (n, h, w, c), uint8 or float32. y: (n,) int32, indices into `classes`.
     features: names of the columns, empty for images and arrays. kind: "csv", "npz" or "images".
+    raw: of a table with more than plain numbers, what x holds until an `Encoder` made numbers of it; else empty. left_out: the
+    columns of such a table that nothing can be learnt from, each with the reason.
     """
 
     x: np.ndarray
@@ -37,6 +69,8 @@ class Dataset:
     features: tuple[str, ...]
     kind: str
     target: str | None = None
+    raw: tuple[Raw, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
@@ -48,12 +82,13 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Column:
-    """A feature of a table. kind: "whole numbers", "numbers" or "always the same"."""
+    """A column of a table. kind: in words. low, high: of numbers. missing: values."""
 
     name: str
     kind: str
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +120,7 @@ def describe(dataset: Dataset) -> Facts:
     """Facts of a data set that was read."""
     counts = np.bincount(dataset.y, minlength=len(dataset.classes))
     classes = {name: int(count) for name, count in zip(dataset.classes, counts, strict=True)}
-    columns = tuple(_column(name, dataset.x[:, index]) for index, name in enumerate(dataset.features))
+    columns = tuple(_columns(dataset))
     return Facts(
         kind=dataset.kind,
         samples=len(dataset),
@@ -95,15 +130,37 @@ def describe(dataset: Dataset) -> Facts:
         target=dataset.target,
         preview=tuple(_row(dataset, index) for index in range(min(PREVIEW_ROWS, len(dataset)))),
         head=_head(dataset),
-        details=columns[:DETAILED_COLUMNS],
+        details=columns[:DETAILED_COLUMNS]
+        + tuple(Column(name, f"left out: {why}") for name, why in dataset.left_out[:DETAILED_COLUMNS]),
         warnings=tuple(_warnings(dataset, classes, columns)),
     )
 
 
-def _column(name: str, values: np.ndarray) -> Column:
-    low, high = float(values.min()), float(values.max())
-    kind = "always the same" if low == high else "whole numbers" if (values == np.floor(values)).all() else "numbers"
-    return Column(name, kind, low, high)
+def _columns(dataset: Dataset) -> Iterator[Column]:
+    for index, name in enumerate(dataset.features):
+        values = dataset.x[:, index]
+        raw = dataset.raw[index] if dataset.raw else Raw(name, "number")
+        known = values[~np.isnan(values)] if dataset.raw else values
+        yield _column(raw, known, len(values) - len(known))
+
+
+def _column(raw: Raw, known: np.ndarray, missing: int) -> Column:
+    """known: the values that are not missing; at least one."""
+    low, high = float(known.min()), float(known.max())
+    kind = ALWAYS_THE_SAME if low == high and not missing else _kind(raw, known)
+    more = f", {missing:,} missing" if missing else ""
+    if raw.kind != "number":
+        return Column(raw.name, kind + more, missing=missing)
+    return Column(raw.name, kind + more, low, high, missing)
+
+
+def _kind(raw: Raw, known: np.ndarray) -> str:
+    if raw.kind == "date":
+        return f"dates ({raw.form})"
+    if raw.kind == "category":
+        lowered = {value.lower() for value in raw.values}
+        return "yes or no" if any(lowered == set(pair) for pair in YES_OR_NO) else f"category of {len(raw.values):,}"
+    return "whole numbers" if (known == np.floor(known)).all() else "numbers"
 
 
 def _head(dataset: Dataset) -> tuple[str, ...]:
@@ -121,30 +178,55 @@ def _warnings(dataset: Dataset, classes: dict[str, int], columns: tuple[Column, 
         yield f"{largest!r:.60} has {ratio:.0f} times as many samples as {smallest!r:.60}. A model may hardly ever answer with the rare one."
     elif classes[smallest] < FEW_PER_CLASS:
         yield f"{smallest!r:.60} has {classes[smallest]} samples only. The model will know little of it, and its measures will be rough."
-    same = [column.name for column in columns if column.kind == "always the same"]
+    yield from _warnings_of_columns(dataset, columns)
+    repeated = len(dataset) - _different(dataset)
+    if repeated > REPEATED * len(dataset):
+        yield f"{repeated:,} samples repeat an earlier one. Where one of two is held out to measure with, the model looks better than it is."
+
+
+def _different(dataset: Dataset) -> int:
+    """Samples that differ from one another, the label aside; but for hashes that are equal by chance."""
+    return len({hash(sample.tobytes()) for sample in dataset.x})
+
+
+def _warnings_of_columns(dataset: Dataset, columns: tuple[Column, ...]) -> Iterator[str]:
+    if dataset.left_out:
+        told = [f"{name:.40} ({why})" for name, why in dataset.left_out]
+        yield f"Left out, the model learns nothing from it: {_listed(told, 120)}."
+    gaps = [column.name for column in columns if column.missing > MOSTLY_MISSING * len(dataset)]
+    if gaps:
+        yield f"Missing in more than half of the rows: {_listed(gaps)}."
+    same = [column.name for column in columns if column.kind == ALWAYS_THE_SAME]
     if same:
         yield f"The same in every row, so nothing can be learnt from it: {_listed(same)}."
     rows = np.arange(len(dataset))
     count = [
         column.name
         for index, column in enumerate(columns)
-        if column.kind == "whole numbers" and (dataset.x[:, index] - column.low == rows).all()
+        if column.kind == "whole numbers"
+        and column.low is not None
+        and (dataset.x[:, index] - column.low == rows).all()
     ]
     if count:
         yield f"Looks like a row number, which says nothing about a new sample: {_listed(count)}. Better leave it out."
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: list[str], width: int = 40) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(f"{name:.40}" for name in names[:NAMED]) + more
+    return ", ".join(name[:width] for name in names[:NAMED]) + more
 
 
 def _row(dataset: Dataset, index: int) -> tuple[str, ...]:
     sample, label = dataset.x[index], dataset.classes[dataset.y[index]]
     if sample.ndim > 1:
         return (" x ".join(map(str, sample.shape)), f"mean {sample.mean():.3g}", label)
-    cells = [f"{value:g}" for value in sample[:PREVIEW_COLUMNS]]
+    cells = cells_of(dataset, index)[:PREVIEW_COLUMNS] if dataset.raw else [f"{v:g}" for v in sample[:PREVIEW_COLUMNS]]
     return (*cells, *(["…"] if len(sample) > PREVIEW_COLUMNS else []), label)
+
+
+def cells_of(dataset: Dataset, index: int) -> list[str]:
+    """A raw row as text."""
+    return [raw.text(value) for raw, value in zip(dataset.raw, dataset.x[index].tolist(), strict=True)]
 
 
 def encode_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -153,14 +235,25 @@ def encode_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     Whole numbers are one class however they are written ("1", "1.0"). Raises DatasetError for one class only, more than
     MAX_CLASSES, or a class with fewer than MIN_PER_CLASS samples.
     """
-    names, inverse = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-    as_numbers = [_whole(name) for name in names]
-    if all(number is not None for number in as_numbers):
-        values, first, merged = np.unique(np.array(as_numbers), return_index=True, return_inverse=True)
-        names = names[first] if len(values) == len(names) else values.astype(str)
-        inverse = merged[inverse]
-    _check_classes(names, np.bincount(inverse, minlength=len(names)))
-    return inverse.astype(np.int32), tuple(str(name) for name in names)
+    names = sorted(set(labels))
+    for name in names[:MAX_CLASSES]:
+        check_text(name)
+    numbers = [number for name in names if (number := _whole(name)) is not None]
+    keys: list[Any] = numbers if len(numbers) == len(names) else list(names)
+    found = {key: name for key, name in sorted(zip(keys, names, strict=True), key=lambda pair: pair[0])}
+    if len(found) < len(names):
+        found = {key: str(key) for key in found}
+    place = {key: index for index, key in enumerate(found)}
+    code = {name: place[key] for name, key in zip(names, keys, strict=True)}
+    y = np.fromiter((code[label] for label in labels), np.int32, len(labels))
+    _check_classes(list(found.values()), np.bincount(y, minlength=len(found)))
+    return y, tuple(found.values())
+
+
+def check_text(text: str) -> None:
+    """Raises DatasetError for what neither a database nor a model can keep as text."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise DatasetError(f"{text!r:.80} is not readable text.")
 
 
 def _whole(text: str) -> int | None:
@@ -171,22 +264,25 @@ def _whole(text: str) -> int | None:
     return int(number) if number.is_integer() and abs(number) < 2**53 else None
 
 
-def _check_classes(names: np.ndarray, counts: np.ndarray) -> None:
+def _check_classes(names: Sequence[str], counts: np.ndarray) -> None:
     if len(names) == 1:
-        raise DatasetError(f"All samples are of one class ({names[0]!s:.50}). There is nothing to tell apart.")
+        raise DatasetError(f"All samples are of one class ({names[0]:.50}). There is nothing to tell apart.")
     if len(names) > MAX_CLASSES:
         raise DatasetError(f"{len(names):,} classes are too many (at most {MAX_CLASSES:,}). Is it the right target?")
     rarest = int(counts.argmin())
     if counts[rarest] < MIN_PER_CLASS:
         raise DatasetError(
-            f"Class {names[rarest]!s:.50} has {counts[rarest]} of at least {MIN_PER_CLASS} samples. "
+            f"Class {names[rarest]:.50} has {counts[rarest]} of at least {MIN_PER_CLASS} samples. "
             "Add some, leave the class out, or choose another target."
         )
 
 
-def check_finite(x: np.ndarray) -> None:
-    """Raises DatasetError, with the row's number from 1, if a float array holds an infinity or a NaN."""
-    if x.dtype.kind != "f" or np.isfinite(x).all():
+def check_finite(x: np.ndarray, gaps: bool = False) -> None:
+    """Raises DatasetError, with the row's number from 1, if a float array holds an infinity or, unless gaps are allowed, a NaN."""
+    if x.dtype.kind != "f":
         return
-    bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+    wrong = np.isinf(x) if gaps else ~np.isfinite(x)
+    if not wrong.any():
+        return
+    bad = wrong.reshape(len(x), -1).any(axis=1)
     raise DatasetError(f"Sample {int(bad.argmax()) + 1} holds a value that is missing, infinite or too large.")

@@ -1,6 +1,5 @@
-"""ZIP files with a folder of images for each class, decoded to one size."""
+"""ZIP and TAR files with a folder of images for each class, decoded to one size; and IDX in a ZIP, which holds the pixels themselves."""
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,7 +8,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from dmlworker.datasets import archive
+from dmlworker.datasets import archive, idx
 from dmlworker.datasets.dataset import Dataset, DatasetError, encode_labels
 
 MAX_SIDE = 64
@@ -36,31 +35,43 @@ def read(path: Path, target: str | None) -> Dataset:
 
     The class is the folder that an image lies in. `target` has no meaning here. Raises DatasetError.
     """
+    with archive.opened(path, "ZIP", idx.MAX_BYTES) as file:
+        if pairs := idx.found(file.namelist()):
+            return idx.read(file, pairs)
     with archive.opened(path, "ZIP") as file:
-        entries = [entry for entry in file.infolist() if not _ignored(entry)]
-        labels = [_label(entry) for entry in entries]
-        if not entries:
-            raise DatasetError("The ZIP file holds no images.")
-        y, classes = encode_labels(labels)
-        sizes = _sizes(file, entries)
-        x = _decode(file, entries, sizes)
+        return _read(file, "ZIP")
+
+
+def read_tar(path: Path, target: str | None) -> Dataset:
+    """As `read`, of a TAR file, with gzip or without."""
+    with archive.opened_tar(path) as file:
+        return _read(file, "TAR")
+
+
+def _read(file: archive.Archive, kind: str) -> Dataset:
+    entries = [entry for entry in file.infolist() if not _ignored(entry)]
+    labels = [_label(entry) for entry in entries]
+    if not entries:
+        raise DatasetError(f"The {kind} file holds no images.")
+    y, classes = encode_labels(labels)
+    x = _decode(file, entries, _sizes(file, entries))
     return Dataset(x, y, classes, (), "images")
 
 
-def _ignored(entry: zipfile.ZipInfo) -> bool:
+def _ignored(entry: archive.Entry) -> bool:
     """Folders, and what operating systems leave behind."""
     parts = PurePosixPath(entry.filename).parts
     return entry.is_dir() or any(part.startswith((".", "__MACOSX")) for part in parts) or parts[-1:] == ("Thumbs.db",)
 
 
-def _label(entry: zipfile.ZipInfo) -> str:
+def _label(entry: archive.Entry) -> str:
     parts = PurePosixPath(entry.filename).parts
     if len(parts) < 2:
         raise DatasetError(f"{entry.filename!r:.120} lies in no folder. Put the images in one folder for each class.")
     return parts[-2]
 
 
-def _sizes(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> _Sizes:
+def _sizes(file: archive.Archive, entries: list[archive.Entry]) -> _Sizes:
     """From the headers alone, before any pixel is decoded."""
     heights, widths, grey = [], [], True
     for _, image in _images(file, entries):
@@ -72,7 +83,7 @@ def _sizes(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> _Sizes:
     return _Sizes(min(MAX_SIDE, int(np.median(heights))), min(MAX_SIDE, int(np.median(widths))), grey)
 
 
-def _images(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> Iterator[tuple[int, Image.Image]]:
+def _images(file: archive.Archive, entries: list[archive.Entry]) -> Iterator[tuple[int, Image.Image]]:
     """Opened, not yet decoded. Whatever fails on one, here or in the caller's loop body, names it in a DatasetError."""
     for index, entry in enumerate(entries):
         with file.open(entry) as stream:
@@ -87,7 +98,7 @@ def _images(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> Iterator[t
             yield index, image
 
 
-def _decode(file: zipfile.ZipFile, entries: list[zipfile.ZipInfo], sizes: _Sizes) -> np.ndarray:
+def _decode(file: archive.Archive, entries: list[archive.Entry], sizes: _Sizes) -> np.ndarray:
     shape = (len(entries), sizes.height, sizes.width) + (() if sizes.grey else (3,))
     x = np.empty(shape, np.uint8)
     for index, image in _images(file, entries):
@@ -121,9 +132,9 @@ def _pixels(image: Image.Image, sizes: _Sizes) -> np.ndarray:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _unreadable(entry: zipfile.ZipInfo) -> DatasetError:
+def _unreadable(entry: archive.Entry) -> DatasetError:
     return DatasetError(f"{entry.filename!r:.120} does not open as an image ({', '.join(FORMATS)}).")
 
 
-def _too_large(entry: zipfile.ZipInfo) -> DatasetError:
+def _too_large(entry: archive.Entry) -> DatasetError:
     return DatasetError(f"{entry.filename!r:.120} has too many pixels (at most {MAX_PIXELS / 1e6:g} million).")

@@ -40,3 +40,23 @@ def npz(x: np.ndarray, y: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, x=x, y=y)
     return buffer.getvalue()
+
+
+def passengers_csv(rows: int = 400, seed: int = 1) -> bytes:
+    """A made-up table with everything but plain numbers: categories, gaps, yes and no, dates, and a name that says nothing. The target is
+    `survived`."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["name", "age", "deck/cabin", "paid", "boarded", "fare", "survived"])
+    for row in range(rows):
+        age, deck = (
+            int(random.integers(1, 80)),
+            str(random.choice(["A", "B", "C", "Ü 1", ""], p=[0.3, 0.3, 0.2, 0.15, 0.05])),
+        )
+        paid, day = bool(random.integers(2)), np.datetime64("1912-02-20") + int(random.integers(0, 400))
+        score = (age < 30) + (deck == "A") + paid + (day < np.datetime64("1912-07-01")) + random.normal(0, 0.1)
+        gone = random.random(3) < 0.1
+        cells = ["" if gone[0] else age, deck, "yes" if paid else "no", "" if gone[1] else f"{day} {row % 24:02}:30"]
+        writer.writerow([f"passenger {row}", *cells, f"{random.normal(30, 9):.2f}", "yes" if score > 1.5 else "no"])
+    return text.getvalue().encode()

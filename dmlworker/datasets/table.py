@@ -1,21 +1,22 @@
-"""CSV tables: encoding, delimiter and header are found; every feature is a number; the target may be text."""
+"""Tables as rows of text; CSV is one, whose encoding, delimiter and header are found. The target may be numbers or text."""
 
 import codecs
 import csv
 import io
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain, islice
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
+from dmlworker.datasets import kinds
+from dmlworker.datasets.dataset import Dataset, DatasetError, Raw, check_finite, check_text, encode_labels
+from dmlworker.datasets.kinds import is_missing, is_number
 
 TARGET_NAMES = ("target", "label", "labels", "class", "classes", "species", "diagnosis", "outcome", "category", "y")
 """Column names taken for the target when none is given, the first that fits; case does not matter."""
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 DELIMITERS = ",;\t|"
 MAX_COLUMNS = 10_000
 _SNIFF_CHARACTERS = 64 * 1024
@@ -23,6 +24,15 @@ _CHUNK_ROWS = 4096
 
 Row = tuple[int, list[str]]
 """The number of the line on which a row ends, and its cells."""
+Rows = Callable[[], Iterator[Row]]
+"""The rows of a table, from the first one at every call."""
+Raws = tuple[Raw, ...]
+LeftOut = tuple[tuple[str, str], ...]
+"""Names of columns, and why."""
+
+
+class _NotPlain(Exception):
+    """There is more in a table than numbers."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,12 @@ class _Layout:
     features: list[int]
 
 
+Block = Callable[[list[Row], _Layout], np.ndarray]
+"""Makes some rows' features into numbers."""
+
+
 def read(path: Path, target: str | None) -> Dataset:
-    """A table as x (n, d) float32. Raises DatasetError naming the column and the line at fault."""
+    """A CSV table. Raises DatasetError naming the column and the line at fault."""
     with path.open(encoding=_encoding(path), newline="") as file:
         try:
             return _parse(file, target)
@@ -44,16 +58,40 @@ def read(path: Path, target: str | None) -> Dataset:
 
 
 def _parse(file: io.TextIOBase, target: str | None) -> Dataset:
-    rows = _rows(file, _delimiter(file))
-    names, rows = _header(rows)
+    delimiter = _delimiter(file)
+
+    def lines() -> Iterator[Row]:
+        file.seek(0)
+        return _rows(file, delimiter)
+
+    return with_header(lines, target, "csv")
+
+
+def with_header(lines: Rows, target: str | None, kind: str, named: bool = False) -> Dataset:
+    """As `parse`; the names of the columns are in the first line, unless that one is data, which it is not if they are known to be `named`."""
+    names, first = _header(lines(), named)
+    return parse(names, lambda: islice(lines(), first, None), target, kind)
+
+
+def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Dataset:
+    """The table with columns of these names. If its features are all numbers, x (n, d) is float32 as it is; else see `Dataset.raw`.
+    Raises DatasetError."""
+    if len(names) > MAX_COLUMNS:
+        raise too_wide(len(names))
     layout = _layout(names, target)
-    x, labels = _values(rows, layout)
+    raw: Raws = ()
+    left_out: LeftOut = ()
+    try:
+        x, labels = _values(rows(), layout, _block)
+    except _NotPlain:
+        layout, raw, left_out = _kinds(rows(), layout)
+        x, labels = _values(rows(), layout, lambda chunk, layout: _typed(chunk, layout, raw))
     if not labels:
         raise DatasetError("The file holds only a header, no rows.")
-    check_finite(x)
+    check_finite(x, gaps=bool(raw))
     y, classes = encode_labels(labels)
     features = tuple(layout.names[index] for index in layout.features)
-    return Dataset(x, y, classes, features, "csv", target=layout.names[layout.target])
+    return Dataset(x, y, classes, features, kind, layout.names[layout.target], raw, left_out)
 
 
 def _encoding(path: Path) -> str:
@@ -106,41 +144,37 @@ def _rows(file: io.TextIOBase, delimiter: str) -> Iterator[Row]:
         raise DatasetError(f"Line {reader.line_num + 1} is not readable text.") from None
 
 
-def _header(rows: Iterator[Row]) -> tuple[list[str], Iterator[Row]]:
-    """Names of the columns as written, and the rows below. A first row of data is given back, its columns numbered."""
+def _header(rows: Iterator[Row], named: bool) -> tuple[list[str], int]:
+    """Names of the columns as written, and how many rows they take: none if the first one is data; then the columns are numbered."""
     first = next(rows, None)
     if first is None:
         raise DatasetError("The file is empty.")
     cells = first[1]
-    if len(cells) > MAX_COLUMNS:
-        raise DatasetError(f"{len(cells):,} columns are too many (at most {MAX_COLUMNS:,}).")
-    if _is_header(cells):
-        return cells, rows
-    return [f"column {number}" for number in range(1, len(cells) + 1)], chain([first], rows)
+    if named or _is_header(cells):
+        return cells, 1
+    return [f"column {number}" for number in range(1, len(cells) + 1)], 0
+
+
+def too_wide(columns: int) -> DatasetError:
+    return DatasetError(f"{columns:,} columns are too many (at most {MAX_COLUMNS:,}).")
 
 
 def _is_header(cells: list[str]) -> bool:
     """Names are no numbers; but data frames number their columns 0, 1, 2, ... and that is a header too."""
-    numbers = [cell for cell in cells if _is_number(cell)]
+    numbers = [cell for cell in cells if is_number(cell)]
     return not numbers or (len(numbers) > 1 and numbers == [str(index) for index in range(len(numbers))])
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _layout(names: list[str], target: str | None) -> _Layout:
     if len(names) < 2:
         raise DatasetError(
-            "The file has one column only. A table needs features and a target, divided by , ; | or tabs."
+            "The table has one column only. It needs features and a target; in a CSV file divided by , ; | or tabs."
         )
     # Data frames write their row numbers as a first column without a name: no feature, and a leak in sorted tables.
     numbering = names[0] in ("", "Unnamed: 0") and len(names) > 2
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
+    for name in names:
+        check_text(name)
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     if twice:
         raise DatasetError(f"Two columns have the name {min(twice)!r:.80}.")
@@ -163,51 +197,61 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= 30 else f"{shown} and {len(names) - 30} more"
 
 
-def _values(rows: Iterator[Row], layout: _Layout) -> tuple[np.ndarray, list[str]]:
+def _values(rows: Iterator[Row], layout: _Layout, block: Block) -> tuple[np.ndarray, list[str]]:
     """Features (n, d) float32 and labels, converted by blocks so that the text of few rows is held at once."""
     blocks, labels = [np.empty((0, len(layout.features)), np.float32)], []
-    while chunk := list(islice(rows, _CHUNK_ROWS)):
-        for line, cells in chunk:
-            labels.append(_label(line, cells, layout))
-        blocks.append(_block(chunk, layout))
+    for chunk in _chunks(rows, layout):
+        labels += [_label(line, cells, layout) for line, cells in chunk]
+        blocks.append(block(chunk, layout))
     return np.concatenate(blocks), labels
 
 
+def _chunks(rows: Iterator[Row], layout: _Layout) -> Iterator[list[Row]]:
+    while chunk := list(islice(rows, _CHUNK_ROWS)):
+        for line, cells in chunk:
+            if len(cells) != len(layout.names):
+                raise DatasetError(f"Line {line} has {len(cells)} values, but there are {len(layout.names)} columns.")
+        yield chunk
+
+
 def _label(line: int, cells: list[str], layout: _Layout) -> str:
-    if len(cells) != len(layout.names):
-        raise DatasetError(f"Line {line} has {len(cells)} values, but there are {len(layout.names)} columns.")
     label = cells[layout.target]
-    if label.lower() in MISSING:
+    if is_missing(label):
         raise DatasetError(f"The target {layout.names[layout.target]!r:.80} is missing in line {line}.")
-    return label
+    return sys.intern(label)
 
 
 def _block(chunk: list[Row], layout: _Layout) -> np.ndarray:
+    """Raises _NotPlain if a cell is no number, or missing."""
     cells = [[row[column] for column in layout.features] for _, row in chunk]
     try:
         values = np.array(cells, dtype=np.float64)
     except ValueError:
-        raise _culprit(chunk, layout) from None
+        raise _NotPlain from None
     if np.isnan(values).any():
-        raise _culprit(chunk, layout)
+        raise _NotPlain
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 
 
-def _culprit(chunk: list[Row], layout: _Layout) -> DatasetError:
-    """The error for the first cell, row by row, that is no number."""
-    for line, row in chunk:
-        for column in layout.features:
-            cell, name = row[column], layout.names[column]
-            if cell.lower() in MISSING:
-                return DatasetError(
-                    f"Column {name!r:.80} has no value in line {line}. Fill it in or leave the row out."
-                )
-            if not _is_number(cell):
-                return _text_error(name, cell, line)
-    return DatasetError("The table holds a value that is no number.")
+# --- Tables with more than numbers ------------------------------------------------------------------------------------
+def _kinds(rows: Iterator[Row], layout: _Layout) -> tuple[_Layout, Raws, LeftOut]:
+    """The layout without what nothing can be learnt from, what its features are, and what was left out."""
+    seen = [kinds.Seen() for _ in layout.features]
+    for chunk in _chunks(rows, layout):
+        lines = [line for line, _ in chunk]
+        for column, each in zip(layout.features, seen, strict=True):
+            each.add([row[column] for _, row in chunk], lines)
+        kinds.bound(seen)
+    found = [(column, each.settled(layout.names[column])) for column, each in zip(layout.features, seen, strict=True)]
+    kept = [(column, what) for column, what in found if isinstance(what, Raw)]
+    left_out = tuple((layout.names[column], what) for column, what in found if isinstance(what, str))
+    if not kept:
+        told = ", ".join(f"{name:.40} ({why})" for name, why in left_out[:10])
+        raise DatasetError(f"There is no column that anything can be learnt from: {told}.")
+    return replace(layout, features=[column for column, _ in kept]), tuple(what for _, what in kept), left_out
 
 
-def _text_error(name: str, cell: str, line: int) -> DatasetError:
-    hint = " Write decimals with a point." if re.fullmatch(r"-?\d+,\d+", cell) else ""
-    return DatasetError(f"Column {name!r:.80} has text in line {line}: {cell!r:.80}. Features must be numbers.{hint}")
+def _typed(chunk: list[Row], layout: _Layout, raw: Raws) -> np.ndarray:
+    columns = zip(layout.features, raw, strict=True)
+    return np.stack([kinds.typed(what, [row[column] for _, row in chunk]) for column, what in columns], axis=1)

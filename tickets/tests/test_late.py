@@ -207,7 +207,7 @@ def test_the_page_says_how_far_a_refund_is(chain, refunded, client):
     follow()
     page = progress(client, refunded)
     assert "It is back" in page and tx in page and "On its way" not in page
-    assert f"the payment is back in your wallet: {tx}" in page
+    assert "the payment is back in your wallet" in page.partition("Timeline")[2]
 
 
 def test_the_page_shows_no_transaction_that_can_no_longer_come(chain, refunded, client):

@@ -1,12 +1,18 @@
 """The check of a file before it is paid for: what was found, or what is wrong; nothing is kept."""
 
+import io
+import re
+
+import pyarrow
 import pytest
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.template.loader import get_template
 from django.urls import reverse
+from pyarrow import parquet
 
 from accounts.models import User
-from dmlworker.datasets import samples
+from dmlworker.datasets import SUFFIXES, samples
 
 pytestmark = pytest.mark.django_db
 
@@ -34,7 +40,11 @@ def test_a_good_file_is_described_and_nothing_is_kept(owner, tmp_path, settings)
     ("data", "name", "message"),
     [
         (b"", "cells.csv", "empty"),
-        (b"a,b,target\n" + b"1,two,x\n3,four,y\n" * 20, "cells.csv", "has text in line 2"),
+        (
+            b"a,target\n" + b"".join(b"%d,%s\n" % (n, b"xy"[n % 2 :][:1]) for n in range(40)) + b"4O,x\n",
+            "cells.csv",
+            "has text in line 42",
+        ),
         (b"a,target\n" + b"1,x\n" * 40, "cells.csv", "one class"),
         (b"PK\3\4 broken", "images.zip", "ZIP"),
         (b"\x80\x04\x95", "data.pkl", "Unknown type of file"),
@@ -44,6 +54,12 @@ def test_a_bad_file_gets_the_reason(owner, data, name, message):
     answer = check(owner, data, name)
     assert answer.status_code == 422
     assert message in answer.content.decode()
+
+
+def test_a_table_with_text_gaps_and_dates_is_described(owner):
+    text = check(owner, samples.passengers_csv()).content.decode()
+    for part in ("category of 4", "dates (YYYY-MM-DD)", "yes or no", "left out: nearly every value is another"):
+        assert part in text
 
 
 def test_a_wrong_target_names_the_columns(owner):
@@ -59,3 +75,17 @@ def test_the_check_needs_a_login_a_small_file_and_patience(client, owner, settin
     assert codes[-1] == 429
     client.logout()
     assert check(client, b"x").status_code == 302
+
+
+def test_a_parquet_table_is_described(owner):
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table({"colour": ["red", "blue"] * 20, "kind": ["a", "b", "b", "a"] * 10}), buffer)
+    text = check(owner, buffer.getvalue(), "t.parquet").content.decode()
+    assert "40 samples" in text and "category of 2" in text
+
+
+@pytest.mark.parametrize("template", ["tickets/order.html", "training/_progress.html"])
+def test_the_pages_offer_every_kind_of_file_that_can_be_read(template):
+    source = get_template(template).template.source
+    offered = re.search(r'accept="([^"]+)"', source)[1].split(",")
+    assert {suffix if suffix != ".tar.gz" else ".gz" for suffix in SUFFIXES} == set(offered)

@@ -1,0 +1,195 @@
+"""A table's columns as they were written, made into numbers. What that takes is learnt from the training part alone. Pure NumPy.
+
+    train, holdout = split(dataset, seed)
+    encoder = Encoder.fit(train)
+    train, holdout = encoder.encode(train), encoder.encode(holdout)
+
+A number stays, the median where it is missing. A category becomes a column for each frequent value, after one for all others. A
+date becomes its parts. Where something was missing in the training part, a column says so.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dmlworker.datasets import dates
+from dmlworker.datasets.dataset import Dataset, DatasetError, Raw
+from dmlworker.datasets.kinds import is_missing
+
+MAX_CATEGORIES = 100
+"""Values of a category that get a column of their own."""
+RARE = 1000
+"""A value gets one if at least one row in so many has it, and two have."""
+MAX_CELLS = 500_000_000
+"""Numbers that all rows may become, together: 2 GB."""
+_BLOCK = 1 << 16
+"""Rows that are encoded at once."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What becomes of a raw column. missing: whether any value was, in the training part. fill: the median, for numbers and dates. values:
+    those of a category that count. form: of a date. timed: whether its hour counts."""
+
+    name: str
+    kind: str
+    missing: bool
+    fill: float = 0.0
+    values: tuple[str, ...] = ()
+    form: str = ""
+    timed: bool = False
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The values that have a column, "" for what is missing; the first column is that of all others."""
+        return (*self.values, "") if self.missing else self.values
+
+    @property
+    def parts(self) -> int:
+        """How many of `dates.PARTS` count."""
+        return len(dates.PARTS) - (not self.timed)
+
+    @property
+    def marks(self) -> list[bool]:
+        """For each of its encoded columns, whether it is a mere 0 or 1."""
+        if self.kind == "category":
+            return [True] * (1 + len(self.vocabulary))
+        return [False] * (self.parts if self.kind == "date" else 1) + [True] * self.missing
+
+    def encode(self, column: np.ndarray, values: Sequence[str]) -> np.ndarray:
+        """(n, width) float32 of a raw column (n,); values: what its numbers mean, if it is a category."""
+        gone = np.isnan(column)
+        if self.kind == "category":
+            return self._one_hot(np.where(gone, 0, column).astype(np.int64), gone, values)
+        filled = np.where(gone, np.float32(self.fill), column)
+        known: np.ndarray = dates.parts(filled)[:, : self.parts] if self.kind == "date" else filled[:, None]
+        return np.concatenate([known, gone[:, None].astype(np.float32)], axis=1) if self.missing else known
+
+    def _one_hot(self, codes: np.ndarray, gone: np.ndarray, values: Sequence[str]) -> np.ndarray:
+        place = {value: number for number, value in enumerate(self.vocabulary, 1)}
+        places = np.array([place.get(value, 0) for value in values] or [0])[codes]
+        places[gone] = place.get("", 0)
+        marks: np.ndarray = np.eye(1 + len(place), dtype=np.float32)[places]
+        return marks
+
+    def cell(self, text: str) -> tuple[float, str]:
+        """(the raw number, what it means if this is a category) of one cell. Raises DatasetError, with what is wrong."""
+        text = text.strip()
+        if is_missing(text):
+            if not self.missing:
+                raise DatasetError(f"{self.name:.80}: nothing was ever missing here.")
+            return math.nan, ""
+        if self.kind == "category":
+            return 0.0, text
+        found = dates.hours(text, self.form) if self.kind == "date" else number(text)
+        if found is None:
+            asked = f"no date, {self.form}" if self.kind == "date" else "no number"
+            raise DatasetError(f"{self.name:.80}: {text:.40} is {asked}.")
+        return float(found), ""
+
+
+def number(text: str) -> float | None:
+    """A number that float32 can hold, or None."""
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if abs(found) < float(np.finfo(np.float32).max) else None
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What becomes of each raw column, in their order."""
+
+    features: tuple[Feature, ...]
+
+    @classmethod
+    def fit(cls, train: Dataset) -> "Encoder":
+        """Learnt from a training part as it was read. Raises DatasetError if too much would come of it."""
+        found = cls(tuple(_fit(raw, train.x[:, index]) for index, raw in enumerate(train.raw)))
+        if len(train) * len(found.marks) > MAX_CELLS:
+            raise DatasetError(
+                f"The columns become {len(found.marks):,} numbers a row, as each value of a category has its own: "
+                f"more than {MAX_CELLS / 1e6:g} million in all. Leave out columns with many values."
+            )
+        return found
+
+    @property
+    def marks(self) -> np.ndarray:
+        """For each encoded column, whether it is a mere 0 or 1."""
+        return np.asarray([mark for feature in self.features for mark in feature.marks])
+
+    @property
+    def inputs(self) -> list[str]:
+        """What the exported model's inputs are called: as the columns, but "/" is not allowed, and some names are its own."""
+        found: list[str] = []
+        taken = {"preprocessing", "auto", "linear", "mlp", "cnn"}
+        for feature in self.features:
+            name = feature.name.replace("/", "_")
+            while name in taken:
+                name += "_"
+            found.append(name)
+            taken.add(name)
+        return found
+
+    def encode(self, dataset: Dataset) -> Dataset:
+        """The same samples, x (n, width) float32."""
+        values = [raw.values for raw in dataset.raw]
+        return replace(dataset, x=self._encode(dataset.x, values), raw=())
+
+    def row(self, cells: Sequence[str]) -> np.ndarray:
+        """A row of text, x (width,). Raises DatasetError, with what is wrong."""
+        found = [feature.cell(cell) for feature, cell in zip(self.features, cells, strict=True)]
+        x = np.array([[value for value, _ in found]], np.float32)
+        encoded: np.ndarray = self._encode(x, [[meaning] for _, meaning in found])[0]
+        return encoded
+
+    def _encode(self, x: np.ndarray, values: Sequence[Sequence[str]]) -> np.ndarray:
+        encoded, first = np.empty((len(x), len(self.marks)), np.float32), 0
+        for index, feature in enumerate(self.features):
+            last = first + len(feature.marks)
+            for row in range(0, len(x), _BLOCK):
+                part = slice(row, row + _BLOCK)
+                encoded[part, first:last] = feature.encode(x[part, index], values[index])
+            first = last
+        return encoded
+
+    def json(self) -> list[dict[str, Any]]:
+        """As plain JSON types."""
+        return [asdict(feature) | {"values": list(feature.values)} for feature in self.features]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Mapping[str, Any]]) -> "Encoder":
+        return cls(tuple(Feature(**{**each, "values": tuple(each["values"])}) for each in data))
+
+
+def encoded(train: Dataset, holdout: Dataset) -> tuple[Dataset, Dataset, Encoder | None]:
+    """Both parts as numbers, and how; a table that is all numbers, arrays and images stay as they are, with no encoder."""
+    if not train.raw:
+        return train, holdout, None
+    encoder = Encoder.fit(train)
+    return encoder.encode(train), encoder.encode(holdout), encoder
+
+
+def _fit(raw: Raw, column: np.ndarray) -> Feature:
+    known = column[~np.isnan(column)]
+    missing = len(known) < len(column)
+    if raw.kind == "category":
+        return Feature(raw.name, raw.kind, missing, values=_frequent(raw.values, known.astype(np.int64), len(column)))
+    fill = float(np.median(known.astype(np.float64))) if len(known) else 0.0
+    if raw.kind == "date":
+        timed = bool((known % 24 != 0).any())
+        return Feature(raw.name, raw.kind, missing, float(math.floor(fill)), form=raw.form, timed=timed)
+    return Feature(raw.name, raw.kind, missing, fill)
+
+
+def _frequent(values: Sequence[str], codes: np.ndarray, rows: int) -> tuple[str, ...]:
+    """The values that count, by the alphabet; at least the most frequent one."""
+    counts = np.bincount(codes, minlength=len(values))
+    ranked = sorted(range(len(values)), key=lambda code: (-counts[code], values[code]))
+    enough = max(2, rows / RARE)
+    kept = [code for code in ranked[:MAX_CATEGORIES] if counts[code] >= enough]
+    return tuple(sorted(values[code] for code in kept or ranked[:1]))

@@ -1,0 +1,124 @@
+"""What a table's columns hold: numbers, categories or dates. Found by reading all of it once, before anything is kept."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmlworker.datasets import dates
+from dmlworker.datasets.dataset import MISSING, DatasetError, Raw, check_text
+
+MAX_VALUES = 1000
+"""Different values that a category may have."""
+MAX_VALUES_TOTAL = 1_000_000
+"""Of all columns together, which bounds the memory."""
+MAX_LENGTH = 200
+"""Characters in a value of a category."""
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+
+
+class Seen:
+    """What was seen of a column so far. values: the different ones, or None if they are too many or too long for a category."""
+
+    def __init__(self) -> None:
+        self.numbers = self.texts = self.commas = 0
+        self.values: set[str] | None = set()
+        self.forms = list(dates.FORMS)
+        self.first: tuple[int, str] | None = None
+
+    def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
+        """Some more cells, and the lines that they are in."""
+        if self.values is None and not self.texts and _all_numbers(cells):
+            self.numbers += len(cells)
+            return
+        for cell, count in Counter(cells).items():
+            if not is_missing(cell):
+                self._add(cell, count)
+                if self.texts and self.first is None:
+                    self.first = (lines[cells.index(cell)], cell)
+
+    def _add(self, cell: str, count: int) -> None:
+        if is_number(cell):
+            self.numbers += count
+        else:
+            check_text(cell)
+            self.texts += count
+            self.commas += count if _DECIMAL_COMMA.fullmatch(cell) else 0
+            self.forms = [form for form in self.forms if dates.hours(cell, form) is not None]
+        if self.values is not None:
+            self.values.add(cell)
+            if len(self.values) > MAX_VALUES or len(cell) > MAX_LENGTH:
+                self.values = None
+
+    def settled(self, name: str) -> Raw | str:
+        """What the column is, or why nothing can be learnt from it. Raises DatasetError if it looks like numbers with a slip."""
+        filled = self.numbers + self.texts
+        if not filled:
+            return "empty"
+        if not self.texts:
+            return Raw(name, "number")
+        if self.forms and not self.numbers:
+            return Raw(name, "date", form=self.forms[0])
+        if self.commas == self.texts or (2 * self.numbers > filled and not self._repeats(filled)):
+            raise self._slip(name)
+        if self._repeats(filled):
+            return Raw(name, "category", values=tuple(sorted(self.values or ())))
+        return "nearly every value is another" if self.values else f"long text or over {MAX_VALUES:,} different values"
+
+    def _repeats(self, filled: int) -> bool:
+        return self.values is not None and (len(self.values) <= 2 or 2 * len(self.values) <= filled)
+
+    def _slip(self, name: str) -> DatasetError:
+        line, cell = self.first or (0, "")
+        hint = " Write decimals with a point." if _DECIMAL_COMMA.fullmatch(cell) else ""
+        return DatasetError(f"Column {name!r:.80} has text in line {line}: {cell!r:.80}. The others are numbers.{hint}")
+
+
+def bound(seen: Sequence[Seen]) -> None:
+    """Forgets the values of the columns with the most, if all of them together are too many."""
+    total = sum(len(each.values or ()) for each in seen)
+    for each in sorted(seen, key=lambda each: -len(each.values or ())):
+        if total <= MAX_VALUES_TOTAL:
+            return
+        total -= len(each.values or ())
+        each.values = None
+
+
+def is_missing(cell: str) -> bool:
+    return cell.lower().lstrip("+-") in MISSING
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _all_numbers(cells: Sequence[str]) -> bool:
+    try:
+        return not np.isnan(np.array(cells, np.float64)).any()
+    except ValueError:
+        return False
+
+
+def typed(raw: Raw, cells: Sequence[str]) -> np.ndarray:
+    """Cells as the raw column holds them, (n,) float32, NaN for what is missing."""
+    if raw.kind == "number":
+        return _floats(cells)
+    if raw.kind == "date":
+        found = [dates.hours(cell, raw.form) for cell in cells]
+        return np.array([np.nan if hours is None else hours for hours in found], np.float32)
+    codes = {value: code for code, value in enumerate(raw.values)}
+    return np.array([codes.get(cell, np.nan) for cell in cells], np.float32)
+
+
+def _floats(cells: Sequence[str]) -> np.ndarray:
+    try:
+        values = np.array(cells, np.float64)
+    except ValueError:
+        values = np.array(["nan" if is_missing(cell) else cell for cell in cells], np.float64)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

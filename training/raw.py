@@ -1,0 +1,52 @@
+"""A run on a table with more than plain numbers: how its rows became numbers, and how its model is fed. No TensorFlow in here."""
+
+import json
+
+from dmlworker.datasets import Encoder, dates
+from dmlworker.datasets.encoding import Feature
+from training.models import Run
+
+LOAD = 'import keras\n\nmodel = keras.saving.load_model("model.keras")'
+
+
+def encoder_of(run: Run) -> Encoder | None:
+    """What made numbers of the raw rows; None if they were numbers already."""
+    return Encoder.from_json(run.facts["encoder"]) if run.facts.get("encoder") else None
+
+
+def loading(run: Run) -> str:
+    """Python that opens the customer's model; for raw rows, with one that no provider saw."""
+    encoder = encoder_of(run)
+    if encoder is None:
+        return LOAD
+    cells = zip(encoder.inputs, encoder.features, run.facts["example"], strict=True)
+    rows = [f"    {_text(name)}: [{_literal(feature.kind, cell)}]," for name, feature, cell in cells]
+    feed = "model.predict({name: keras.ops.convert_to_tensor(values) for name, values in rows.items()})"
+    return "\n".join([LOAD, "rows = {  # as many as you like in each list", *rows, "}", feed])
+
+
+def columns(run: Run) -> list[list[str]]:
+    """Of each raw column, as cells of a Markdown table: its name, what it is, what becomes of what is missing, the values that count."""
+    encoder = encoder_of(run)
+    rows = (
+        [[each.name, _is(each), _missing(each), ", ".join(each.values)] for each in encoder.features] if encoder else []
+    )
+    return [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
+
+
+def _is(feature: Feature) -> str:
+    return f"date, {feature.form}" if feature.kind == "date" else feature.kind
+
+
+def _missing(feature: Feature) -> str:
+    if feature.kind == "category":
+        return "a value of its own" if feature.missing else "another value"
+    return dates.text(feature.fill) if feature.kind == "date" else f"{feature.fill:.6g}"
+
+
+def _literal(kind: str, cell: str) -> str:
+    return (str(float(cell)) if cell else 'float("nan")') if kind == "number" else _text(cell)
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,123 @@
+"""A table with more than plain numbers, from the file to the model that takes its rows, and the page that tries it."""
+
+import hashlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from django.core.cache import cache
+from django.core.files.base import ContentFile
+from django.template.loader import render_to_string
+from django.urls import reverse
+
+from dmlworker import checks, datasets
+from dmlworker.datasets import samples
+from dmlworker.receipt import File, Shard
+from tickets.models import Dataset
+from training import actions, compute, raw, store
+from training.models import Round, Run
+from training.tests.conftest import make_ticket
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def run(files, tmp_path) -> Run:
+    """Done, with the model as it began."""
+    cache.clear()
+    data = samples.passengers_csv()
+    ticket = make_ticket(rounds=1)
+    Dataset.objects.create(ticket=ticket, file=ContentFile(data, "x"), name="p.csv", size=len(data), sha256="1" * 64)
+    path = tmp_path / "p.csv"
+    path.write_bytes(data)
+    found = actions.open_run(ticket, compute.prepare(ticket, path, 2, 7), 7)
+    Round.objects.create(run=found, number=1, start=found.start, end=found.start, state=Round.State.CLOSED)
+    Run.objects.filter(pk=found.pk).update(state=Run.State.DONE, rounds=1)
+    found.refresh_from_db()
+    return found
+
+
+def ask(client, run, **changed):
+    given = {f"value-{n}": value for n, value in enumerate(run.facts["example"])}
+    client.force_login(run.ticket.customer)
+    names = {f"value-{n}": name for n, name in enumerate(run.facts["features"])}
+    given = {key: changed.get(names[key], value) for key, value in given.items()}
+    return client.post(reverse("training:ask_trial", args=[run.ticket_id]), given, headers={"HX-Request": "true"})
+
+
+def test_providers_get_numbers_without_names(run):
+    for shard in run.shards.all():
+        x, _ = datasets.load(store.get(shard.blob_id))
+        assert x.dtype == np.float32 and x.shape[1:] == (19,) and np.isfinite(x).all()
+    assert b"deck" not in store.get(run.spec_id)
+
+
+def test_the_delivered_model_is_loaded_and_fed_as_the_page_says(run, tmp_path, monkeypatch):
+    compute.export(run, run.start_id, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code = raw.loading(run)
+    found: dict = {}
+    exec(code.replace("model.predict(", "answer = model.predict("), found)
+    x, _ = datasets.load(store.get(run.holdout_id))
+    np.testing.assert_allclose(found["answer"][0], compute.predict(run, x[0]), atol=1e-6)
+    card = render_to_string(
+        "training/model-card.md",
+        {"run": run, "ticket": run.ticket, "loading": code, "fee": 0, "columns": raw.columns(run)},
+    )
+    assert code in card and "| boarded | date, YYYY-MM-DD | 1912-" in card and "left out, as nothing" in card
+
+
+def test_the_page_offers_known_values_and_takes_text_and_gaps(client, run, inline_jobs):
+    client.force_login(run.ticket.customer)
+    page = client.get(reverse("training:progress", args=[run.ticket_id])).content.decode()
+    assert '<option value="Ü 1"></option>' in page
+    example = run.facts["example"]
+    assert f'name="value-1" value="{example[1]}" autocomplete="off" list="known-value-1">' in page
+    encoder = raw.encoder_of(run)
+    for changed in ({}, {"deck/cabin": "never seen", "age": ""}):
+        row = [changed.get(name, value) for name, value in zip(run.facts["features"], example, strict=True)]
+        wanted = compute.predict(run, encoder.row(row))
+        answer = client.get(ask(client, run, **changed).url, headers={"HX-Request": "true"}).content.decode()
+        assert all(f"{100 * part:.1f} %" in answer for part in wanted)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"age": "old"}, "age: old is no number"), ({"boarded": "soon"}, "no date"), ({"fare": ""}, "fare: nothing was")],
+)
+def test_what_does_not_fit_is_named(client, run, changed, words):
+    answer = ask(client, run, **changed)
+    assert answer.status_code == 422 and words in answer.content.decode()
+
+
+def test_many_columns_are_one_line_as_in_the_file(client, run, inline_jobs, monkeypatch):
+    monkeypatch.setattr("training.trial.MOST_FIELDS", 2)
+    client.force_login(run.ticket.customer)
+    url = reverse("training:ask_trial", args=[run.ticket_id])
+    assert client.post(url, {"line": "1,2"}).status_code == 422
+    answer = client.post(url, {"line": '41,"A", yes,,7'}, headers={"HX-Request": "true"})
+    wanted = compute.predict(run, raw.encoder_of(run).row(["41", "A", "yes", "", "7"]))
+    assert f"{100 * max(wanted):.1f} %" in client.get(answer.url).content.decode()
+
+
+def test_the_shards_are_cut_again_from_the_customers_own_file(run, tmp_path):
+    data = (tmp_path / "p.csv").read_bytes()
+    told = SimpleNamespace(
+        file=File("p.csv", len(data), hashlib.sha256(data).hexdigest(), ""),
+        training=SimpleNamespace(seed=7),
+        holdout=Shard(run.holdout_id, 80),
+        shards=[Shard(shard.blob_id, shard.samples) for shard in run.shards.all()],
+    )
+    assert len(checks.cut(told, tmp_path / "p.csv").shards) == 2
+    told.training.seed = 8
+    with pytest.raises(checks.Wrong, match="not cut from this file"):
+        checks.cut(told, tmp_path / "p.csv")
+
+
+def test_no_value_of_the_table_is_left_when_the_account_is_closed(run):
+    from training.personal import erase
+
+    erase(run.ticket.customer)
+    run.refresh_from_db()
+    assert "Ü 1" not in json.dumps(run.facts, ensure_ascii=False) and run.facts["holdout_samples"] == 80
