@@ -18,7 +18,7 @@
     button.disabled = true;
   }
 
-  // Offers the header's names for the target, even where the check then fails for want of the right one.
+  // Offers the header's names for the target, even where the check then fails for want of the right one. Of tables that are no text they come with the check.
   async function suggest(it) {
     const names = /\.(csv|tsv|txt)$/i.test(it.name) ? (await it.slice(0, 65536).text()).split(/\r?\n/, 1)[0].split(/[,;\t|]/) : [];
     document.getElementById("columns").replaceChildren(...names.slice(0, 500).map((name) =>

@@ -33,6 +33,7 @@ def test_a_good_file_is_described_and_nothing_is_kept(owner, tmp_path, settings)
     text = check(owner, samples.breast_cancer_csv()).content.decode()
     assert "569 samples" in text
     assert "2 classes" in text
+    assert re.search(r'<datalist id="columns" hx-swap-oob="true">.*value="mean radius".*value="diagnosis"', text)
     assert list(tmp_path.iterdir()) == []
 
 
