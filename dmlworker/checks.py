@@ -274,7 +274,7 @@ def cut(receipt: Receipt, path: Path) -> Cut:
     train, holdout, _ = datasets.encoded(*datasets.split(whole, seed))
     parts = datasets.shards(train, len(receipt.shards), seed)
     for number, (part, said) in enumerate(zip([holdout, *parts], [receipt.holdout, *receipt.shards], strict=True)):
-        same = said == Shard(blob_of([datasets.dump(part.x, part.y)]).sha256, len(part))
+        same = said == Shard(blob_of(datasets.pieces(part.x, part.y)).sha256, len(part))
         must(same, f"{f'shard {number - 1}' if number else 'the hold-out'} is not cut from this file")
     return Cut((holdout.x, holdout.y), tuple((part.x, part.y) for part in parts))
 

@@ -56,11 +56,12 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         start = pack(trainer.initial_weights(spec, seed))
-    shards = [(store.put(datasets.dump(part.x, part.y)), len(part.y)) for part in datasets.shards(train, parts, seed)]
+    cut = datasets.shards(train, parts, seed)
+    shards = [(store.put_pieces(datasets.pieces(part.x, part.y)), len(part.y)) for part in cut]
     return Prepared(
         spec=store.put(models.spec_bytes(spec)),
         start=store.put(start),
-        holdout=store.put(datasets.dump(holdout.x, holdout.y)),
+        holdout=store.put_pieces(datasets.pieces(holdout.x, holdout.y)),
         shards=shards,
         classes=list(data.classes),
         facts=_facts(data, train, holdout) | (_raw_facts(encoder, parts_as_read[1]) if encoder else {}),

@@ -49,8 +49,13 @@ def put(data: bytes) -> Blob:
 
 def put_weights(weights: Sequence[np.ndarray]) -> Blob:
     """Store weights as safetensors, without a copy of them in memory."""
+    return put_pieces(pieces(weights))
+
+
+def put_pieces(parts: Iterable[Bytes]) -> Blob:
+    """Store bytes that come a few at a time."""
     with Spool() as spool:
-        spool.writelines(pieces(weights))
+        spool.writelines(parts)
         return spool.keep()[0]
 
 

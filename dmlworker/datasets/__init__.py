@@ -16,10 +16,10 @@ from pathlib import Path
 from dmlworker.datasets import foreign, images, jsonl, npz, table
 from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
 from dmlworker.datasets.encoding import Encoder, encoded
-from dmlworker.datasets.shards import dump, few, load, shards, split
+from dmlworker.datasets.shards import dump, few, load, pieces, shards, split
 
 __all__ = [
-    "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "read", "shards", "split",
+    "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "pieces", "read", "shards", "split",
 ]  # fmt: skip
 
 _READERS: dict[str, Callable[[Path, str | None], Dataset]] = {

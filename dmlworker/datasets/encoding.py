@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dmlworker.datasets import dates
+from dmlworker.datasets import arrays, dates
 from dmlworker.datasets.dataset import Dataset, DatasetError, Raw
 from dmlworker.datasets.kinds import is_missing
 
@@ -148,7 +148,7 @@ class Encoder:
         return encoded
 
     def _encode(self, x: np.ndarray, values: Sequence[Sequence[str]]) -> np.ndarray:
-        encoded, first = np.empty((len(x), len(self.marks)), np.float32), 0
+        encoded, first = arrays.empty((len(x), len(self.marks)), np.float32), 0
         for index, feature in enumerate(self.features):
             last = first + len(feature.marks)
             for row in range(0, len(x), _BLOCK):

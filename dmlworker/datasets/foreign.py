@@ -16,6 +16,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from dmlworker.datasets import table
+from dmlworker.datasets.cells import Row
 from dmlworker.datasets.dataset import Dataset, DatasetError
 
 REFUSED = 3
@@ -37,7 +38,7 @@ def read(path: Path, target: str | None, kind: str) -> Dataset:
     return table.with_header(partial(_rows, path, kind), target, kind, named=kind != "excel")
 
 
-def _rows(path: Path, kind: str) -> Iterator[table.Row]:
+def _rows(path: Path, kind: str) -> Iterator[Row]:
     """What the process finds; it ends when nobody wants more."""
     command = [sys.executable, "-m", "dmlworker.datasets.unpack", kind, str(path.resolve())]
     with TemporaryFile() as told:

@@ -8,7 +8,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from dmlworker.datasets import archive, idx
+from dmlworker.datasets import archive, arrays, idx
 from dmlworker.datasets.dataset import Dataset, DatasetError, encode_labels
 
 MAX_SIDE = 64
@@ -100,7 +100,7 @@ def _images(file: archive.Archive, entries: list[archive.Entry]) -> Iterator[tup
 
 def _decode(file: archive.Archive, entries: list[archive.Entry], sizes: _Sizes) -> np.ndarray:
     shape = (len(entries), sizes.height, sizes.width) + (() if sizes.grey else (3,))
-    x = np.empty(shape, np.uint8)
+    x = arrays.empty(shape, np.uint8)
     for index, image in _images(file, entries):
         try:
             x[index] = _pixels(image, sizes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlworker.datasets import table
+from dmlworker.datasets.cells import Row
 from dmlworker.datasets.dataset import Dataset, DatasetError
 
 MAX_LINE = 1_000_000
@@ -22,10 +23,10 @@ def read(path: Path, target: str | None) -> Dataset:
     if not names:
         raise DatasetError("The file is empty.")
     columns = list(names)
-    return table.parse([name.strip() for name in columns], lambda: _rows(path, columns), target, "jsonl")
+    return table.of_rows([name.strip() for name in columns], lambda: _rows(path, columns), target, "jsonl")
 
 
-def _rows(path: Path, columns: list[str]) -> Iterator[table.Row]:
+def _rows(path: Path, columns: list[str]) -> Iterator[Row]:
     for number, found in _objects(path):
         yield number, [_text(found.get(name), name, number) for name in columns]
 

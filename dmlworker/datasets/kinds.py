@@ -1,12 +1,12 @@
 """What a table's columns hold: numbers, categories or dates. Found by reading all of it once, before anything is kept."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from dmlworker.datasets import dates
+from dmlworker.datasets.cells import Block, Cells
 from dmlworker.datasets.dataset import MISSING, DatasetError, Raw, check_text
 
 MAX_VALUES = 1000
@@ -25,18 +25,21 @@ class Seen:
         self.numbers = self.texts = self.commas = 0
         self.values: set[str] | None = set()
         self.forms = list(dates.FORMS)
-        self.first: tuple[int, str] | None = None
+        self.first: tuple[Block, int, str] | None = None
 
-    def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
-        """Some more cells, and the lines that they are in."""
-        if self.values is None and not self.texts and _all_numbers(cells):
-            self.numbers += len(cells)
+    def add(self, cells: Cells, block: Block) -> None:
+        """Some more cells, and the block that they are of."""
+        if not self.texts and (numbers := cells.gapped(MISSING)) is not None:
+            self.numbers += int((~np.isnan(numbers)).sum())
+            if self.values is not None:
+                self._keep([cell for cell in cells.distinct()[0] if not is_missing(cell)])
             return
-        for cell, count in Counter(cells).items():
+        found, codes = cells.distinct()
+        for code, (cell, count) in enumerate(zip(found, np.bincount(codes).tolist(), strict=True)):
             if not is_missing(cell):
                 self._add(cell, count)
                 if self.texts and self.first is None:
-                    self.first = (lines[cells.index(cell)], cell)
+                    self.first = (block, int((codes == code).argmax()), cell)
 
     def _add(self, cell: str, count: int) -> None:
         if is_number(cell):
@@ -46,9 +49,12 @@ class Seen:
             self.texts += count
             self.commas += count if _DECIMAL_COMMA.fullmatch(cell) else 0
             self.forms = [form for form in self.forms if dates.hours(cell, form) is not None]
+        self._keep([cell])
+
+    def _keep(self, cells: Sequence[str]) -> None:
         if self.values is not None:
-            self.values.add(cell)
-            if len(self.values) > MAX_VALUES or len(cell) > MAX_LENGTH:
+            self.values.update(cells)
+            if len(self.values) > MAX_VALUES or any(len(cell) > MAX_LENGTH for cell in cells):
                 self.values = None
 
     def settled(self, name: str) -> Raw | str:
@@ -70,9 +76,12 @@ class Seen:
         return self.values is not None and (len(self.values) <= 2 or 2 * len(self.values) <= filled)
 
     def _slip(self, name: str) -> DatasetError:
-        line, cell = self.first or (0, "")
+        assert self.first
+        block, row, cell = self.first
         hint = " Write decimals with a point." if _DECIMAL_COMMA.fullmatch(cell) else ""
-        return DatasetError(f"Column {name!r:.80} has text in line {line}: {cell!r:.80}. The others are numbers.{hint}")
+        return DatasetError(
+            f"Column {name!r:.80} has text in line {block.line(row)}: {cell!r:.80}. The others are numbers.{hint}"
+        )
 
 
 def bound(seen: Sequence[Seen]) -> None:
@@ -97,28 +106,17 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def _all_numbers(cells: Sequence[str]) -> bool:
-    try:
-        return not np.isnan(np.array(cells, np.float64)).any()
-    except ValueError:
-        return False
-
-
-def typed(raw: Raw, cells: Sequence[str]) -> np.ndarray:
+def typed(raw: Raw, cells: Cells) -> np.ndarray:
     """Cells as the raw column holds them, (n,) float32, NaN for what is missing."""
     if raw.kind == "number":
-        return _floats(cells)
+        numbers = cells.gapped(MISSING)
+        if numbers is None:
+            raise ValueError("the column was found to be numbers")
+        with np.errstate(over="ignore"):
+            return numbers.astype(np.float32)
+    found, codes = cells.distinct()
     if raw.kind == "date":
-        found = [dates.hours(cell, raw.form) for cell in cells]
-        return np.array([np.nan if hours is None else hours for hours in found], np.float32)
-    codes = {value: code for code, value in enumerate(raw.values)}
-    return np.array([codes.get(cell, np.nan) for cell in cells], np.float32)
-
-
-def _floats(cells: Sequence[str]) -> np.ndarray:
-    try:
-        values = np.array(cells, np.float64)
-    except ValueError:
-        values = np.array(["nan" if is_missing(cell) else cell for cell in cells], np.float64)
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+        values = [dates.hours(cell, raw.form) for cell in found]
+        return np.array([np.nan if hours is None else hours for hours in values], np.float32)[codes]
+    places = {value: code for code, value in enumerate(raw.values)}
+    return np.array([places.get(cell, np.nan) for cell in found], np.float32)[codes]

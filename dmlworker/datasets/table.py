@@ -3,15 +3,18 @@
 import codecs
 import csv
 import io
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from dmlworker.datasets import kinds
+from dmlworker.datasets import cells, kinds
+from dmlworker.datasets.arrays import Growing
+from dmlworker.datasets.cells import Block, Blocks, Row
 from dmlworker.datasets.dataset import Dataset, DatasetError, Raw, check_finite, check_text, encode_labels
 from dmlworker.datasets.kinds import is_missing, is_number
 
@@ -20,10 +23,8 @@ TARGET_NAMES = ("target", "label", "labels", "class", "classes", "species", "dia
 DELIMITERS = ",;\t|"
 MAX_COLUMNS = 10_000
 _SNIFF_CHARACTERS = 64 * 1024
-_CHUNK_ROWS = 4096
+_UTF8 = "utf-8-sig"
 
-Row = tuple[int, list[str]]
-"""The number of the line on which a row ends, and its cells."""
 Rows = Callable[[], Iterator[Row]]
 """The rows of a table, from the first one at every call."""
 Raws = tuple[Raw, ...]
@@ -44,36 +45,43 @@ class _Layout:
     features: list[int]
 
 
-Block = Callable[[list[Row], _Layout], np.ndarray]
-"""Makes some rows' features into numbers."""
-
-
 def read(path: Path, target: str | None) -> Dataset:
     """A CSV table. Raises DatasetError naming the column and the line at fault."""
-    with path.open(encoding=_encoding(path), newline="") as file:
+    encoding = _encoding(path)
+    with path.open(encoding=encoding, newline="") as file:
         try:
-            return _parse(file, target)
+            return _parse(file, path if encoding == _UTF8 else None, target)
         except csv.Error as error:
             raise DatasetError(f"The file is not a readable CSV table: {error}.") from None
 
 
-def _parse(file: io.TextIOBase, target: str | None) -> Dataset:
+def _parse(file: io.TextIOBase, path: Path | None, target: str | None) -> Dataset:
+    """path: if it may be read fast."""
     delimiter = _delimiter(file)
 
     def lines() -> Iterator[Row]:
         file.seek(0)
         return _rows(file, delimiter)
 
+    if path:
+        names, first = _header(lines(), False)
+        with suppress(cells.Unclear):
+            return parse(names, partial(cells.of_csv, path, delimiter, len(names), first), target, "csv")
     return with_header(lines, target, "csv")
 
 
 def with_header(lines: Rows, target: str | None, kind: str, named: bool = False) -> Dataset:
-    """As `parse`; the names of the columns are in the first line, unless that one is data, which it is not if they are known to be `named`."""
+    """As `of_rows`; the names of the columns are in the first line, unless that one is data, which it is not if they are known to be `named`."""
     names, first = _header(lines(), named)
-    return parse(names, lambda: islice(lines(), first, None), target, kind)
+    return of_rows(names, lambda: islice(lines(), first, None), target, kind)
 
 
-def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Dataset:
+def of_rows(names: list[str], rows: Rows, target: str | None, kind: str) -> Dataset:
+    """As `parse`, from rows of text."""
+    return parse(names, lambda: cells.of_rows(rows(), len(names)), target, kind)
+
+
+def parse(names: list[str], blocks: Blocks, target: str | None, kind: str) -> Dataset:
     """The table with columns of these names. If its features are all numbers, x (n, d) is float32 as it is; else see `Dataset.raw`.
     Raises DatasetError."""
     if len(names) > MAX_COLUMNS:
@@ -82,10 +90,10 @@ def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Datase
     raw: Raws = ()
     left_out: LeftOut = ()
     try:
-        x, labels = _values(rows(), layout, _block)
+        x, labels = _values(blocks(), layout, _plain)
     except _NotPlain:
-        layout, raw, left_out = _kinds(rows(), layout)
-        x, labels = _values(rows(), layout, lambda chunk, layout: _typed(chunk, layout, raw))
+        layout, raw, left_out = _kinds(blocks(), layout)
+        x, labels = _values(blocks(), layout, partial(_typed, raw=raw))
     if not labels:
         raise DatasetError("The file holds only a header, no rows.")
     check_finite(x, gaps=bool(raw))
@@ -101,7 +109,7 @@ def _encoding(path: Path) -> str:
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
         file.seek(0)
-        return "utf-8-sig" if _is_utf8(file) else "cp1252"
+        return _UTF8 if _is_utf8(file) else "cp1252"
 
 
 def _is_utf8(file: io.BufferedReader) -> bool:
@@ -197,51 +205,45 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= 30 else f"{shown} and {len(names) - 30} more"
 
 
-def _values(rows: Iterator[Row], layout: _Layout, block: Block) -> tuple[np.ndarray, list[str]]:
-    """Features (n, d) float32 and labels, converted by blocks so that the text of few rows is held at once."""
-    blocks, labels = [np.empty((0, len(layout.features)), np.float32)], []
-    for chunk in _chunks(rows, layout):
-        labels += [_label(line, cells, layout) for line, cells in chunk]
-        blocks.append(block(chunk, layout))
-    return np.concatenate(blocks), labels
+def _values(
+    blocks: Iterator[Block], layout: _Layout, features: Callable[[Block, _Layout], np.ndarray]
+) -> tuple[np.ndarray, list[str]]:
+    """Features (n, d) float32 and labels; the text of one block is held at once."""
+    x, labels = Growing((len(layout.features),), np.float32), []
+    for block in blocks:
+        labels += _labels(block, layout)
+        x.add(features(block, layout))
+    return x.done(), labels
 
 
-def _chunks(rows: Iterator[Row], layout: _Layout) -> Iterator[list[Row]]:
-    while chunk := list(islice(rows, _CHUNK_ROWS)):
-        for line, cells in chunk:
-            if len(cells) != len(layout.names):
-                raise DatasetError(f"Line {line} has {len(cells)} values, but there are {len(layout.names)} columns.")
-        yield chunk
+def _labels(block: Block, layout: _Layout) -> list[str]:
+    found, codes = block.columns[layout.target].distinct()
+    for code, label in enumerate(found):
+        if is_missing(label):
+            line = block.line(int((codes == code).argmax()))
+            raise DatasetError(f"The target {layout.names[layout.target]!r:.80} is missing in line {line}.")
+    return [found[code] for code in codes.tolist()]
 
 
-def _label(line: int, cells: list[str], layout: _Layout) -> str:
-    label = cells[layout.target]
-    if is_missing(label):
-        raise DatasetError(f"The target {layout.names[layout.target]!r:.80} is missing in line {line}.")
-    return sys.intern(label)
-
-
-def _block(chunk: list[Row], layout: _Layout) -> np.ndarray:
+def _plain(block: Block, layout: _Layout) -> np.ndarray:
     """Raises _NotPlain if a cell is no number, or missing."""
-    cells = [[row[column] for column in layout.features] for _, row in chunk]
-    try:
-        values = np.array(cells, dtype=np.float64)
-    except ValueError:
-        raise _NotPlain from None
-    if np.isnan(values).any():
-        raise _NotPlain
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+    values = np.empty((block.rows, len(layout.features)), np.float32)
+    for index, column in enumerate(layout.features):
+        numbers = block.columns[column].numbers()
+        if numbers is None or np.isnan(numbers).any():
+            raise _NotPlain
+        with np.errstate(over="ignore"):
+            values[:, index] = numbers
+    return values
 
 
 # --- Tables with more than numbers ------------------------------------------------------------------------------------
-def _kinds(rows: Iterator[Row], layout: _Layout) -> tuple[_Layout, Raws, LeftOut]:
+def _kinds(blocks: Iterator[Block], layout: _Layout) -> tuple[_Layout, Raws, LeftOut]:
     """The layout without what nothing can be learnt from, what its features are, and what was left out."""
     seen = [kinds.Seen() for _ in layout.features]
-    for chunk in _chunks(rows, layout):
-        lines = [line for line, _ in chunk]
+    for block in blocks:
         for column, each in zip(layout.features, seen, strict=True):
-            each.add([row[column] for _, row in chunk], lines)
+            each.add(block.columns[column], block)
         kinds.bound(seen)
     found = [(column, each.settled(layout.names[column])) for column, each in zip(layout.features, seen, strict=True)]
     kept = [(column, what) for column, what in found if isinstance(what, Raw)]
@@ -252,6 +254,6 @@ def _kinds(rows: Iterator[Row], layout: _Layout) -> tuple[_Layout, Raws, LeftOut
     return replace(layout, features=[column for column, _ in kept]), tuple(what for _, what in kept), left_out
 
 
-def _typed(chunk: list[Row], layout: _Layout, raw: Raws) -> np.ndarray:
+def _typed(block: Block, layout: _Layout, raw: Raws) -> np.ndarray:
     columns = zip(layout.features, raw, strict=True)
-    return np.stack([kinds.typed(what, [row[column] for _, row in chunk]) for column, what in columns], axis=1)
+    return np.stack([kinds.typed(what, block.columns[column]) for column, what in columns], axis=1)

@@ -72,6 +72,7 @@ def test_a_shard_survives_as_bytes_without_names(dtype: type) -> None:
     assert (x.dtype, y.dtype) == (dtype, np.int32)
     assert not any(word in blob for word in (b"number", b"class", b"target"))
     assert dump(x, y) == blob
+    assert save({"x": x, "y": y}) == blob
 
 
 X, Y = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)

@@ -1,0 +1,204 @@
+"""Some rows of a table at a time, column by column, as text without space around it. From rows of text, or from a CSV file by pyarrow, which
+is ten times as fast; without pyarrow, and where the two might differ, the rows are what counts."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dmlworker.datasets.dataset import DatasetError
+
+Row = tuple[int, list[str]]
+"""The number of the line on which a row ends, and its cells."""
+CHUNK_ROWS = 4096
+_BLOCK = 4 << 20
+"""Bytes of a CSV file that become a block."""
+_ODD = re.compile(rb'(?:^|[,;\t|\r\n]) +"')
+"""A quote after a space: Python's reader lets it begin a value, Arrow's does not."""
+
+
+class Unclear(Exception):
+    """This is not to be read fast: something is wrong with it, and only the rows tell what, and in which line."""
+
+
+class Cells(Protocol):
+    """A column of some rows."""
+
+    def texts(self) -> Sequence[str]:
+        """Every cell."""
+
+    def numbers(self) -> np.ndarray | None:
+        """(n,) float64 if every cell is a number, NaN among them; else None."""
+
+    def gapped(self, missing: frozenset[str]) -> np.ndarray | None:
+        """(n,) float64, NaN where a cell, its sign and capitals aside, is one of these, if all others are numbers; else None."""
+
+    def distinct(self) -> tuple[Sequence[str], np.ndarray]:
+        """The different cells, in the order of their first appearance, and (n,) which of them each is."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows. lines: where each of them ends, or None if nobody counted."""
+
+    columns: Sequence[Cells]
+    rows: int
+    lines: Sequence[int] | None = None
+
+    def line(self, row: int) -> int:
+        """For people. Raises Unclear."""
+        if self.lines is None:
+            raise Unclear
+        return self.lines[row]
+
+
+Blocks = Callable[[], Iterator[Block]]
+"""A table, from its first row at every call."""
+
+
+class Texts:
+    """Cells as Python has them."""
+
+    def __init__(self, cells: Sequence[str]) -> None:
+        self._cells = cells
+
+    def texts(self) -> Sequence[str]:
+        return self._cells
+
+    def numbers(self) -> np.ndarray | None:
+        try:
+            return np.array(self._cells, np.float64)
+        except ValueError:
+            return None
+
+    def gapped(self, missing: frozenset[str]) -> np.ndarray | None:
+        if (found := self.numbers()) is not None:
+            return found
+        return Texts(["nan" if cell.lower().lstrip("+-") in missing else cell for cell in self._cells]).numbers()
+
+    def distinct(self) -> tuple[Sequence[str], np.ndarray]:
+        place: dict[str, int] = {}
+        codes = [place.setdefault(cell, len(place)) for cell in self._cells]
+        return list(place), np.array(codes, np.int64)
+
+
+def of_rows(rows: Iterator[Row], columns: int) -> Iterator[Block]:
+    """Raises DatasetError for a row with more cells, or fewer."""
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        for line, cells in chunk:
+            if len(cells) != columns:
+                raise DatasetError(f"Line {line} has {len(cells)} values, but there are {columns} columns.")
+        parts = zip(*(cells for _, cells in chunk), strict=True)
+        yield Block([Texts(part) for part in parts], len(chunk), [line for line, _ in chunk])
+
+
+# --- Fast -------------------------------------------------------------------------------------------------------------
+class _Arrow:
+    """Cells as pyarrow has them."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def texts(self) -> Sequence[str]:
+        found: list[str] = self._array.to_pylist()
+        return found
+
+    def numbers(self) -> np.ndarray | None:
+        import pyarrow as pa
+
+        try:
+            return np.asarray(self._array.cast(pa.float64()))
+        except pa.ArrowInvalid:
+            return Texts(self.texts()).numbers()  # Python knows more ways to write one
+
+    def gapped(self, missing: frozenset[str]) -> np.ndarray | None:
+        import pyarrow as pa
+        from pyarrow import compute
+
+        bare = compute.utf8_ltrim(compute.utf8_lower(self._array), characters="+-")
+        gone = compute.is_in(bare, value_set=pa.array(sorted(missing)))
+        try:
+            return np.asarray(compute.if_else(gone, None, self._array).cast(pa.float64()))
+        except pa.ArrowInvalid:
+            return Texts(self.texts()).gapped(missing)
+
+    def distinct(self) -> tuple[Sequence[str], np.ndarray]:
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> tuple[Sequence[str], np.ndarray]:
+        found = self._array.dictionary_encode()
+        return found.dictionary.to_pylist(), np.asarray(found.indices, np.int64)
+
+
+def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Block]:
+    """The rows of a CSV file in UTF-8 but for the first `skip`, as Python's reader would give them. Raises Unclear where it can't promise
+    that, and where pyarrow is not installed."""
+    try:
+        import pyarrow as pa
+        from pyarrow import csv
+    except ImportError:
+        raise Unclear from None
+    names = [str(number) for number in range(columns)]
+    how = {
+        "read_options": csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=names),
+        "parse_options": csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        "convert_options": csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    }
+    try:
+        with _Watched(path) as file, csv.open_csv(pa.PythonFile(file, mode="r"), **how) as reader:
+            for batch in reader:
+                block = _filled(batch.slice(skip) if skip else batch)
+                skip = max(0, skip - batch.num_rows)
+                yield block
+    except pa.ArrowException:
+        raise Unclear from None
+
+
+def _filled(batch: Any) -> Block:
+    """Without space around the cells, and without rows of nothing."""
+    from pyarrow import compute
+
+    columns = [compute.utf8_trim_whitespace(column) for column in batch.columns]
+    nothing = _empty(columns[0])
+    for column in columns[1:] if nothing.true_count else ():
+        nothing = compute.and_(nothing, _empty(column))
+    if nothing.true_count:
+        columns = [column.filter(compute.invert(nothing)) for column in columns]
+    return Block([_Arrow(column) for column in columns], len(columns[0]))
+
+
+def _empty(column: Any) -> Any:
+    from pyarrow import compute
+
+    return compute.equal(compute.binary_length(column), 0)
+
+
+class _Watched:
+    """A file to be read, which must not hold what the two readers take in different ways. Raises Unclear."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._tail = path.open("rb"), b"\n"
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        found = self._file.read(size)
+        if (b' "' in self._tail + found[:1] or b' "' in found) and _ODD.search(self._tail + found):
+            raise Unclear
+        self._tail = (self._tail + found)[-64:]
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+        self._file.close()
+
+    def __enter__(self) -> "_Watched":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
