@@ -153,24 +153,25 @@ def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Bloc
     try:
         with _Watched(path) as file, csv.open_csv(pa.PythonFile(file, mode="r"), **how) as reader:
             for batch in reader:
-                block = _filled(batch.slice(skip) if skip else batch)
-                skip = max(0, skip - batch.num_rows)
-                yield block
+                filled = _filled(batch.columns)
+                rows, first = len(filled[0]), min(skip, len(filled[0]))
+                skip -= first
+                yield Block([_Arrow(column.slice(first)) for column in filled], rows - first)
     except pa.ArrowException:
         raise Unclear from None
 
 
-def _filled(batch: Any) -> Block:
+def _filled(columns: list[Any]) -> list[Any]:
     """Without space around the cells, and without rows of nothing."""
     from pyarrow import compute
 
-    columns = [compute.utf8_trim_whitespace(column) for column in batch.columns]
+    columns = [compute.utf8_trim_whitespace(column) for column in columns]
     nothing = _empty(columns[0])
     for column in columns[1:] if nothing.true_count else ():
         nothing = compute.and_(nothing, _empty(column))
     if nothing.true_count:
         columns = [column.filter(compute.invert(nothing)) for column in columns]
-    return Block([_Arrow(column) for column in columns], len(columns[0]))
+    return columns
 
 
 def _empty(column: Any) -> Any:
