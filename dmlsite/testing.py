@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("no times are asserted", deadline=None)
+settings.load_profile("no times are asserted")
 ROOT = Path(__file__).resolve().parent.parent
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
 """Named where tests run side by side (pytest -n): each process has servers of its own."""

@@ -185,7 +185,7 @@ def test_unknown_kinds_of_file_are_refused(tmp_path: Path) -> None:
             read(tmp_path, name, "x")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.text(max_size=300) | st.binary(max_size=300))
 def test_random_tables_are_refused_not_crashed_on(
     tmp_path_factory: pytest.TempPathFactory, content: str | bytes

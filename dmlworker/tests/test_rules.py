@@ -115,7 +115,7 @@ points = st.lists(st.tuples(*[st.floats(-1, 1, width=32)] * 2), min_size=7, max_
 
 @pytest.mark.parametrize("rule", ROBUST)
 @given(points)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_one_cheat_cannot_lead_it_away(rule: str, honest: list[tuple[float, float]]) -> None:
     """Honest changes lie in a square; whatever one more says, the result is near it."""
     for lie in ((1e6, -1e6), (0.0, 1e30)):
@@ -126,7 +126,7 @@ def test_one_cheat_cannot_lead_it_away(rule: str, honest: list[tuple[float, floa
 
 @pytest.mark.parametrize("rule", ["median", "trimmed"])
 @given(points, st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_coordinate_stays_among_the_honest(rule: str, honest: list[tuple[float, float]], data) -> None:
     """Whatever as many cheats say as it withstands."""
     lies = st.tuples(*[st.floats(-(2.0**100), 2.0**100, width=32)] * 2)
@@ -140,7 +140,7 @@ def test_a_coordinate_stays_among_the_honest(rule: str, honest: list[tuple[float
 
 @pytest.mark.parametrize("rule", ROBUST)
 @given(points, st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_of_providers_does_not_matter(rule: str, crowd: list[tuple[float, float]], random) -> None:
     """But for rounding, and for ties: Krum then takes the first."""
     spread = [(x + number * 0.37, y + number**2 * 0.11) for number, (x, y) in enumerate(crowd)]
@@ -173,7 +173,7 @@ def test_medians_are_numpys(n: int) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 @given(st.tuples(*[st.floats(-100, 100, width=32)] * 2), st.integers(7, 11))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_who_all_agree_are_followed(rule: str, point: tuple[float, float], n: int) -> None:
     assert of(rule, *[point] * n, root=w(*point)) == pytest.approx(list(point), rel=1e-5, abs=1e-5)
 

@@ -564,7 +564,6 @@ def balances(currency: str) -> Counter[str]:
 SETTINGS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
-    deadline=None,
     print_blob=True,
     report_multiple_bugs=False,
     derandomize="CI" in os.environ and "LEDGER_EXAMPLES" not in os.environ,

@@ -60,7 +60,7 @@ def answered(round_: Round, order: list[int]) -> str:
 
 
 @pytest.mark.parametrize("rule", ["mean", "median", "trimmed", "clipping", "rfa"])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(SHARDS)))
 def test_the_order_of_arrival_changes_no_bit(round_, rule, order):
     round_.run.rule = rule
