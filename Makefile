@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
+.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -49,13 +49,16 @@ fuzz-contracts: node_modules/.done
 	@touch $@
 
 # All that is measured beside others, an hour or so on a quiet machine.
-bench: bench-averaging bench-rounds bench-digits bench-scale bench-pages
+bench: bench-averaging bench-cutting bench-rounds bench-digits bench-scale bench-pages
 
 bench-averaging: setup .bench/flower/.done
 	$(PY) bench/averaging.py
 
 bench-pages: setup
 	$(PY) -m bench.pages
+
+bench-cutting: setup
+	$(PY) -m bench.cutting $(ARGS)
 
 bench-rounds: setup .bench/flower/.done
 	$(PY) -m bench.rounds $(ARGS)
