@@ -159,7 +159,8 @@ def predict(spec: Spec, weights: Weights, x: np.ndarray) -> np.ndarray:
     ]:
         raise MalformedUpdate("The samples or the weights do not fit the model.")
     model.set_weights(weights)
-    return np.asarray(model(x.astype(np.float32), training=False))
+    parts = (x[first : first + _EVALUATION_BATCH] for first in range(0, len(x), _EVALUATION_BATCH))
+    return np.concatenate([np.asarray(model(part.astype(np.float32), training=False)) for part in parts])
 
 
 def _silent(step: int, steps: int, loss: float) -> None:

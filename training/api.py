@@ -1,5 +1,6 @@
 """How training goes on, over the API."""
 
+from typing import Any
 from uuid import UUID
 
 from django.urls import path
@@ -11,7 +12,8 @@ from rest_framework.views import APIView
 
 from dmlsite.rest import answers
 from tickets.api import own
-from training.models import Round
+from training import measures
+from training.models import Round, Run
 
 
 class RoundRow(serializers.ModelSerializer[Round]):
@@ -30,4 +32,26 @@ class RoundsView(APIView):
         return Response(RoundRow(rounds, many=True).data)
 
 
-urlpatterns = [path("tickets/<uuid:pk>/rounds", RoundsView.as_view())]
+class MetricRow(serializers.Serializer[Any]):
+    """A measure of the final model on the hold-out, with its 95 % confidence interval; all null where it is not defined."""
+
+    name = serializers.CharField()
+    value, low, high = (serializers.FloatField(allow_null=True) for _ in range(3))
+
+
+class MetricsView(APIView):
+    @extend_schema(
+        operation_id="ticket_metrics", responses=answers({200: MetricRow(many=True)}, 401, 404), filters=False
+    )
+    def get(self, request: Request, pk: UUID) -> Response:
+        """How good the model is, measured when training has ended; none before."""
+        kept = Run.objects.filter(ticket=own(request, pk)).values_list("metrics", flat=True).first() or {}
+        names = [name for name in measures.TITLES if name in kept]
+        rows = [dict(zip(("name", "value", "low", "high"), (name, *kept[name]), strict=True)) for name in names]
+        return Response(MetricRow(rows, many=True).data)
+
+
+urlpatterns = [
+    path("tickets/<uuid:pk>/metrics", MetricsView.as_view()),
+    path("tickets/<uuid:pk>/rounds", RoundsView.as_view()),
+]

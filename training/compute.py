@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, rewards
+from dmlworker import aggregation, comparison, compression, datasets, metrics, rewards
 from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper, order_seed
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Weights = list[np.ndarray]
 _one_at_a_time = threading.Lock()
+OUTPUTS = 50_000_000
+"""Of a model on the hold-out, that are held in memory at once: 200 MB."""
 OTHER_KERNELS = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
 """Other arithmetic for the second replay: what rounding alone can do shows between the two."""
 
@@ -413,6 +415,17 @@ def predict(run: Run, sample: np.ndarray) -> list[float]:
     end = run.all_rounds.get(number=run.rounds).end_id
     with _one_at_a_time:
         return [float(part) for part in trainer.predict(spec_of(run), weights_of(str(end)), sample[None])[0]]
+
+
+def assess(run: Run, sha256: str) -> None:
+    """Write down how good the final model is on the hold-out, with intervals; of more than OUTPUTS of its outputs, on some samples."""
+    from dmlworker import trainer
+
+    spec, (x, y) = spec_of(run), datasets.load(store.get(run.holdout_id))
+    x, y = datasets.few(x, y, max(1, OUTPUTS // max(len(run.classes), 1)))
+    with _one_at_a_time, store.weights(sha256) as weights:
+        outputs = trainer.predict(spec, weights, x)
+    Run.objects.filter(pk=run.pk).update(metrics=metrics.TASKS["classification"](y, outputs))
 
 
 def export(run: Run, sha256: str, folder: Path) -> list[Path]:

@@ -50,6 +50,9 @@ class Run(models.Model):
     holdout = models.ForeignKey(Blob, models.PROTECT, related_name="+")
     classes = models.JSONField()
     facts = models.JSONField(default=dict, help_text="What the data is, for the model card")
+    metrics = models.JSONField(
+        null=True, help_text="Of the final model on the hold-out: by name [value, low, high] (dmlworker/metrics.py)"
+    )
     rounds = models.PositiveIntegerField()
     epochs = models.PositiveIntegerField()
     batch_size = models.PositiveIntegerField()

@@ -41,7 +41,7 @@ def erase(user: User) -> None:
     Round.everything.filter(run__in=mine).update(by_class=None)
     for run in mine:
         facts = {name: value for name, value in run.facts.items() if name in KEPT}
-        Run.objects.filter(pk=run.pk).update(classes=[], facts=facts)
+        Run.objects.filter(pk=run.pk).update(classes=[], facts=facts, metrics=None)
 
 
 def _proof(runs: QuerySet[Run]) -> set[str]:

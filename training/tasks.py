@@ -159,6 +159,7 @@ def _finish(run: Run) -> None:
     last = run.all_rounds.get(number=run.rounds)
     if last.end_id is None or last.accuracy is None:  # not checked yet
         return
+    compute.assess(run, last.end_id)
     with TemporaryDirectory() as folder:
         for path in compute.export(run, last.end_id, Path(folder)):
             with path.open("rb") as file:

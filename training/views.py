@@ -126,12 +126,13 @@ def _rounds(run: Run) -> dict[str, Any]:
 
 
 def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
-    """The classes of the model that the customer gets; empty before."""
+    """How good the model is that the customer gets, as a whole and class by class; empty before."""
     kept = done[-1].by_class if done and run.state == Run.State.DONE else None
     names = [str(name) for name in run.classes]
+    found = {"metrics": measures.told(run.metrics)} if run.metrics else {}
     if not kept:
-        return {}
-    tables = {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)}
+        return found
+    tables = found | {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)}
     return tables | {"most_classes": measures.MOST_CLASSES}
 
 

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from dmlsite.tests.people import api, person, problem
 from tickets.models import Ticket
-from training.models import Blob, Round
+from training.models import Blob, Round, Run
 
 
 @pytest.fixture
@@ -30,3 +30,14 @@ def test_nobody_else_does(run, url):
 def test_a_ticket_without_a_run_has_no_rounds(run, url):
     run.all_rounds.all().delete()
     assert api(Ticket.objects.get().customer).get(url).json() == []
+
+
+def test_the_customer_alone_sees_the_metrics(run):
+    url = f"/api/v1/tickets/{run.ticket_id}/metrics"
+    assert api(run.ticket.customer).get(url).json() == []
+    Run.objects.update(metrics={"accuracy": [0.9, 0.8, 0.95], "roc_auc": [None, None, None]})
+    assert api(run.ticket.customer).get(url).json() == [
+        {"name": "accuracy", "value": 0.9, "low": 0.8, "high": 0.95},
+        {"name": "roc_auc", "value": None, "low": None, "high": None},
+    ]
+    problem(api(person("outsider", is_customer=True)).get(url), 404)

@@ -91,11 +91,11 @@ def test_of_a_conviction_the_pieces_that_prove_it_stay_and_nothing_else(started)
 def test_what_is_noted_of_the_data_goes_and_its_size_stays(started):
     facts = {"kind": "csv", "samples": 21, "holdout_samples": 10, "sample_shape": [2]}
     known = facts | {"features": ["age", "weight"], "example": [41.0, 70.5]}
-    Run.objects.filter(pk=started.pk).update(facts=known, classes=["healthy", "ill"])
+    Run.objects.filter(pk=started.pk).update(facts=known, classes=["healthy", "ill"], metrics={"accuracy": [1, 1, 1]})
     Round.objects.update(by_class={"labelled": [3, 7]})
     personal.erase(started.ticket.customer)
     left = Run.objects.get(pk=started.pk)
-    assert (left.facts, left.classes, Round.objects.get().by_class) == (facts, [], None)
+    assert (left.facts, left.classes, left.metrics, Round.objects.get().by_class) == (facts, [], None, None)
     Run.objects.filter(pk=started.pk).update(state=Run.State.DONE)
     left.refresh_from_db()
     assert trial.kind(left) == "", "there is no model to be tried"

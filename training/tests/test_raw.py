@@ -11,11 +11,11 @@ from django.core.files.base import ContentFile
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from dmlworker import checks, datasets
+from dmlworker import checks, datasets, trainer
 from dmlworker.datasets import samples
 from dmlworker.receipt import File, Shard
 from tickets.models import Dataset
-from training import actions, compute, raw, store
+from training import actions, compute, measures, raw, store
 from training.models import Round, Run
 from training.tests.conftest import make_ticket
 
@@ -80,6 +80,27 @@ def test_the_page_offers_known_values_and_takes_text_and_gaps(client, run, inlin
         wanted = compute.predict(run, encoder.row(row))
         answer = client.get(ask(client, run, **changed).url, headers={"HX-Request": "true"}).content.decode()
         assert all(f"{100 * part:.1f} %" in answer for part in wanted)
+
+
+def test_how_good_the_final_model_is_is_kept_and_told(client, run):
+    compute.assess(run, run.start_id)
+    x, y = datasets.load(store.get(run.holdout_id))
+    found = trainer.evaluate(compute.spec_of(run), compute.weights_of(run.start_id), x, y)
+    kept = Run.objects.get().metrics
+    assert kept["accuracy"][0] == found.accuracy and kept["log_loss"][0] == pytest.approx(found.loss, rel=1e-5)
+    assert kept["macro_f1"][0] == pytest.approx(found.f1)
+    client.force_login(run.ticket.customer)
+    page = client.get(reverse("training:progress", args=[run.ticket_id])).content.decode()
+    low, high = (f"{100 * end:.1f} %" for end in kept["roc_auc"][1:])
+    assert "on 80 samples" in page and f'<td class="num">{low} to {high}</td>' in page
+
+
+def test_a_measure_that_is_not_defined_is_not_told():
+    kept = {"brier": [0.12345, 0.1, 0.2], "roc_auc": [None] * 3, "accuracy": [0.5, 0.4, 0.6]}
+    assert [(one.title, one.value, one.interval) for one in measures.told(kept)] == [
+        ("Accuracy", "50.0 %", "40.0 % to 60.0 %"),
+        ("Brier score", "0.1235", "0.1 to 0.2"),
+    ]
 
 
 @pytest.mark.parametrize(
