@@ -204,7 +204,8 @@ def _at_each_step(config: Config, shapes: Sequence[Shape]) -> Counted:
 
 def _attention(config: Config, shapes: Sequence[Shape]) -> Counted:
     """Multi-head: query, value and, unless it is the value, key; each (steps, features)."""
-    query, value, key = (*shapes, shapes[-1])[:3] if len(shapes) > 1 else (*shapes * 3,)
+    query, value = shapes[0], shapes[min(1, len(shapes) - 1)]
+    key = shapes[2] if len(shapes) > 2 else value
     heads, wide = config["num_heads"], config["key_dim"]
     deep = config.get("value_dim") or wide
     into = query[0] * query[1] * wide + key[0] * key[1] * wide + value[0] * value[1] * deep
