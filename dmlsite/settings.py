@@ -6,6 +6,7 @@ from pathlib import Path
 import dj_database_url
 
 from dmlsite import embedded, env
+from ledger.pricing import FLOPS_PER_CENT
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -150,6 +151,7 @@ FILE_UPLOAD_TEMP_DIR = embedded.made(VAR_DIR / "tmp")
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 MAX_DATASET_BYTES = env.integer("MAX_DATASET_BYTES", 2 * 10**9, minimum=1)
 MAX_CHECK_BYTES = env.integer("MAX_CHECK_BYTES", 64 * 10**6)
+FLOPS_PER_CENT = env.integer("FLOPS_PER_CENT", FLOPS_PER_CENT, minimum=1)  # of compute-1
 ARTIFACT_LINK_SECONDS = env.integer("ARTIFACT_LINK_SECONDS", 7 * 24 * 3600, minimum=60)
 
 # --- People -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ BYTES_PER_CENT = 10**5
 
 FEE_PERCENT = 2
 
+MOST = 10**10 * MICRO
+"""All the DML that there can ever be (DMLToken.MAX_SUPPLY)."""
+
 
 def price(size: int) -> int:
     """Price in micro-DML of training on `size` bytes: 1 DML per 10 MB, rounded up to 0.01 DML."""

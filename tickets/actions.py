@@ -4,7 +4,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -20,10 +20,10 @@ from accounts.models import User
 from contracts.chain import Call, Quote
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
-from dmlworker import rewards
+from dmlworker import flops, rewards
 from dmlworker.aggregation import rules
 from ledger import actions as ledger
-from ledger import money
+from ledger import money, pricing
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
@@ -44,11 +44,21 @@ GIVING_BACK = "Giving your payment back"
 LOST = "Parts of your file were lost on our side. Please upload it again."
 
 
-def order(customer: User, *, file_name: str, file_size: int, payer: str, **options: Any) -> Ticket:
-    """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
+def order(
+    customer: User,
+    *,
+    file_name: str,
+    file_size: int,
+    payer: str,
+    sample_shape: Sequence[int] = (),
+    outputs: int | None = None,
+    **options: Any,
+) -> Ticket:
+    """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it. `samples`, `sample_shape` and `outputs` are
+    what the customer says of the file, for a price by what is computed.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
-    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed.
+    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed, price_scheme, samples.
     """
     if file_size <= 0:
         raise Invalid("The file is empty.")
@@ -63,16 +73,43 @@ def order(customer: User, *, file_name: str, file_size: int, payer: str, **optio
         file_name=file_name,
         file_size=file_size,
         payer=payer,
-        price=money.price(file_size),
         pay_by=now + timedelta(seconds=settings.QUOTE_SECONDS),
         settle_by=now + timedelta(seconds=settings.SETTLE_SECONDS),
         **options,
     )
+    set_price(ticket, sample_shape, outputs)
     ticket.signature = chain().sign_quote(quote(ticket), key("quoter"))
     with transaction.atomic():
         ticket.save()
-        note(ticket, "quoted", f"{money.dml(ticket.price)} DML for {file_size:,} bytes", actor=customer.email)
+        note(
+            ticket,
+            "quoted",
+            f"{money.dml(ticket.price)} DML for {file_size:,} bytes, {ticket.price_scheme}",
+            actor=customer.email,
+        )
     return ticket
+
+
+def set_price(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) -> None:
+    """Fill in the price of a ticket that is not saved yet, and what it is made from, by its scheme. Raises Invalid, with what is missing."""
+    if ticket.price_scheme not in pricing.OFFERED:
+        raise Invalid(f"The price is made by one of {', '.join(pricing.OFFERED)}.")
+    if pricing.SCHEMES[ticket.price_scheme].computes:
+        ticket.flops, ticket.flops_rate = _flops(ticket, sample_shape, outputs), settings.FLOPS_PER_CENT
+    else:
+        ticket.samples = None
+    ticket.price = pricing.price(ticket.price_scheme, ticket.priced)
+    if ticket.price > money.MOST:
+        raise Invalid("This costs more DML than there can ever be. Choose fewer rounds, or a smaller model.")
+
+
+def _flops(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) -> int:
+    if not (ticket.samples and sample_shape and outputs):
+        raise Invalid("A price by complexity needs the number of samples, the shape of one, and the number of classes.")
+    try:
+        return flops.of(flops.zoo(ticket.model_kind, tuple(sample_shape), outputs))
+    except flops.Unknown as error:
+        raise Invalid(str(error)) from None
 
 
 def _check_rule(options: dict[str, Any]) -> None:

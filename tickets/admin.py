@@ -115,7 +115,8 @@ class TicketAdmin(ReadOnlyAdmin):
     search_help_text = "Ticket, e-mail address, paying wallet, or the hash of any of its transactions"
     date_hierarchy = "created"
     fields = ["id", "status", "outcome", "who", "cost", "payer", "payment", "training", "sent", "result", "file_name"]
-    fields += ["file_size", "target", "model_kind", *TRAINING, "on_cheat", "reward", "seed", "pay_by"]
+    fields += ["file_size", "target", "model_kind", *TRAINING, "on_cheat", "reward", "seed"]
+    fields += ["price_scheme", "samples", "flops", "flops_rate", "pay_by"]
     fields += ["upload_by", "settle_by", "created"]
 
     def get_search_results(

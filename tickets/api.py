@@ -18,9 +18,9 @@ from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
 from dmlworker import rewards
 from dmlworker.aggregation import RULES
-from ledger import money
+from ledger import money, pricing
 from tickets import actions, mail
-from tickets.forms import COMPRESSIONS, MODELS, REWARDS, STRATEGIES, OrderForm
+from tickets.forms import COMPRESSIONS, MODELS, PRICES, REWARDS, STRATEGIES, OrderForm
 from tickets.models import Artifact, OnCheat, Ticket, TicketEvent
 
 PAGE = 100
@@ -52,6 +52,15 @@ class Order(serializers.Serializer[Any]):
     on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
     reward = serializers.ChoiceField(REWARDS, default=rewards.DEFAULT, help_text="How the providers are paid")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
+    price_scheme = serializers.ChoiceField(PRICES, default=pricing.DEFAULT, help_text="How the price is made")
+    samples = serializers.IntegerField(**_bounds("samples"), allow_null=True, help_text="In the file; for compute-1")
+    sample_shape = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=10**9),
+        max_length=3,
+        default=list,
+        help_text="Of what the model takes; for compute-1",
+    )
+    outputs = serializers.IntegerField(**_bounds("outputs"), allow_null=True, help_text="Classes; for compute-1")
 
 
 class Event(serializers.ModelSerializer[TicketEvent]):
@@ -80,6 +89,10 @@ class Row(serializers.ModelSerializer[Ticket]):
             "on_cheat",
             "reward",
             "seed",
+            "price_scheme",
+            "samples",
+            "flops",
+            "flops_rate",
             "price",
             "price_micro",
             "payer",

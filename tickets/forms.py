@@ -1,5 +1,7 @@
 """The order form: what a customer may choose, and its bounds."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -8,6 +10,7 @@ from django.conf import settings
 from contracts.chain import ChainError, to_checksum
 from dmlworker import rewards
 from dmlworker.aggregation import rules
+from ledger import pricing
 from tickets.models import TRAINING, OnCheat
 
 MODELS = [
@@ -39,6 +42,8 @@ def rule_choices() -> list[tuple[str, str]]:
 
 
 REWARDS = [(name, rewards.SCHEMES[name].title) for name in rewards.OFFERED]
+
+PRICES = [(name, pricing.SCHEMES[name].title) for name in pricing.OFFERED]
 
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
 
@@ -139,6 +144,34 @@ class OrderForm(forms.Form):
         max_value=2**31 - 1,
         help_text="The same file, settings and seed give the same split and order. Empty: drawn at random.",
     )
+    price_scheme = forms.ChoiceField(
+        label="How the price is made",
+        choices=PRICES,
+        initial=pricing.DEFAULT,
+        help_text="By size: 1 DML for 10 MB. By size and complexity: also for what training computes, so that providers get more for larger models and more rounds.",
+    )
+    samples = forms.IntegerField(
+        label="Samples",
+        required=False,
+        min_value=1,
+        max_value=10**10,
+        help_text="Found by the check. Of a file too large to be checked, say it yourself: if more has to be computed than you paid for, nothing is trained and the payment goes back.",
+    )
+    sample_shape = forms.RegexField(
+        r"^\s*\d{1,9}(\s*[x×,]\s*\d{1,9}){0,2}\s*$",
+        label="Shape of a sample",
+        required=False,
+        max_length=40,
+        help_text="Of a table the number of columns that the model takes, a column for each value of a category; of images height × width, and × channels.",
+        error_messages={"invalid": "Write it like 30, 28 × 28 or 32 × 32 × 3."},
+    )
+    outputs = forms.IntegerField(
+        label="Classes",
+        required=False,
+        min_value=1,
+        max_value=100_000,
+        help_text="Answers that the model gives at once.",
+    )
     payer = forms.CharField(
         label="Wallet that pays",
         max_length=42,
@@ -148,8 +181,13 @@ class OrderForm(forms.Form):
     )
 
     ADVANCED = ("model_kind", *TRAINING, "seed")
-    KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED)
+    KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED, "price_scheme")
     """What a ticket has of it, all but the file."""
+    WORK = ("samples", "sample_shape", "outputs")
+    """What a price by complexity needs of the file."""
+
+    def clean_sample_shape(self) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", self.cleaned_data["sample_shape"])))
 
     def clean_payer(self) -> str:
         try:
@@ -171,8 +209,28 @@ class OrderForm(forms.Form):
         """What `tickets.actions.order` takes."""
         return dict(self.cleaned_data)
 
+    def work_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.WORK]
+
     def advanced_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in self.ADVANCED]
 
     def advanced_errors(self) -> bool:
         return any(self[name].errors for name in self.ADVANCED)
+
+
+class PriceForm(OrderForm):
+    """The part of an order that the price depends on; what is not given has its default."""
+
+    PRICED = ("file_size", "price_scheme", "model_kind", "rounds", "epochs", *OrderForm.WORK)
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        super().__init__({name: self.base_fields[name].initial for name in self.PRICED} | dict(given.items()))
+        for name in self.fields.keys() - set(self.PRICED):
+            del self.fields[name]
+
+    def first_error(self) -> str:
+        """With the field's name."""
+        name, errors = next(iter(self.errors.items()))
+        label = self.fields[name].label
+        return f"{label}: {errors[0]}" if label else str(errors[0])

@@ -7,6 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 from dmlworker import rewards
+from ledger import pricing
 
 
 class Status(models.TextChoices):
@@ -84,6 +85,14 @@ class Ticket(models.Model):
     seed = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
     )
+    price_scheme = models.CharField(
+        max_length=20, default=pricing.DEFAULT, help_text="How the price was made, with its version"
+    )
+    samples = models.BigIntegerField(null=True, blank=True, help_text="Quoted; empty if the price does not ask for it")
+    flops = models.BigIntegerField(
+        null=True, blank=True, help_text="Quoted: operations of training on one sample, forward and backward"
+    )
+    flops_rate = models.BigIntegerField(null=True, blank=True, help_text="Operations for 0.01 DML, as quoted")
     price = models.BigIntegerField(help_text="micro-DML")
     payer = models.CharField(max_length=42)
     pay_by = models.DateTimeField()
@@ -100,6 +109,12 @@ class Ticket(models.Model):
 
     def __str__(self) -> str:
         return f"ticket {str(self.id)[:8]}"
+
+    @property
+    def priced(self) -> pricing.Order:
+        """What the price was made from."""
+        counted = {"flops": self.flops or 0, "samples": self.samples or 0, "rate": self.flops_rate or 1}
+        return pricing.Order(self.file_size, rounds=self.rounds, epochs=self.epochs, **counted)
 
 
 class TicketEvent(models.Model):

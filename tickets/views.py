@@ -23,10 +23,10 @@ from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 from dmlsite.views import wallet_request
 from dmlworker import rewards
-from ledger import funds, money
+from ledger import funds
 from ledger.templatetags.money import breakdown
 from tickets import actions, mail
-from tickets.forms import OrderForm
+from tickets.forms import OrderForm, PriceForm
 from tickets.models import Artifact, Ticket
 
 CHUNK = 1 << 20
@@ -52,11 +52,14 @@ def order(request: HttpRequest) -> HttpResponse:
 
 @login_required
 def price(request: HttpRequest) -> HttpResponse:
-    """What a file of so many bytes costs, for the order page."""
-    size = request.GET.get("file_size", "")
-    if not (size.isascii() and size.isdecimal() and 0 < int(size[:20]) <= settings.MAX_DATASET_BYTES):
-        raise Invalid("There is no price for such a file.")
-    return render(request, "_price.html", breakdown(int(size), money.price(int(size))))
+    """What an order would cost, for the order page."""
+    form = PriceForm(request.GET)
+    if not form.is_valid():
+        raise Invalid(form.first_error())
+    sample_shape, outputs = form.cleaned_data.pop("sample_shape"), form.cleaned_data.pop("outputs")
+    found = Ticket(**form.cleaned_data)
+    actions.set_price(found, sample_shape, outputs)
+    return render(request, "_price.html", breakdown(found.price, found.price_scheme, found.priced))
 
 
 def _like(request: HttpRequest) -> dict[str, Any]:

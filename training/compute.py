@@ -10,21 +10,22 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, metrics, rewards
+from dmlworker import aggregation, comparison, compression, datasets, flops, metrics, rewards
 from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
+from ledger import pricing
 from tickets.models import Ticket
 from training import audits, evidence, measures, pay, raw, store
 from training.actions import Prepared, hyper_of
@@ -57,6 +58,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
             spec = models.spec(models.build(shape, len(data.classes), ticket.model_kind, fitted))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
+        _check_quoted(ticket, len(data), spec)
         start = pack(trainer.initial_weights(spec, seed))
     cut = datasets.shards(train, parts, seed)
     shards = [(store.put_pieces(datasets.pieces(part.x, part.y)), len(part.y)) for part in cut]
@@ -69,6 +71,22 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         facts=_facts(data, train, holdout) | (_raw_facts(encoder, parts_as_read[1]) if encoder else {}),
         segment_steps=evidence.segment_steps(spec),
     )
+
+
+def _check_quoted(ticket: Ticket, samples: int, spec: Mapping[str, object]) -> None:
+    """What the customer said of the file made the price; what is computed must not cost more. Fewer is fine. Raises DatasetError."""
+    if not pricing.SCHEMES[ticket.price_scheme].computes:
+        return
+    try:
+        real = replace(ticket.priced, samples=samples, flops=flops.of(spec))
+    except flops.Unknown as error:
+        raise datasets.DatasetError(str(error)) from error
+    if pricing.price(ticket.price_scheme, real) > ticket.price:
+        quoted = f"{ticket.samples:,} samples with {ticket.flops:,} operations for each"
+        raise datasets.DatasetError(
+            f"it has {samples:,} samples and its model takes {real.flops:,} operations for each, but {quoted} were quoted and paid for. "
+            "Order again, with what is in the file."
+        )
 
 
 def _raw_facts(encoder: datasets.Encoder, holdout: datasets.Dataset) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dmlsite.errors import Missing
 from dmlworker import receipt as form
 from dmlworker.aggregation import RULES
 from dmlworker.receipt import Receipt
-from ledger import money
+from ledger import money, pricing
 from ledger.gateway import chain
 from ledger.models import ChainEvent, Transfer
 from tickets.models import Artifact
@@ -156,6 +156,7 @@ def card(run: Run, event: ChainEvent) -> str:
         "rounds": run.all_rounds.all(),
         "payments": payments(run),
         "fee": money.fee(run.ticket.price),
+        "price_parts": pricing.SCHEMES[run.ticket.price_scheme].parts(run.ticket.priced),
         "tx": event.tx,
         "columns": columns(run),
         "loading": loading(run),

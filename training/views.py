@@ -23,6 +23,7 @@ from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
+from ledger import pricing
 from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
 from providers.models import Provider
 from providers.score import FORMULA
@@ -94,6 +95,8 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "payouts": payouts,
         "rule": RULES[ticket.rule],
         "scheme": rewards.SCHEMES[ticket.reward],
+        "price_scheme": pricing.SCHEMES[ticket.price_scheme],
+        "price_parts": pricing.SCHEMES[ticket.price_scheme].parts(ticket.priced),
         "refund": refund,
         "over": _over(ticket, payouts, refund),
         **(_rounds(run) if run else {}),

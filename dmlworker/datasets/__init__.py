@@ -10,13 +10,14 @@ Everything wrong with a file is a `DatasetError` whose text is meant for the cus
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from dmlworker.datasets import foreign, images, jsonl, npz, table
 from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
 from dmlworker.datasets.encoding import Encoder, encoded
-from dmlworker.datasets.shards import dump, few, load, pieces, shards, split
+from dmlworker.datasets.shards import dump, few, load, pieces, shards, split, training_samples
 
 __all__ = [
     "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "pieces", "read", "shards", "split",
@@ -62,6 +63,6 @@ def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
 def inspect(path: Path | str, name: str, target: str | None = None) -> Facts:
     """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`, and if it can't be made numbers."""
     dataset = read(path, name, target)
-    if dataset.raw:
-        Encoder.fit(dataset)
-    return describe(dataset)
+    rows = training_samples(len(dataset))
+    inputs = (len(Encoder.fit(dataset, rows).marks),) if dataset.raw else dataset.x.shape[1:]
+    return replace(describe(dataset), inputs=inputs)

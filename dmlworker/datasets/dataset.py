@@ -96,7 +96,8 @@ class Column:
 @dataclass(frozen=True)
 class Facts:
     """What a data set is, for people. shape: of one sample. columns: of the features, `details` of the first of them. preview: a few
-    rows as text, the label last; head: its columns. warnings: what may make a model worse, in words."""
+    rows as text, the label last; head: its columns. warnings: what may make a model worse, in words. inputs: the shape of what the model
+    takes of a sample; of a table that has to be made numbers, the most columns that may come of it."""
 
     kind: str
     samples: int
@@ -108,6 +109,7 @@ class Facts:
     head: tuple[str, ...] = ()
     details: tuple[Column, ...] = ()
     warnings: tuple[str, ...] = ()
+    inputs: tuple[int, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """The same as plain JSON types."""

@@ -107,9 +107,10 @@ class Encoder:
     features: tuple[Feature, ...]
 
     @classmethod
-    def fit(cls, train: Dataset) -> "Encoder":
-        """Learnt from a training part as it was read. Raises DatasetError if too much would come of it."""
-        found = cls(tuple(_fit(raw, train.x[:, index]) for index, raw in enumerate(train.raw)))
+    def fit(cls, train: Dataset, rows: int | None = None) -> "Encoder":
+        """Learnt from a training part as it was read. Raises DatasetError if too much would come of it. rows: of any part that has so many,
+        no more columns come than these."""
+        found = cls(tuple(_fit(raw, train.x[:, index], rows or len(train)) for index, raw in enumerate(train.raw)))
         if len(train) * len(found.marks) > MAX_CELLS:
             raise DatasetError(
                 f"The columns become {len(found.marks):,} numbers a row, as each value of a category has its own: "
@@ -174,11 +175,11 @@ def encoded(train: Dataset, holdout: Dataset) -> tuple[Dataset, Dataset, Encoder
     return encoder.encode(train), encoder.encode(holdout), encoder
 
 
-def _fit(raw: Raw, column: np.ndarray) -> Feature:
+def _fit(raw: Raw, column: np.ndarray, rows: int) -> Feature:
     known = column[~np.isnan(column)]
     missing = len(known) < len(column)
     if raw.kind == "category":
-        return Feature(raw.name, raw.kind, missing, values=_frequent(raw.values, known.astype(np.int64), len(column)))
+        return Feature(raw.name, raw.kind, missing, values=_frequent(raw.values, known.astype(np.int64), rows))
     fill = float(np.median(known.astype(np.float64))) if len(known) else 0.0
     if raw.kind == "date":
         timed = bool((known % 24 != 0).any())

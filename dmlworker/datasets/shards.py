@@ -13,8 +13,16 @@ from dmlworker.datasets.dataset import Dataset, DatasetError
 _TYPES = {"uint8": "U8", "float32": "F32", "int32": "I32"}
 """What safetensors calls them."""
 
+HOLDOUT = 0.2
+"""Of the samples."""
 
-def split(dataset: Dataset, seed: int, holdout: float = 0.2) -> tuple[Dataset, Dataset]:
+
+def training_samples(n: int) -> int:
+    """Of n samples, those that are not held out."""
+    return n - round(n * HOLDOUT)
+
+
+def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Dataset, Dataset]:
     """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them.
 
     The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class.

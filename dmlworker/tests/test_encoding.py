@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dmlworker import datasets, models, rawmodel, trainer
 from dmlworker.checks import Wrong, _loaded
 from dmlworker.datasets import Dataset, DatasetError, Encoder, dates, samples
-from dmlworker.datasets.dataset import encode_labels
+from dmlworker.datasets.dataset import Raw, encode_labels
 from dmlworker.protocol import Hyper
 
 LOAD = """
@@ -95,6 +97,24 @@ def test_rare_values_are_the_others_and_at_most_a_hundred_have_a_column(tmp_path
     assert len(feature.values) == 100 and "v000" in feature.values and "once" not in feature.values
     few = read(tmp_path, table("c,y", *(f"{'rare' if n == 7 else 'ab'[n % 2]},{n % 2}" for n in range(60))))
     assert Encoder.fit(few).features[0].values == ("a", "b")
+
+
+@given(
+    st.lists(st.sampled_from("abcdefgh"), min_size=60, max_size=400), st.integers(0, 2**31 - 1), st.integers(50, 400)
+)
+def test_no_part_that_is_trained_on_becomes_more_columns_than_were_said(cells: list[str], seed: int, rare: int) -> None:
+    """Before paying nobody knows the part: what is rare in all may be frequent in it."""
+    values = tuple(sorted(set(cells)))
+    x = np.array([[values.index(cell)] for cell in cells], np.float32)
+    x[:: max(len(cells) // 3, 1)] = np.nan
+    y = np.arange(len(cells), dtype=np.int32) % 2
+    data = Dataset(x, y, ("n", "y"), ("a",), "csv", raw=(Raw("a", "category", values),))
+    train, _ = datasets.split(data, seed)
+    assert len(train) == datasets.training_samples(len(data))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dmlworker.datasets.encoding.RARE", rare)
+        most = len(Encoder.fit(data, len(train)).marks)
+        assert len(Encoder.fit(train).marks) <= most <= len(values) + 2
 
 
 def test_what_was_never_missing_gets_no_column_for_it_and_is_filled_all_the_same(tmp_path: Path) -> None:

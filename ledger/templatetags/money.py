@@ -2,7 +2,7 @@ from typing import Any
 
 from django import template
 
-from ledger import money
+from ledger import money, pricing
 
 register = template.Library()
 register.filter("dml", money.dml)
@@ -10,7 +10,7 @@ register.filter("coin", money.coin)
 
 
 @register.inclusion_tag("_price.html")
-def breakdown(size: int, price: int) -> dict[str, Any]:
-    """What a file of `size` bytes costs (`price`, micro-DML), by which rate, and who gets it."""
-    fee = money.fee(price)
-    return {"size": size, "price": price, "fee": fee, "share": price - fee, "percent": money.FEE_PERCENT}
+def breakdown(price: int, scheme: str, order: pricing.Order) -> dict[str, Any]:
+    """What was quoted (`price`, micro-DML), which parts it has by its scheme, and who gets it."""
+    fee, parts = money.fee(price), pricing.SCHEMES[scheme].parts(order)
+    return {"price": price, "parts": parts, "fee": fee, "share": price - fee, "percent": money.FEE_PERCENT}

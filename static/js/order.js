@@ -10,6 +10,16 @@
   const field = (name) => document.querySelector(`#order [name=${name}]`);
   const most = Number(file.dataset.most), mostChecked = Number(file.dataset.mostChecked);
 
+  // What a price by complexity needs of the file: with the check's answer, else said by the customer.
+  const work = ["samples", "sample_shape", "outputs"].map(field);
+  const say = (facts) => [facts.samples, facts.shape, facts.outputs].forEach((value, at) => { work[at].value = value || ""; });
+
+  function quote() {
+    document.getElementById("work").hidden = field("price_scheme").value === "size-1";
+    const size = Number(field("file_size").value);
+    if (size && size <= most) htmx.trigger(price, "price");
+  }
+
   const readable = (size) => size < 1e6 ? `${Math.ceil(size / 1e3)} kB` : `${(size / 1e6).toFixed(1)} MB`;
 
   function refuse(text) {
@@ -35,10 +45,8 @@
     button.disabled = false;
     if (!it) return;
     suggest(it);
-    if (it.size && it.size <= most) {
-      htmx.trigger(price, "price");
-      kept.keep(it);
-    }
+    quote();
+    if (it.size && it.size <= most) kept.keep(it);
     if (!it.size) refuse("The file is empty. Please choose another one.");
     else if (it.size > most) refuse(`The file is larger than ${readable(most)}, the most we take.`);
     else if (it.size > mostChecked) checked.textContent = "This file is too large to be checked before paying. If it cannot be trained on, you get the whole payment back.";
@@ -51,12 +59,17 @@
     button.disabled = status === 422;
     if (status === 0) checked.textContent = "The check did not get through. You can order all the same: a file that cannot be trained on is refunded.";
   });
-  file.addEventListener("change", chosen);
+  checked.addEventListener("htmx:afterSwap", () => {
+    const facts = document.getElementById("facts");
+    if (facts) { say(facts.dataset); quote(); }
+  });
+  document.getElementById("order").addEventListener("input", quote);
+  file.addEventListener("change", () => { say({}); chosen(); });
   field("target").addEventListener("change", () => { if (file.files[0]) chosen(); });
 
   // A page that comes back, by the back button or with an error, knows the file or at least its size. htmx is ready only then.
   document.addEventListener("DOMContentLoaded", () => {
     if (file.files[0]) chosen();
-    else if (field("file_size").value) htmx.trigger(price, "price");
+    else quote();
   });
 })();

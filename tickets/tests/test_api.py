@@ -105,6 +105,24 @@ def test_a_quote_is_priced_in_dml_and_its_transaction_pays(chain, customer):
     assert chain.escrowed() == 130_000
 
 
+def test_a_quote_by_complexity_says_what_it_was_made_from(chain, customer):
+    work = {
+        "price_scheme": "compute-1",
+        "samples": 60_000,
+        "sample_shape": [28, 28],
+        "outputs": 10,
+        "model_kind": "mlp",
+    }
+    ticket = api(customer).post(QUOTES, ORDER | work).json()
+    assert (ticket["price"], ticket["price_scheme"], ticket["samples"]) == ("4.93", "compute-1", 60_000)
+    assert (ticket["flops"], ticket["flops_rate"]) == (1_199_964, 1_500_000_000)
+    by_size = api(customer).post(QUOTES, ORDER | work | {"price_scheme": "size-1"}).json()
+    assert (by_size["price"], by_size["samples"], by_size["flops"]) == ("0.13", None, None)
+    told = problem(api(customer).post(QUOTES, ORDER | work | {"sample_shape": []}), 422)
+    assert "the shape of one" in told["detail"]
+    problem(api(customer).post(QUOTES, ORDER | {"price_scheme": "compute-0"}), 422)
+
+
 def test_a_provider_who_orders_becomes_a_customer_too(chain):
     user = person("provider", is_provider=True)
     assert api(user).post(QUOTES, ORDER).status_code == 201

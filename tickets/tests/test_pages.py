@@ -37,6 +37,7 @@ ORDER = {
     "rule": "mean",
     "reward": "accuracy-1",
     "byzantine": "1",
+    "price_scheme": "size-1",
     "payer": WALLET,
 }
 
@@ -209,6 +210,77 @@ def test_the_price_of_any_size_comes_with_its_breakdown(owner, size, shown):
 @pytest.mark.parametrize("size", ["", "0", "-1", "x", "²", "9" * 30])
 def test_what_is_no_size_has_no_price(owner, size):
     assert owner.get(reverse("tickets:price"), {"file_size": size}).status_code == 422
+
+
+COMPUTE = {
+    "price_scheme": "compute-1",
+    "samples": 60_000,
+    "sample_shape": "28 × 28",
+    "outputs": 10,
+    "model_kind": "mlp",
+}
+
+
+def test_a_price_by_complexity_shows_each_part(owner):
+    text = owner.get(reverse("tickets:price"), {"file_size": 60_000 * 784, **COMPUTE}).content.decode()
+    for part in (
+        '<p class="big">9.51 DML</p>',
+        "4.71 DML: 47,040,000 bytes",
+        "4.80 DML: 1,199,964 operations for a sample × 60,000 samples × 10 rounds × 1 local epochs",
+        "= 719,978,400,000, at 1 DML per 150,000,000,000, rounded up to 0.01 DML",
+        "9.3198 DML",
+        "0.1902 DML, 2 %",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "price"),
+    [({"rounds": 20}, "14.31"), ({"epochs": 3}, "19.11"), ({"model_kind": "linear"}, "4.92"), ({"samples": 1}, "4.72")],
+)
+def test_a_price_by_complexity_follows_what_is_chosen(owner, changed, price):
+    text = owner.get(reverse("tickets:price"), {"file_size": 60_000 * 784, **COMPUTE, **changed}).content.decode()
+    assert f'<p class="big">{price} DML</p>' in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"samples": ""}, "needs the number of samples"),
+        ({"sample_shape": ""}, "needs the number of samples"),
+        ({"outputs": ""}, "needs the number of samples"),
+        ({"samples": "0"}, "Samples: "),
+        ({"sample_shape": "28 by 28"}, "Write it like"),
+        ({"sample_shape": "0"}, "No model takes samples of this shape"),
+        ({"sample_shape": "99999999 × 99999999"}, "No model takes samples of this shape"),
+        ({"sample_shape": "30", "model_kind": "cnn"}, "A CNN needs images"),
+        ({"rounds": "0"}, "Rounds: "),
+        ({"price_scheme": "free-1"}, "How the price is made: "),
+        ({"samples": 10**10, "rounds": 100, "epochs": 50, "sample_shape": "3000 × 3000", "model_kind": "cnn"}, "than there can ever be"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_for_a_price_is_said(owner, changed, reason):
+    answer = owner.get(reverse("tickets:price"), {"file_size": 1000, **COMPUTE, **changed})
+    assert answer.status_code == 422 and reason in answer.content.decode()
+
+
+def test_an_order_by_complexity_keeps_what_it_was_quoted_with(owner, ada, settings, chain):
+    answer = owner.post(reverse("tickets:order"), ORDER | COMPUTE)
+    ticket = Ticket.objects.get()
+    assert answer.url == page("tickets:ticket", ticket)
+    assert (ticket.price, ticket.samples, ticket.flops, ticket.flops_rate) == (4_820_000, 60_000, 1_199_964, 1_500_000_000)  # fmt: skip
+    settings.FLOPS_PER_CENT = 1
+    text = owner.get(answer.url).content.decode()
+    assert (
+        text.count("4.80 DML: 1,199,964 operations for a sample × 60,000 samples") == 2
+    )  # beside the button, in the details
+    assert "compute-1" in text and '<p class="big">4.82 DML</p>' in text
+
+
+def test_an_order_by_complexity_without_the_samples_is_refused_with_the_reason(owner):
+    answer = owner.post(reverse("tickets:order"), ORDER | COMPUTE | {"samples": ""})
+    assert answer.status_code == 422 and "needs the number of samples" in answer.content.decode()
+    assert not Ticket.objects.exists()
 
 
 def test_the_breakdown_stands_beside_the_pay_button_as_quoted(owner, ada):

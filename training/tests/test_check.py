@@ -63,6 +63,14 @@ def test_a_table_with_text_gaps_and_dates_is_described(owner):
         assert part in text
 
 
+def test_what_the_price_may_need_of_the_file_comes_with_the_answer(owner):
+    """Of a table that has to be made numbers, the columns that come of it."""
+    text = check(owner, samples.breast_cancer_csv()).content.decode()
+    assert 'data-samples="569" data-shape="30" data-outputs="2"' in text
+    text = check(owner, samples.passengers_csv()).content.decode()
+    assert re.search(r'data-samples="\d+" data-shape="(19|2\d)" data-outputs="2"', text)
+
+
 def test_a_wrong_target_names_the_columns(owner):
     answer = check(owner, b"a,b\n1,x\n", target="c")
     assert answer.status_code == 422
