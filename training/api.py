@@ -1,10 +1,13 @@
 """How training goes on, over the API."""
 
+from typing import Any
 from uuid import UUID
 
 from django.urls import path
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -12,6 +15,7 @@ from rest_framework.views import APIView
 from dmlsite.rest import answers
 from tickets.api import own
 from training.models import Round
+from training.views import facts_of
 
 
 class RoundRow(serializers.ModelSerializer[Round]):
@@ -30,4 +34,28 @@ class RoundsView(APIView):
         return Response(RoundRow(rounds, many=True).data)
 
 
-urlpatterns = [path("tickets/<uuid:pk>/rounds", RoundsView.as_view())]
+class CheckedFile(serializers.Serializer[Any]):
+    file = serializers.FileField(max_length=200, allow_empty_file=True)  # of an empty one the check says why not
+    target = serializers.CharField(max_length=200, default="", allow_blank=True)
+
+
+class CheckView(APIView):
+    parser_classes = (MultiPartParser,)
+
+    @extend_schema(
+        operation_id="check",
+        request={"multipart/form-data": CheckedFile},
+        responses=answers({200: OpenApiTypes.OBJECT}, 401, 422, 429),
+    )
+    def post(self, request: Request) -> Response:
+        """What training would find in the file. It is not kept, and nothing is charged."""
+        form = CheckedFile(data=request.data)
+        form.is_valid(raise_exception=True)
+        given = form.validated_data
+        return Response(facts_of(request, given["file"], given["target"].strip()).json())
+
+
+urlpatterns = [
+    path("check", CheckView.as_view()),
+    path("tickets/<uuid:pk>/rounds", RoundsView.as_view()),
+]
