@@ -4,11 +4,12 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 from rest_framework.authtoken.models import Token
 
 from accounts import confirmation
-from accounts.models import User
-from dmlsite.errors import Invalid
+from accounts.models import ApiKey, User
+from dmlsite.errors import Invalid, Missing
 
 KINDS = {"customer": "is_customer", "provider": "is_provider"}
 """What a person registers as, and the field that says so. One may become the other as well later."""
@@ -63,6 +64,25 @@ def become(user: User, kind: str) -> None:
     if not getattr(user, field):
         User.objects.filter(pk=user.pk).update(**{field: True})
         setattr(user, field, True)
+
+
+def issue_key(user: User, name: str) -> str:
+    """A new key for a program that uses the API in this person's name, shown once."""
+    return ApiKey.issue(user, name, ApiKey.Use.CLIENT)
+
+
+def revoke_key(user: User, pk: int) -> ApiKey:
+    """The program with this key is out from now on. Raises Missing for somebody else's key, or a worker's."""
+    found = ApiKey.objects.filter(pk=pk, user=user, use=ApiKey.Use.CLIENT).first()
+    if found is None:
+        raise Missing("You have no such key.")
+    ApiKey.objects.filter(pk=pk, revoked=None).update(revoked=timezone.now())
+    return found
+
+
+def revoke_keys(user: User) -> None:
+    """No program gets in any more with a key of this person's; workers do."""
+    ApiKey.objects.filter(user=user, use=ApiKey.Use.CLIENT, revoked=None).update(revoked=timezone.now())
 
 
 def end_tokens(user: User) -> None:

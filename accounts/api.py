@@ -15,13 +15,16 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import actions
-from accounts.models import User
-from dmlsite.errors import DomainError
+from accounts.models import ApiKey, User
+from dmlsite.errors import DomainError, Forbidden
 from dmlsite.limits import throttle
 from dmlsite.rest import answers
 
 NEWCOMERS = "60/h"
 """Accounts that one address may open."""
+
+KEYS = "60/h"
+"""Keys that one person may make."""
 
 GUESSES = "100/5m"
 """Log-ins from one address; an office or a script has many people behind one. Per person it is LOGIN_RATE."""
@@ -101,7 +104,28 @@ class Logout(APIView):
         return Response(status=HTTPStatus.NO_CONTENT)
 
 
+class ClientKeyName(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=60, default="my program")
+
+
+ClientKey = inline_serializer("ClientKey", {"key": serializers.CharField(help_text="Shown this once")})
+
+
+class KeysView(APIView):
+    @extend_schema(operation_id="key", request=ClientKeyName, responses=answers({201: ClientKey}, 401, 403, 422, 429))
+    def post(self, request: Request) -> Response:
+        """A new key for a program: `Authorization: Bearer …`. It is shown in this one answer and kept nowhere."""
+        if isinstance(request.auth, ApiKey):  # else whoever got hold of one key would outlive its end
+            raise Forbidden("A key can't make another one. Log in, or make it on your account page.")
+        throttle(request, "keys", KEYS, "user")
+        form = ClientKeyName(data=request.data)
+        form.is_valid(raise_exception=True)
+        key = actions.issue_key(request.user, form.validated_data["name"])
+        return Response({"key": key}, status=HTTPStatus.CREATED, headers={"Cache-Control": "no-store"})
+
+
 urlpatterns = [
+    path("keys", KeysView.as_view()),
     path("register", Register.as_view()),
     path("login", Login.as_view()),
     path("logout", Logout.as_view()),

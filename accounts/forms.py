@@ -63,5 +63,11 @@ class LoginForm(AuthenticationForm):
         self.fields["password"].widget = password_input("current-password")
 
 
+class KeyForm(forms.Form):
+    name = forms.CharField(
+        label="Name of the key", max_length=60, initial="my program", help_text="To tell them apart."
+    )
+
+
 class CloseForm(forms.Form):
     password = forms.CharField(label="Your password", strip=False, widget=password_input("current-password"))

@@ -72,10 +72,15 @@ def digest(key: str) -> str:
 
 
 class ApiKey(models.Model):
-    """A worker's key. Shown once; only its hash is kept."""
+    """A key of a worker, or of a program that acts for a customer. Shown once; only its hash is kept."""
+
+    class Use(models.TextChoices):
+        WORKER = "worker", "a provider's worker"
+        CLIENT = "client", "the REST API"
 
     user = models.ForeignKey(User, models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=60, default="worker")
+    use = models.CharField(max_length=6, choices=Use.choices, default=Use.WORKER)
     prefix = models.CharField(max_length=12)
     digest = models.CharField(max_length=64, unique=True)
     created = models.DateTimeField(auto_now_add=True)
@@ -85,13 +90,13 @@ class ApiKey(models.Model):
         return f"{self.prefix}… ({self.name})"
 
     @classmethod
-    def issue(cls, user: User, name: str = "worker") -> str:
+    def issue(cls, user: User, name: str = "worker", use: str = Use.WORKER) -> str:
         """Make a key and return its text, which nobody can read again."""
         key = "dml_" + secrets.token_urlsafe(32)
-        cls.objects.create(user=user, name=name, prefix=key[:10], digest=digest(key))
+        cls.objects.create(user=user, name=name, use=use, prefix=key[:10], digest=digest(key))
         return key
 
     @classmethod
-    def valid(cls, key: str) -> "models.QuerySet[ApiKey]":
-        """The row of a key that was not revoked and whose owner may log in; none for anything else."""
-        return cls.objects.filter(digest=digest(key), revoked=None, user__is_active=True)
+    def valid(cls, key: str, use: str = Use.WORKER) -> "models.QuerySet[ApiKey]":
+        """The row of a key for this use that was not revoked and whose owner may log in; none for anything else."""
+        return cls.objects.filter(digest=digest(key), use=use, revoked=None, user__is_active=True)

@@ -18,8 +18,8 @@ from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
 from accounts import actions, confirmation, personal, wallets
-from accounts.forms import CloseForm, LoginForm, RegisterForm
-from accounts.models import User
+from accounts.forms import CloseForm, KeyForm, LoginForm, RegisterForm
+from accounts.models import ApiKey, User
 from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 
@@ -91,11 +91,12 @@ class PasswordReset(views.PasswordResetView):
 
 
 class NewPassword:
-    """A new password ends the API's tokens too: whoever had the old one may have made them."""
+    """A new password ends the API's tokens and keys too: whoever had the old one may have made them."""
 
     def form_valid(self, form: Any) -> HttpResponse:
         answer: HttpResponse = super().form_valid(form)  # type: ignore[misc]
         actions.end_tokens(form.user)
+        actions.revoke_keys(form.user)
         return answer
 
 
@@ -127,7 +128,12 @@ class PasswordChange(NewPassword, views.PasswordChangeView):
 @login_required
 @never_cache
 def account(request: HttpRequest) -> HttpResponse:
-    return render(request, "accounts/account.html", {"wallets": cast(User, request.user).wallets.all()})
+    return render(request, "accounts/account.html", _page(cast(User, request.user)))
+
+
+def _page(user: User) -> dict[str, Any]:
+    keys = user.api_keys.filter(use=ApiKey.Use.CLIENT).order_by("revoked", "-created")
+    return {"wallets": user.wallets.all(), "keys": keys, "key_form": KeyForm()}
 
 
 # --- The e-mail address -----------------------------------------------------------------------------------------------
@@ -192,6 +198,28 @@ def wallet_link(request: HttpRequest) -> HttpResponse:
 def wallet_unlink(request: HttpRequest, pk: int) -> HttpResponse:
     cast(User, request.user).wallets.filter(pk=pk).delete()
     messages.success(request, "The wallet is no longer linked.")
+    return redirect("accounts:account")
+
+
+# --- Keys -------------------------------------------------------------------------------------------------------------
+@login_required
+@require_POST
+@never_cache
+def create_key(request: HttpRequest) -> HttpResponse:
+    """Answers with the page itself, not a redirect: the key is in this one response and is kept nowhere."""
+    user, form = cast(User, request.user), KeyForm(request.POST)
+    throttle(request, "keys", "60/h", "user")
+    if not form.is_valid():
+        raise Invalid("Give the key a name of at most 60 characters.")
+    key = actions.issue_key(user, form.cleaned_data["name"])
+    return render(request, "accounts/account.html", _page(user) | {"new_key": key})
+
+
+@login_required
+@require_POST
+def revoke_key(request: HttpRequest, pk: int) -> HttpResponse:
+    key = actions.revoke_key(cast(User, request.user), pk)
+    messages.success(request, f"The key {key.prefix}… no longer works.")
     return redirect("accounts:account")
 
 

@@ -21,12 +21,12 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from dmlworker.task import REGRESSION
 
 from bench import report
 from dmlworker import aggregation, datasets, models, trainer
 from dmlworker.datasets import samples
 from dmlworker.protocol import Hyper, order_seed
-from dmlworker.task import REGRESSION, SCORES
 
 SHARDS = 4
 DATA = report.ROOT / ".bench" / "data"
@@ -117,9 +117,7 @@ def compared(case: Case, seed: int) -> Score:
     statistics = models.statistics(train.x, encoder.marks if encoder else None)
     target = models.target_statistics(train.y) if data.task == REGRESSION else None
     outputs = len(data.classes) or 1
-    spec = models.spec(
-        models.build(train.x.shape[1:], outputs, case.kind, statistics, task=data.task, target=target)
-    )
+    spec = models.spec(models.build(train.x.shape[1:], outputs, case.kind, statistics, task=data.task, target=target))
     start = trainer.initial_weights(spec, seed)
 
     def score(weights: list[np.ndarray]) -> float:

@@ -344,7 +344,7 @@ def _banned(event: ChainEvent) -> None:
         Accusation.objects.filter(pk=event.case).update(state=Accusation.State.EXECUTED)
         reason = Accusation.objects.filter(pk=event.case).values_list("reason", flat=True).first()
         change_standing(provider, Standing.BANNED, reason or "banned on the chain", case=event.case, deposit_gwei=0)
-        ApiKey.objects.filter(user=provider.user, revoked=None).update(revoked=timezone.now())
+        ApiKey.objects.filter(user=provider.user, use=ApiKey.Use.WORKER, revoked=None).update(revoked=timezone.now())
 
 
 def issue_key(provider: Provider, name: str = "worker") -> str:

@@ -106,7 +106,7 @@ def _context(provider: Provider) -> dict[str, Any]:
     return {
         "provider": provider,
         "deposit_gwei": provider.deposit_gwei or _deposit(),
-        "keys": ApiKey.objects.filter(user=provider.user).order_by("revoked", "-created"),
+        "keys": ApiKey.objects.filter(user=provider.user, use=ApiKey.Use.WORKER).order_by("revoked", "-created"),
         "key_form": KeyForm(),
         "workers": _workers(provider),
         "audits": _audits(provider),
@@ -268,7 +268,7 @@ def create_key(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def revoke_key(request: HttpRequest, pk: int) -> HttpResponse:
-    key = ApiKey.objects.filter(pk=pk, user=cast(User, request.user)).first()
+    key = ApiKey.objects.filter(pk=pk, user=cast(User, request.user), use=ApiKey.Use.WORKER).first()
     if key is None:
         raise Http404
     ApiKey.objects.filter(pk=key.pk, revoked=None).update(revoked=timezone.now())

@@ -4,7 +4,10 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+from django.http import HttpResponseBase
 from django.urls import path
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.parsers import MultiPartParser
@@ -19,7 +22,8 @@ from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers
 from dmlworker import rewards
 from dmlworker.aggregation import RULES
 from ledger import money, pricing
-from tickets import actions, mail
+from ledger.gateway import chain
+from tickets import actions, mail, uploads
 from tickets.forms import COMPRESSIONS, MODELS, PRICES, REWARDS, STRATEGIES, OrderForm
 from tickets.models import Artifact, OnCheat, Ticket, TicketEvent
 
@@ -61,6 +65,12 @@ class Order(serializers.Serializer[Any]):
         help_text="Of what the model takes; for compute-1",
     )
     outputs = serializers.IntegerField(**_bounds("outputs"), allow_null=True, help_text="Classes; for compute-1")
+
+    def to_internal_value(self, data: Any) -> Any:
+        """A slip in an option's name is not passed over: it would be paid for."""
+        if unknown := [name for name in data if name not in self.fields]:
+            raise serializers.ValidationError({name: ["There is no such option."] for name in unknown})
+        return super().to_internal_value(data)
 
 
 class Event(serializers.ModelSerializer[TicketEvent]):
@@ -126,6 +136,13 @@ class Quoted(Whole):
         fields = [*Whole.Meta.fields, "payment"]
 
 
+class Terms(serializers.Serializer[Any]):
+    chain_id = serializers.IntegerField()
+    token = serializers.CharField(help_text="DMLToken's address")
+    escrow = serializers.CharField(help_text="DMLEscrow's address: payments go to no other")
+    max_file_size = serializers.IntegerField(help_text="Bytes")
+
+
 class Upload(serializers.Serializer[Any]):
     file = serializers.FileField(max_length=200, allow_empty_file=True)  # of an empty one the action says why not
 
@@ -147,6 +164,15 @@ def own(request: Request, pk: UUID) -> Ticket:
     if found is None:
         raise Missing("You have no such ticket.")
     return found
+
+
+class TermsView(APIView):
+    @extend_schema(operation_id="terms", responses=answers({200: Terms}, 401))
+    def get(self, request: Request) -> Response:
+        """Where payments go, and how large a file may be. Who keeps this can tell a payment to somewhere else."""
+        found = chain().deployment
+        kept = {"chain_id": found.chain_id, "token": found.token, "escrow": found.escrow}
+        return Response(kept | {"max_file_size": settings.MAX_DATASET_BYTES})
 
 
 class QuotesView(APIView):
@@ -225,6 +251,44 @@ class FileView(APIView):
         return self.post(request, pk)
 
 
+class UploadsView(APIView):
+    """The same file in parts: tus 1.0."""
+
+    @extend_schema(operation_id="ticket_uploads_terms", request=None, responses=answers({204: None}, 401))
+    def options(self, request: Request, pk: UUID) -> HttpResponseBase:
+        """What of tus is spoken here."""
+        return uploads.begin(request._request, pk)
+
+    @extend_schema(operation_id="ticket_uploads", request=None, responses=answers({201: None}, 401, 404, 409, 422))
+    def post(self, request: Request, pk: UUID) -> HttpResponseBase:
+        """Begin (`Upload-Length`, `Upload-Metadata`); parts go to the address in `Location`."""
+        return uploads.begin(request._request, pk, part="api_part")
+
+
+class PartView(APIView):
+    def _go_on(self, request: Request, pk: UUID) -> HttpResponseBase:
+        return uploads.go_on(request._request, pk)
+
+    @extend_schema(operation_id="upload_offset", request=None, responses=answers({200: None}, 401, 404))
+    def head(self, request: Request, pk: UUID) -> HttpResponseBase:
+        """`Upload-Offset`: how much is here."""
+        return self._go_on(request, pk)
+
+    @extend_schema(
+        operation_id="upload_part",
+        request={uploads.PART_TYPE: OpenApiTypes.BINARY},
+        responses=answers({204: None}, 401, 404, 409, 422),
+    )
+    def patch(self, request: Request, pk: UUID) -> HttpResponseBase:
+        """The next part, from `Upload-Offset` on. With the last one the ticket is `uploaded`."""
+        return self._go_on(request, pk)
+
+    @extend_schema(operation_id="upload_drop", request=None, responses=answers({204: None}, 401, 404))
+    def delete(self, request: Request, pk: UUID) -> HttpResponseBase:
+        """Drop what was begun."""
+        return self._go_on(request, pk)
+
+
 class CancelView(APIView):
     @extend_schema(operation_id="ticket_cancel", request=None, responses=answers({200: Whole}, 401, 403, 404, 409, 503))
     def post(self, request: Request, pk: UUID) -> Response:
@@ -245,11 +309,14 @@ class ArtifactsView(APIView):
 
 
 urlpatterns = [
+    path("terms", TermsView.as_view()),
     path("quotes", QuotesView.as_view()),
     path("tickets", TicketsView.as_view()),
     path("tickets/<uuid:pk>", TicketView.as_view()),
     path("tickets/<uuid:pk>/payment", PaymentView.as_view()),
     path("tickets/<uuid:pk>/file", FileView.as_view()),
+    path("tickets/<uuid:pk>/uploads", UploadsView.as_view()),
+    path("uploads/<uuid:pk>", PartView.as_view(), name="api_part"),
     path("tickets/<uuid:pk>/cancel", CancelView.as_view()),
     path("tickets/<uuid:pk>/artifacts", ArtifactsView.as_view()),
 ]

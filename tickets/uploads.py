@@ -39,13 +39,12 @@ class TooLarge(DomainError):
 def _speaks_tus(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponseBase]:
     """Every answer names the version; who speaks another one is told which we speak."""
 
-    @login_required
     @never_cache
-    def answer(request: HttpRequest, pk: UUID) -> HttpResponse:
+    def answer(request: HttpRequest, pk: UUID, **more: str) -> HttpResponse:
         if request.method != "OPTIONS" and request.headers.get("Tus-Resumable") != VERSION:
             found = HttpResponse(status=HTTPStatus.PRECONDITION_FAILED, headers={"Tus-Version": VERSION})
         else:
-            found = view(request, pk)
+            found = view(request, pk, **more)
         found.headers["Tus-Resumable"] = VERSION
         return found
 
@@ -53,8 +52,9 @@ def _speaks_tus(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse
 
 
 @_speaks_tus
-def uploads(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """`OPTIONS`: what we can do. `POST`: begin an upload for the ticket; the one that was begun before is dropped."""
+def begin(request: HttpRequest, pk: UUID, part: str = "tickets:part") -> HttpResponse:
+    """`OPTIONS`: what we can do. `POST`: begin an upload for the ticket; the one that was begun before is dropped. part: the name of
+    the address that takes it."""
     if request.method == "OPTIONS":
         said = {"Tus-Version": VERSION, "Tus-Extension": "creation,termination"}
         return _done(**said, **{"Tus-Max-Size": str(settings.MAX_DATASET_BYTES)})
@@ -63,12 +63,12 @@ def uploads(request: HttpRequest, pk: UUID) -> HttpResponse:
     throttle(request, "upload", "60/h", "user")
     ticket = own(request, pk)
     begun = actions.begin_upload(ticket, _name(request), _number(request, "Upload-Length"))
-    place = reverse("tickets:part", args=[begun.pk])
+    place = reverse(part, args=[begun.pk])
     return HttpResponse(status=HTTPStatus.CREATED, headers={"Location": place, "Upload-Offset": "0"})
 
 
 @_speaks_tus
-def part(request: HttpRequest, pk: UUID) -> HttpResponse:
+def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
     """`HEAD`: how much is here. `PATCH`: the next part. `DELETE`: drop it."""
     user = cast(User, request.user)
     found = PartialUpload.objects.filter(pk=pk, ticket__customer=user).select_related("ticket").first()
@@ -89,6 +89,10 @@ def part(request: HttpRequest, pk: UUID) -> HttpResponse:
         actions.drop_upload(found)
         return _done()
     return HttpResponse(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "HEAD, PATCH, DELETE"})
+
+
+uploads, part = login_required(begin), login_required(go_on)
+"""For pages; the API has its own way to log in."""
 
 
 def _done(**headers: str) -> HttpResponse:

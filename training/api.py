@@ -4,8 +4,10 @@ from typing import Any
 from uuid import UUID
 
 from django.urls import path
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -14,6 +16,7 @@ from dmlsite.rest import answers
 from tickets.api import own
 from training import measures
 from training.models import Round, Run
+from training.views import facts_of
 
 
 class RoundRow(serializers.ModelSerializer[Round]):
@@ -51,7 +54,29 @@ class MetricsView(APIView):
         return Response(MetricRow(rows, many=True).data)
 
 
+class CheckedFile(serializers.Serializer[Any]):
+    file = serializers.FileField(max_length=200, allow_empty_file=True)  # of an empty one the check says why not
+    target = serializers.CharField(max_length=200, default="", allow_blank=True)
+
+
+class CheckView(APIView):
+    parser_classes = (MultiPartParser,)
+
+    @extend_schema(
+        operation_id="check",
+        request={"multipart/form-data": CheckedFile},
+        responses=answers({200: OpenApiTypes.OBJECT}, 401, 422, 429),
+    )
+    def post(self, request: Request) -> Response:
+        """What training would find in the file. It is not kept, and nothing is charged."""
+        form = CheckedFile(data=request.data)
+        form.is_valid(raise_exception=True)
+        given = form.validated_data
+        return Response(facts_of(request, given["file"], given["target"].strip()).json())
+
+
 urlpatterns = [
+    path("check", CheckView.as_view()),
     path("tickets/<uuid:pk>/metrics", MetricsView.as_view()),
     path("tickets/<uuid:pk>/rounds", RoundsView.as_view()),
 ]

@@ -275,20 +275,24 @@ def work(request: HttpRequest, ticket: UUID) -> HttpResponse:
 @require_POST
 def check(request: HttpRequest) -> HttpResponse:
     """Read the file as training would, say what was found, keep nothing."""
+    facts = facts_of(request, request.FILES.get("file"), request.POST.get("target", "").strip())
+    largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
+    more = len(facts.classes) - len(largest)
+    return render(request, "training/_check.html", {"facts": facts, "classes": largest, "more": more})
+
+
+def facts_of(request: HttpRequest, file: UploadedFile | None, target: str) -> datasets.Facts:
+    """What is in a file that was sent with the request; the file is gone afterwards. Raises Invalid, TooMany."""
     throttle(request, "check", CHECKS, "user")
-    file = request.FILES.get("file")
     if file is None:
         raise Invalid("Please choose a file.")
     size = file.size or 0
     if not 0 < size <= settings.MAX_CHECK_BYTES:
         raise Invalid("The file is empty." if not size else "The file is too large to be checked before paying.")
     try:
-        facts = _inspect(file, request.POST.get("target", "").strip())
+        return _inspect(file, target)
     finally:
         file.close()  # the temporary file goes with it
-    largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
-    more = len(facts.classes) - len(largest)
-    return render(request, "training/_check.html", {"facts": facts, "classes": largest, "more": more})
 
 
 def _inspect(file: UploadedFile, target: str) -> datasets.Facts:

@@ -170,6 +170,18 @@ def test_an_aggregation_that_protects_nothing_is_422_with_the_reason(customer, c
     assert not Ticket.objects.exists()
 
 
+def test_a_slip_in_an_options_name_is_not_passed_over(customer):
+    errors = problem(api(customer).post(QUOTES, ORDER | {"round": 5}), 422)["errors"]
+    assert errors == {"round": ["There is no such option."]}
+    assert not Ticket.objects.exists()
+
+
+def test_the_terms_name_the_contracts_that_a_payment_goes_to(chain, customer):
+    found = api(customer).get("/api/v1/terms").json()
+    deployed = chain.deployment
+    assert (found["chain_id"], found["token"], found["escrow"]) == (31337, deployed.token, deployed.escrow)
+
+
 def test_a_file_beyond_the_limit_is_not_quoted(customer, settings):
     assert "larger than" in problem(api(customer).post(QUOTES, ORDER | {"file_size": 10**30}), 422)["detail"]
 

@@ -12,7 +12,10 @@ from django.urls import reverse
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rest_framework.test import APIClient
 
+from accounts import actions as accounts
+from dmlsite.tests.people import api, person, problem
 from tickets import actions, files, tasks, uploads
 from tickets.models import Leftover, PartialUpload, Status, UploadPart
 from tickets.tests.test_pages import ada, eve, make, owner  # noqa: F401
@@ -271,3 +274,30 @@ def test_the_file_that_another_replaces_is_removed(ticket, own_files, inline_job
     for data in (b"old", b"new"):
         actions.store_artifact(ticket, "model.keras", ContentFile(data))
     assert [path.read_bytes() for path in stored(own_files)] == [b"new"]
+
+
+def test_a_program_sends_the_parts_with_its_key(ada, ticket):  # noqa: F811
+    program = APIClient()
+    program.credentials(HTTP_AUTHORIZATION=f"Bearer {accounts.issue_key(ada, 'lab')}")
+    begun = program.post(f"/api/v1/tickets/{ticket.pk}/uploads", headers=headers(Upload_Length=str(SIZE)))
+    place = begun.headers["Location"]
+    assert (begun.status_code, place.startswith("/api/v1/uploads/")) == (201, True)
+    for at, data in ((0, DATA[:5]), (5, DATA[5:])):
+        assert program.head(place, headers=headers()).headers["Upload-Offset"] == str(at)
+        told = headers(Upload_Offset=str(at))
+        sent = program.generic("PATCH", place, data, content_type=uploads.PART_TYPE, headers=told)
+        assert sent.status_code == 204, sent.content
+    ticket.refresh_from_db()
+    assert ticket.dataset.file.read() == DATA
+
+
+def test_an_upload_over_the_api_is_refused_in_its_own_words(ada, ticket):  # noqa: F811
+    address = f"/api/v1/tickets/{ticket.pk}/uploads"
+    problem(api(person("outsider")).post(address, headers=headers(Upload_Length="5")), 404)
+    assert "were quoted" in problem(api(ada).post(address, headers=headers(Upload_Length="500")), 422)["detail"]
+    assert api(ada).post(address).status_code == 412
+    place = api(ada).post(address, headers=headers(Upload_Length=str(SIZE))).headers["Location"]
+    late = api(ada).generic("PATCH", place, b"x", content_type=uploads.PART_TYPE, headers=headers(Upload_Offset="3"))
+    assert "last one ended" in problem(late, 409)["detail"]
+    assert api(person("eve2")).head(place, headers=headers()).status_code == 404
+    assert api(ada).delete(place, headers=headers()).status_code == 204

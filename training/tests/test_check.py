@@ -12,6 +12,7 @@ from django.urls import reverse
 from pyarrow import parquet
 
 from accounts.models import User
+from dmlsite.tests.people import api, problem
 from dmlworker.datasets import SUFFIXES, samples
 
 pytestmark = pytest.mark.django_db
@@ -98,3 +99,14 @@ def test_the_pages_offer_every_kind_of_file_that_can_be_read(template):
     source = get_template(template).template.source
     offered = re.search(r'accept="([^"]+)"', source)[1].split(",")
     assert {suffix if suffix != ".tar.gz" else ".gz" for suffix in SUFFIXES} == set(offered)
+
+
+def test_a_program_asks_the_same():
+    cache.clear()
+    client = api(User.objects.create_user("bob@example.org", is_customer=True))
+    file = SimpleUploadedFile("cells.csv", samples.breast_cancer_csv())
+    facts = client.post("/api/v1/check", {"file": file, "target": "diagnosis"}, format="multipart").json()
+    assert (facts["samples"], facts["target"], len(facts["columns"])) == (569, "diagnosis", 30)
+    assert facts["classes"] == {"benign": 357, "malignant": 212}
+    empty = {"file": SimpleUploadedFile("cells.csv", b"")}
+    assert "empty" in problem(client.post("/api/v1/check", empty, format="multipart"), 422)["detail"]
