@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Weights = list[np.ndarray]
 _one_at_a_time = threading.Lock()
+EXAMPLE = 500
+"""Characters of a text in the row that the page shows."""
 OTHER_KERNELS = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
 """Other arithmetic for the second replay: what rounding alone can do shows between the two."""
 
@@ -50,9 +52,10 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     parts_as_read = datasets.split(data, seed)
     train, holdout, encoder = datasets.encoded(*parts_as_read)
     with _one_at_a_time:
-        shape, fitted = train.x.shape[1:], models.statistics(train.x, encoder.marks if encoder else None)
+        tokens = {"tokens": encoder.tokens} if encoder and encoder.tokens else {}
+        fitted = None if tokens else models.statistics(train.x, encoder.marks if encoder else None)
         try:
-            spec = models.spec(models.build(shape, len(data.classes), ticket.model_kind, fitted))
+            spec = models.spec(models.build(train.x.shape[1:], len(data.classes), ticket.model_kind, fitted, **tokens))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         start = pack(trainer.initial_weights(spec, seed))
@@ -73,7 +76,7 @@ def _raw_facts(encoder: datasets.Encoder, holdout: datasets.Dataset) -> dict[str
     return {
         "encoder": encoder.json(),
         "left_out": [name for name, _ in holdout.left_out],
-        "example": datasets.cells_of(holdout, 0),
+        "example": [cell[:EXAMPLE] for cell in datasets.cells_of(holdout, 0)],
     }
 
 

@@ -2,10 +2,12 @@
 
 import json
 
-from dmlworker.datasets import Encoder, dates
+from dmlworker.datasets import Encoder, dates, text
 from dmlworker.datasets.encoding import Feature
 from training.models import Run
 
+MOST_WORDS = 20
+"""That the model card names of a text."""
 LOAD = 'import keras\n\nmodel = keras.saving.load_model("model.keras")'
 
 
@@ -28,17 +30,27 @@ def loading(run: Run) -> str:
 def columns(run: Run) -> list[list[str]]:
     """Of each raw column, as cells of a Markdown table: its name, what it is, what becomes of what is missing, the values that count."""
     encoder = encoder_of(run)
-    rows = (
-        [[each.name, _is(each), _missing(each), ", ".join(each.values)] for each in encoder.features] if encoder else []
-    )
+    rows = [[each.name, _is(each), _missing(each), _values(each)] for each in encoder.features] if encoder else []
     return [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
 
 
+def _values(feature: Feature) -> str:
+    """Of a text, the most frequent words."""
+    if not feature.split:
+        return ", ".join(feature.values)
+    return ", ".join(feature.values[:MOST_WORDS]) + (" …" if len(feature.values) > MOST_WORDS else "")
+
+
 def _is(feature: Feature) -> str:
+    if feature.split:
+        many = f"{len(feature.values):,} {'characters' if feature.split == text.CHARACTER else 'words'}"
+        return f"text, the first {feature.length} of {many}" if feature.length else f"text, which of {many} occur"
     return f"date, {feature.form}" if feature.kind == "date" else feature.kind
 
 
 def _missing(feature: Feature) -> str:
+    if feature.split:
+        return "an empty text"
     if feature.kind == "category":
         return "a value of its own" if feature.missing else "another value"
     return dates.text(feature.fill) if feature.kind == "date" else f"{feature.fill:.6g}"

@@ -13,6 +13,7 @@ MIN_PER_CLASS = 10
 MAX_CLASSES = 1000
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 12
+PREVIEW_CHARACTERS = 80
 DETAILED_COLUMNS = 100
 UNBALANCED = 10
 """So many times as large a class is warned of."""
@@ -35,7 +36,7 @@ class DatasetError(ValueError):
 @dataclass(frozen=True)
 class Raw:
     """A column of a table as it was read: float32, NaN where nothing is. kind: "number"; "category", indices into `values`; "date", hours
-    since 1970, which were written in `form`."""
+    since 1970, which were written in `form`; "text", indices into `values`, all there are."""
 
     name: str
     kind: str
@@ -46,7 +47,7 @@ class Raw:
         """A cell as one might write it."""
         if np.isnan(value):
             return ""
-        if self.kind == "category":
+        if self.kind in ("category", "text"):
             return self.values[int(value)]
         if self.kind == "date":
             return dates.written(value, self.form)
@@ -57,7 +58,7 @@ class Raw:
 class Dataset:
     """Samples and labels.
 
-    x: (n, d) float32 or uint8, or images (n, h, w) or (n, h, w, c), uint8 or float32. y: (n,) int32, indices into `classes`.
+    x: (n, d) float32 or uint8, uint16 for the numbers of a text's words, or images (n, h, w) or (n, h, w, c), uint8 or float32. y: (n,) int32, indices into `classes`.
     features: names of the columns, empty for images and arrays. kind: "csv", "npz" or "images".
     raw: of a table with more than plain numbers, what x holds until an `Encoder` made numbers of it; else empty. left_out: the
     columns of such a table that nothing can be learnt from, each with the reason.
@@ -157,6 +158,8 @@ def _column(raw: Raw, known: np.ndarray, missing: int) -> Column:
 def _kind(raw: Raw, known: np.ndarray) -> str:
     if raw.kind == "date":
         return f"dates ({raw.form})"
+    if raw.kind == "text":
+        return "text"
     if raw.kind == "category":
         lowered = {value.lower() for value in raw.values}
         return "yes or no" if any(lowered == set(pair) for pair in YES_OR_NO) else f"category of {len(raw.values):,}"
@@ -220,8 +223,13 @@ def _row(dataset: Dataset, index: int) -> tuple[str, ...]:
     sample, label = dataset.x[index], dataset.classes[dataset.y[index]]
     if sample.ndim > 1:
         return (" x ".join(map(str, sample.shape)), f"mean {sample.mean():.3g}", label)
-    cells = cells_of(dataset, index)[:PREVIEW_COLUMNS] if dataset.raw else [f"{v:g}" for v in sample[:PREVIEW_COLUMNS]]
+    cells = _shown(dataset, index) if dataset.raw else [f"{v:g}" for v in sample[:PREVIEW_COLUMNS]]
     return (*cells, *(["…"] if len(sample) > PREVIEW_COLUMNS else []), label)
+
+
+def _shown(dataset: Dataset, index: int) -> list[str]:
+    cells = cells_of(dataset, index)[:PREVIEW_COLUMNS]
+    return [cell if len(cell) <= PREVIEW_CHARACTERS else f"{cell[:PREVIEW_CHARACTERS]}…" for cell in cells]
 
 
 def cells_of(dataset: Dataset, index: int) -> list[str]:

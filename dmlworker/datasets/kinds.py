@@ -1,12 +1,13 @@
-"""What a table's columns hold: numbers, categories or dates. Found by reading all of it once, before anything is kept."""
+"""What a table's columns hold: numbers, categories, dates or text. Found by reading all of it once, before anything is kept."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from dmlworker.datasets import dates
+from dmlworker.datasets import dates, text
 from dmlworker.datasets.dataset import MISSING, DatasetError, Raw, check_text
 
 MAX_VALUES = 1000
@@ -15,6 +16,10 @@ MAX_VALUES_TOTAL = 1_000_000
 """Of all columns together, which bounds the memory."""
 MAX_LENGTH = 200
 """Characters in a value of a category."""
+MAX_CHARACTERS = 500_000_000
+"""Of all different texts of a column."""
+MAX_TEXTS = 1 << 24
+"""Different ones: more are not told apart by float32."""
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
@@ -22,7 +27,7 @@ class Seen:
     """What was seen of a column so far. values: the different ones, or None if they are too many or too long for a category."""
 
     def __init__(self) -> None:
-        self.numbers = self.texts = self.commas = 0
+        self.numbers = self.texts = self.commas = self.sentences = 0
         self.values: set[str] | None = set()
         self.forms = list(dates.FORMS)
         self.first: tuple[int, str] | None = None
@@ -45,6 +50,7 @@ class Seen:
             check_text(cell)
             self.texts += count
             self.commas += count if _DECIMAL_COMMA.fullmatch(cell) else 0
+            self.sentences += count if text.looks_like_text(cell) else 0
             self.forms = [form for form in self.forms if dates.hours(cell, form) is not None]
         if self.values is not None:
             self.values.add(cell)
@@ -64,7 +70,13 @@ class Seen:
             raise self._slip(name)
         if self._repeats(filled):
             return Raw(name, "category", values=tuple(sorted(self.values or ())))
-        return "nearly every value is another" if self.values else f"long text or over {MAX_VALUES:,} different values"
+        if 2 * self.sentences > filled:
+            return Raw(name, "text")
+        return (
+            "nearly every value is another"
+            if self.values
+            else f"over {MAX_VALUES:,} different values, and no text of several words"
+        )
 
     def _repeats(self, filled: int) -> bool:
         return self.values is not None and (len(self.values) <= 2 or 2 * len(self.values) <= filled)
@@ -104,15 +116,37 @@ def _all_numbers(cells: Sequence[str]) -> bool:
         return False
 
 
-def typed(raw: Raw, cells: Sequence[str]) -> np.ndarray:
-    """Cells as the raw column holds them, (n,) float32, NaN for what is missing."""
-    if raw.kind == "number":
-        return _floats(cells)
-    if raw.kind == "date":
-        found = [dates.hours(cell, raw.form) for cell in cells]
-        return np.array([np.nan if hours is None else hours for hours in found], np.float32)
-    codes = {value: code for code, value in enumerate(raw.values)}
-    return np.array([codes.get(cell, np.nan) for cell in cells], np.float32)
+class Cells:
+    """A column on its way from text to what `Raw` says, some cells at a time. `raw`: what is known of it so far."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw, self._characters = raw, 0
+        self._codes = {value: code for code, value in enumerate(raw.values)}
+
+    @property
+    def raw(self) -> Raw:
+        return replace(self._raw, values=tuple(self._codes))
+
+    def typed(self, cells: Sequence[str]) -> np.ndarray:
+        """(n,) float32, NaN for what is missing. Of text only what is empty is missing."""
+        if self._raw.kind == "number":
+            return _floats(cells)
+        if self._raw.kind == "date":
+            found = [dates.hours(cell, self._raw.form) for cell in cells]
+            return np.array([np.nan if hours is None else hours for hours in found], np.float32)
+        if self._raw.kind == "text":
+            self._learn(cells)
+        return np.array([self._codes.get(cell, np.nan) for cell in cells], np.float32)
+
+    def _learn(self, cells: Sequence[str]) -> None:
+        for cell in cells:
+            if cell and cell not in self._codes:
+                self._codes[cell] = len(self._codes)
+                self._characters += len(cell)
+        if self._characters > MAX_CHARACTERS or len(self._codes) > MAX_TEXTS:
+            raise DatasetError(
+                f"The texts of column {self._raw.name!r:.80} are too long together. Leave some rows out."
+            )
 
 
 def _floats(cells: Sequence[str]) -> np.ndarray:

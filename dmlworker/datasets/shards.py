@@ -62,7 +62,7 @@ def _quotas(counts: list[int], total: int) -> list[int]:
 
 
 def dump(x: np.ndarray, y: np.ndarray) -> bytes:
-    """A shard as safetensors bytes: x uint8 or float32, y int32, nothing else. The same arrays give the same bytes."""
+    """A shard as safetensors bytes: x uint8, uint16 (tokens) or float32, y int32, nothing else. The same arrays give the same bytes."""
     _check(x, y)
     return bytes(_save({"x": np.ascontiguousarray(x), "y": np.ascontiguousarray(y)}))
 
@@ -80,7 +80,7 @@ def load(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(x: np.ndarray, y: np.ndarray) -> None:
-    if x.dtype not in (np.uint8, np.float32) or y.dtype != np.int32:
-        raise DatasetError("A shard's x is uint8 or float32, its y int32.")
+    if x.dtype not in (np.uint8, np.uint16, np.float32) or y.dtype != np.int32:
+        raise DatasetError("A shard's x is uint8, uint16 or float32, its y int32.")
     if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or not len(y):
         raise DatasetError("A shard's x and y must be equally long, and not empty.")

@@ -85,7 +85,9 @@ def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Datase
         x, labels = _values(rows(), layout, _block)
     except _NotPlain:
         layout, raw, left_out = _kinds(rows(), layout)
-        x, labels = _values(rows(), layout, lambda chunk, layout: _typed(chunk, layout, raw))
+        columns = [kinds.Cells(what) for what in raw]
+        x, labels = _values(rows(), layout, lambda chunk, layout: _typed(chunk, layout, columns))
+        raw = tuple(column.raw for column in columns)
     if not labels:
         raise DatasetError("The file holds only a header, no rows.")
     check_finite(x, gaps=bool(raw))
@@ -252,6 +254,6 @@ def _kinds(rows: Iterator[Row], layout: _Layout) -> tuple[_Layout, Raws, LeftOut
     return replace(layout, features=[column for column, _ in kept]), tuple(what for _, what in kept), left_out
 
 
-def _typed(chunk: list[Row], layout: _Layout, raw: Raws) -> np.ndarray:
-    columns = zip(layout.features, raw, strict=True)
-    return np.stack([kinds.typed(what, [row[column] for _, row in chunk]) for column, what in columns], axis=1)
+def _typed(chunk: list[Row], layout: _Layout, columns: list[kinds.Cells]) -> np.ndarray:
+    pairs = zip(layout.features, columns, strict=True)
+    return np.stack([column.typed([row[index] for _, row in chunk]) for index, column in pairs], axis=1)
