@@ -13,7 +13,7 @@ LOAD = 'import keras\n\nmodel = keras.saving.load_model("model.keras")'
 
 def encoder_of(run: Run) -> Encoder | None:
     """What made numbers of the raw rows; None if they were numbers already."""
-    return Encoder.from_json(run.facts["encoder"]) if run.facts.get("encoder") else None
+    return Encoder.from_json(run.facts["encoder"], run.facts.get("window", 0)) if run.facts.get("encoder") else None
 
 
 def loading(run: Run) -> str:
@@ -21,8 +21,9 @@ def loading(run: Run) -> str:
     encoder = encoder_of(run)
     if encoder is None:
         return LOAD
-    cells = zip(encoder.inputs, encoder.features, run.facts["example"], strict=True)
-    rows = [f"    {_text(name)}: [{_literal(feature.kind, cell)}]," for name, feature, cell in cells]
+    example = run.facts["example"]
+    cells = zip(encoder.inputs, encoder.features, zip(*example, strict=True) if encoder.steps else example, strict=True)
+    rows = [f"    {_text(name)}: [{_sample(feature.kind, cell)}]," for name, feature, cell in cells]
     feed = "model.predict({name: keras.ops.convert_to_tensor(values) for name, values in rows.items()})"
     return "\n".join([LOAD, "rows = {  # as many as you like in each list", *rows, "}", feed])
 
@@ -54,6 +55,11 @@ def _missing(feature: Feature) -> str:
     if feature.kind == "category":
         return "a value of its own" if feature.missing else "another value"
     return dates.text(feature.fill) if feature.kind == "date" else f"{feature.fill:.6g}"
+
+
+def _sample(kind: str, cell: str | tuple[str, ...]) -> str:
+    """A cell, or those of a window."""
+    return _literal(kind, cell) if isinstance(cell, str) else f"[{', '.join(_literal(kind, each) for each in cell)}]"
 
 
 def _literal(kind: str, cell: str) -> str:

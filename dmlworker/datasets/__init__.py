@@ -2,9 +2,9 @@
 
     facts = inspect(path, "iris.csv")                 what we understood, for the customer's page
     dataset = read(path, "iris.csv", target="species")
-    train, holdout, encoder = encoded(*split(dataset, seed=1))
-    for shard in shards(train, 4, seed=1):
-        blob = dump(shard.x, shard.y)                 what a provider gets: no names of columns or classes
+    found = parts(dataset, seed=1)                    found.train, found.holdout, found.encoder
+    for shard in shards(found.train, 4, seed=1):
+        blob = dump(shard.x, shard.y, shard.w)        what a provider gets: no names of columns or classes
 
 Everything wrong with a file is a `DatasetError` whose text is meant for the customer's page.
 """
@@ -13,16 +13,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dmlworker.datasets import foreign, images, jsonl, npz, table
+from dmlworker.datasets import foreign, groups, images, jsonl, npz, table, windows
 from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
 from dmlworker.datasets.encoding import Encoder, encoded
-from dmlworker.datasets.shards import dump, few, load, shards, split
+from dmlworker.datasets.options import PLAIN, Options
+from dmlworker.datasets.parts import Parts, parts
+from dmlworker.datasets.shards import dump, few, load, load_weighted, shards, split
 
 __all__ = [
-    "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "read", "shards", "split",
+    "Dataset", "DatasetError", "Encoder", "Facts", "Options", "Parts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load",
+    "load_weighted", "parts", "read", "shards", "split",
 ]  # fmt: skip
 
-_READERS: dict[str, Callable[[Path, str | None], Dataset]] = {
+_READERS: dict[str, Callable[[Path, str | None, Options], Dataset]] = {
     ".csv": table.read,
     ".tsv": table.read,
     ".txt": table.read,
@@ -42,11 +45,11 @@ SUFFIXES = tuple(_READERS)
 """File name endings that can be read."""
 
 
-def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
+def read(path: Path | str, name: str, target: str | None = None, options: Options = PLAIN) -> Dataset:
     """The data set in the file at `path`, which the customer called `name`; its ending tells the kind.
 
     `target` names the column to learn, for tables; without it, a column called like a target, else the last one.
-    Raises DatasetError with the reason if the file can't be trained on.
+    Raises DatasetError with the reason if the file can't be trained on, not even with the customer's own `options`.
     """
     reader = next((found for suffix, found in _READERS.items() if name.lower().endswith(suffix)), None)
     if reader is None:
@@ -56,12 +59,26 @@ def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
     path = Path(path)
     if path.stat().st_size == 0:
         raise DatasetError("The file is empty.")
-    return reader(path, target or None)
+    options.check()
+    found = reader(path, target or None, options)
+    if options.of_tables and not found.target:
+        raise DatasetError("This file has no columns: leave out the choice of columns, the group and the window.")
+    return found
 
 
-def inspect(path: Path | str, name: str, target: str | None = None) -> Facts:
+def inspect(path: Path | str, name: str, target: str | None = None, options: Options = PLAIN) -> Facts:
     """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`, and if it can't be made numbers."""
-    dataset = read(path, name, target)
-    if dataset.raw:
-        Encoder.fit(dataset)
+    dataset = read(path, name, target, options)
+    _check(dataset, options)
     return describe(dataset)
+
+
+def _check(dataset: Dataset, options: Options) -> None:
+    """Raises DatasetError where the parts could not be made."""
+    if dataset.groups is not None and (count := int(dataset.groups.max()) + 1) < groups.MIN_GROUPS:
+        raise groups.too_few(count)
+    rows = windows.with_past(dataset) if options.window else dataset
+    if options.window:
+        windows.by_time(rows, options)
+    if rows.raw:
+        Encoder.fit(rows)

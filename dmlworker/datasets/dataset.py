@@ -23,6 +23,9 @@ NAMED = 5
 REPEATED = 0.01
 """Of the samples; more that occur twice are warned of."""
 MOSTLY_MISSING = 0.5
+CHOSEN = "you chose so"
+GROUPS = "it says which rows stay together"
+"""Why a column is left out, where that is no news."""
 ALWAYS_THE_SAME = "always the same"
 YES_OR_NO = (("yes", "no"), ("true", "false"), ("y", "n"), ("t", "f"), ("on", "off"))
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
@@ -61,7 +64,8 @@ class Dataset:
     x: (n, d) float32 or uint8, uint16 for the numbers of a text's words, or images (n, h, w) or (n, h, w, c), uint8 or float32. y: (n,) int32, indices into `classes`.
     features: names of the columns, empty for images and arrays. kind: "csv", "npz" or "images".
     raw: of a table with more than plain numbers, what x holds until an `Encoder` made numbers of it; else empty. left_out: the
-    columns of such a table that nothing can be learnt from, each with the reason.
+    columns of a table that are no features, each with the reason. groups: (n,) int32, of each sample, if there are such. w: (n,) float32, what
+    each counts in training; None: 1.
     """
 
     x: np.ndarray
@@ -72,13 +76,16 @@ class Dataset:
     target: str | None = None
     raw: tuple[Raw, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    groups: np.ndarray | None = None
+    w: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, indices: np.ndarray) -> "Dataset":
         """The samples at `indices`, in that order; classes stay as they are."""
-        return replace(self, x=self.x[indices], y=self.y[indices])
+        more = {name: None if (of := getattr(self, name)) is None else of[indices] for name in ("groups", "w")}
+        return replace(self, x=self.x[indices], y=self.y[indices], **more)
 
 
 @dataclass(frozen=True)
@@ -193,8 +200,8 @@ def _different(dataset: Dataset) -> int:
 
 
 def _warnings_of_columns(dataset: Dataset, columns: tuple[Column, ...]) -> Iterator[str]:
-    if dataset.left_out:
-        told = [f"{name:.40} ({why})" for name, why in dataset.left_out]
+    told = [f"{name:.40} ({why})" for name, why in dataset.left_out if why not in (CHOSEN, GROUPS)]
+    if told:
         yield f"Left out, the model learns nothing from it: {_listed(told, 120)}."
     gaps = [column.name for column in columns if column.missing > MOSTLY_MISSING * len(dataset)]
     if gaps:

@@ -122,9 +122,10 @@ def number(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What becomes of each raw column, in their order."""
+    """What becomes of each raw column, in their order. steps: rows that are one sample; 0: each is one."""
 
     features: tuple[Feature, ...]
+    steps: int = 0
 
     @classmethod
     def fit(cls, train: Dataset) -> "Encoder":
@@ -189,8 +190,8 @@ class Encoder:
         return [asdict(feature) | {"values": list(feature.values)} for feature in self.features]
 
     @classmethod
-    def from_json(cls, data: Sequence[Mapping[str, Any]]) -> "Encoder":
-        return cls(tuple(Feature(**{**each, "values": tuple(each["values"])}) for each in data))
+    def from_json(cls, data: Sequence[Mapping[str, Any]], steps: int = 0) -> "Encoder":
+        return cls(tuple(Feature(**{**each, "values": tuple(each["values"])}) for each in data), steps)
 
 
 def encoded(train: Dataset, holdout: Dataset) -> tuple[Dataset, Dataset, Encoder | None]:

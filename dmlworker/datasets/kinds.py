@@ -57,11 +57,14 @@ class Seen:
             if len(self.values) > MAX_VALUES or len(cell) > MAX_LENGTH:
                 self.values = None
 
-    def settled(self, name: str) -> Raw | str:
-        """What the column is, or why nothing can be learnt from it. Raises DatasetError if it looks like numbers with a slip."""
+    def settled(self, name: str, wanted: str = "") -> Raw | str:
+        """What the column is, or why nothing can be learnt from it; `wanted`: the kind that its owner says. Raises DatasetError if it is
+        not, or looks like numbers with a slip."""
         filled = self.numbers + self.texts
         if not filled:
             return "empty"
+        if wanted:
+            return self._wanted(name, wanted)
         if not self.texts:
             return Raw(name, "number")
         if self.forms and not self.numbers:
@@ -77,6 +80,20 @@ class Seen:
             if self.values
             else f"over {MAX_VALUES:,} different values, and no text of several words"
         )
+
+    def _wanted(self, name: str, kind: str) -> Raw:
+        if kind == "number" and self.texts:
+            raise self._slip(name)
+        if kind == "date" and (self.numbers or not self.forms):
+            raise DatasetError(
+                f"Column {name!r:.80} does not hold dates, all in one of the forms {', '.join(dates.FORMS)}."
+            )
+        if kind == "category" and self.values is None:
+            raise DatasetError(
+                f"Column {name!r:.80} has over {MAX_VALUES:,} different values, or very long ones: too many for a category."
+            )
+        values = tuple(sorted(self.values or ())) if kind == "category" else ()
+        return Raw(name, kind, values, self.forms[0] if kind == "date" else "")
 
     def _repeats(self, filled: int) -> bool:
         return self.values is not None and (len(self.values) <= 2 or 2 * len(self.values) <= filled)

@@ -12,8 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from dmlworker.datasets import kinds
-from dmlworker.datasets.dataset import Dataset, DatasetError, Raw, check_finite, check_text, encode_labels
+from dmlworker.datasets.dataset import (
+    CHOSEN,
+    GROUPS,
+    Dataset,
+    DatasetError,
+    Raw,
+    check_finite,
+    check_text,
+    encode_labels,
+)
 from dmlworker.datasets.kinds import is_missing, is_number
+from dmlworker.datasets.options import PLAIN, Options
 
 TARGET_NAMES = ("target", "label", "labels", "class", "classes", "species", "diagnosis", "outcome", "category", "y")
 """Column names taken for the target when none is given, the first that fits; case does not matter."""
@@ -48,43 +58,44 @@ Block = Callable[[list[Row], _Layout], np.ndarray]
 """Makes some rows' features into numbers."""
 
 
-def read(path: Path, target: str | None) -> Dataset:
+def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """A CSV table. Raises DatasetError naming the column and the line at fault."""
     with path.open(encoding=_encoding(path), newline="") as file:
         try:
-            return _parse(file, target)
+            return _parse(file, target, options)
         except csv.Error as error:
             raise DatasetError(f"The file is not a readable CSV table: {error}.") from None
 
 
-def _parse(file: io.TextIOBase, target: str | None) -> Dataset:
+def _parse(file: io.TextIOBase, target: str | None, options: Options) -> Dataset:
     delimiter = _delimiter(file)
 
     def lines() -> Iterator[Row]:
         file.seek(0)
         return _rows(file, delimiter)
 
-    return with_header(lines, target, "csv")
+    return with_header(lines, target, "csv", options=options)
 
 
-def with_header(lines: Rows, target: str | None, kind: str, named: bool = False) -> Dataset:
+def with_header(lines: Rows, target: str | None, kind: str, named: bool = False, options: Options = PLAIN) -> Dataset:
     """As `parse`; the names of the columns are in the first line, unless that one is data, which it is not if they are known to be `named`."""
     names, first = _header(lines(), named)
-    return parse(names, lambda: islice(lines(), first, None), target, kind)
+    return parse(names, lambda: islice(lines(), first, None), target, kind, options)
 
 
-def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Dataset:
+def parse(names: list[str], rows: Rows, target: str | None, kind: str, options: Options = PLAIN) -> Dataset:
     """The table with columns of these names. If its features are all numbers, x (n, d) is float32 as it is; else see `Dataset.raw`.
     Raises DatasetError."""
     if len(names) > MAX_COLUMNS:
         raise too_wide(len(names))
-    layout = _layout(names, target)
+    layout, left_out = _chosen(_layout(names, target), options)
     raw: Raws = ()
-    left_out: LeftOut = ()
     try:
+        _check_plain(options)
         x, labels = _values(rows(), layout, _block)
     except _NotPlain:
-        layout, raw, left_out = _kinds(rows(), layout)
+        layout, raw, useless = _kinds(rows(), layout, options)
+        left_out = (*left_out, *useless)
         columns = [kinds.Cells(what) for what in raw]
         x, labels = _values(rows(), layout, lambda chunk, layout: _typed(chunk, layout, columns))
         raw = tuple(column.raw for column in columns)
@@ -93,7 +104,9 @@ def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Datase
     check_finite(x, gaps=bool(raw))
     y, classes = encode_labels(labels)
     features = tuple(layout.names[index] for index in layout.features)
-    return Dataset(x, y, classes, features, kind, layout.names[layout.target], raw, left_out)
+    return Dataset(
+        x, y, classes, features, kind, layout.names[layout.target], raw, left_out, _groups(rows(), layout, options)
+    )
 
 
 def _encoding(path: Path) -> str:
@@ -185,10 +198,48 @@ def _layout(names: list[str], target: str | None) -> _Layout:
     return _Layout(names, index, features)
 
 
+def _chosen(layout: _Layout, options: Options) -> tuple[_Layout, LeftOut]:
+    """Without the columns that the customer leaves out, and the one that only says which rows are together."""
+    left_out = dict.fromkeys(options.leave_out, CHOSEN) | ({options.group: GROUPS} if options.group else {})
+    for name in (*left_out, *options.kinds):
+        if name not in layout.names:
+            raise _no_column(name, layout.names)
+    if layout.names[layout.target] in left_out:
+        raise DatasetError(f"{layout.names[layout.target]!r:.80} is the target: it is neither left out nor the group.")
+    features = [column for column in layout.features if layout.names[column] not in left_out]
+    if not features and not options.window:
+        raise DatasetError("No column is left to learn from.")
+    return replace(layout, features=features), tuple(left_out.items())
+
+
+def _no_column(name: str, names: list[str]) -> DatasetError:
+    return DatasetError(f"There is no column {name!r:.80}. The columns are: {_listed(names)}.")
+
+
+def _check_plain(options: Options) -> None:
+    """Raises _NotPlain if a column of numbers may have to be something else."""
+    if any(kind != "number" for kind in options.kinds.values()):
+        raise _NotPlain
+
+
+def _groups(rows: Iterator[Row], layout: _Layout, options: Options) -> np.ndarray | None:
+    """(n,) int32: of each row the number of its group, in the order in which they occur."""
+    if not options.group:
+        return None
+    column, found = layout.names.index(options.group), dict[str, int]()
+    numbers = []
+    for chunk in _chunks(rows, layout):
+        for line, cells in chunk:
+            if is_missing(cells[column]):
+                raise DatasetError(f"The group {options.group!r:.80} is missing in line {line}.")
+            numbers.append(found.setdefault(cells[column], len(found)))
+    return np.array(numbers, np.int32)
+
+
 def _target(names: list[str], target: str | None) -> int:
     if target is not None:
         if target not in names:
-            raise DatasetError(f"There is no column {target!r:.80}. The columns are: {_listed(names)}.")
+            raise _no_column(target, names)
         return names.index(target)
     lowered = [name.lower() for name in names]
     return next((lowered.index(name) for name in TARGET_NAMES if name in lowered), len(names) - 1)
@@ -237,7 +288,7 @@ def _block(chunk: list[Row], layout: _Layout) -> np.ndarray:
 
 
 # --- Tables with more than numbers ------------------------------------------------------------------------------------
-def _kinds(rows: Iterator[Row], layout: _Layout) -> tuple[_Layout, Raws, LeftOut]:
+def _kinds(rows: Iterator[Row], layout: _Layout, options: Options) -> tuple[_Layout, Raws, LeftOut]:
     """The layout without what nothing can be learnt from, what its features are, and what was left out."""
     seen = [kinds.Seen() for _ in layout.features]
     for chunk in _chunks(rows, layout):
@@ -245,10 +296,12 @@ def _kinds(rows: Iterator[Row], layout: _Layout) -> tuple[_Layout, Raws, LeftOut
         for column, each in zip(layout.features, seen, strict=True):
             each.add([row[column] for _, row in chunk], lines)
         kinds.bound(seen)
-    found = [(column, each.settled(layout.names[column])) for column, each in zip(layout.features, seen, strict=True)]
+    names = [layout.names[column] for column in layout.features]
+    settled = [each.settled(name, options.kinds.get(name, "")) for name, each in zip(names, seen, strict=True)]
+    found = list(zip(layout.features, settled, strict=True))
     kept = [(column, what) for column, what in found if isinstance(what, Raw)]
     left_out = tuple((layout.names[column], what) for column, what in found if isinstance(what, str))
-    if not kept:
+    if not kept and not options.window:
         told = ", ".join(f"{name:.40} ({why})" for name, why in left_out[:10])
         raise DatasetError(f"There is no column that anything can be learnt from: {told}.")
     return replace(layout, features=[column for column, _ in kept]), tuple(what for _, what in kept), left_out
@@ -256,4 +309,6 @@ def _kinds(rows: Iterator[Row], layout: _Layout) -> tuple[_Layout, Raws, LeftOut
 
 def _typed(chunk: list[Row], layout: _Layout, columns: list[kinds.Cells]) -> np.ndarray:
     pairs = zip(layout.features, columns, strict=True)
+    if not columns:
+        return np.empty((len(chunk), 0), np.float32)
     return np.stack([column.typed([row[index] for _, row in chunk]) for index, column in pairs], axis=1)
