@@ -231,7 +231,7 @@ class Work:
         at = self.weights(trace.segments[piece.segment - 1].sha256) if piece.segment else start
         claimed = self.update(start, update) if last else self.weights(trace.segments[piece.segment].sha256)
         steps = steps_of_segment(piece.segment, len(y), hyper)
-        done = trainer.replay(self.spec(), start, x, y, hyper, at, steps)
+        done = trainer.replay(self.spec(), start, x, y, hyper, at, steps, w=cut.weights[update.shard])
         far, said = comparison.compare(at, claimed, done), trace.segments[piece.segment].change
         most = comparison.MAX_RELATIVE
         if last:
@@ -257,10 +257,11 @@ def _loaded(spec: trainer.Spec, path: Path) -> Weights:
 # --- What the customer's own data says --------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Cut:
-    """A customer's file, cut as the platform says that it cut it."""
+    """A customer's file, cut as the platform says that it cut it. weights: what each shard's samples count; None: 1."""
 
     holdout: Samples
     shards: tuple[Samples, ...]
+    weights: tuple[np.ndarray | None, ...]
 
 
 def cut(receipt: Receipt, path: Path) -> Cut:
@@ -270,13 +271,14 @@ def cut(receipt: Receipt, path: Path) -> Cut:
     was = f"{receipt.file.name}, {receipt.file.size} bytes"
     must(found == receipt.file.sha256, f"{path.name} is not the file that was uploaded ({was})")
     seed = receipt.training.seed
-    whole = datasets.read(path, receipt.file.name, receipt.file.target or None)
-    train, holdout, _ = datasets.encoded(*datasets.split(whole, seed))
-    parts = datasets.shards(train, len(receipt.shards), seed)
+    options = datasets.Options.from_text(receipt.file.options)
+    whole = datasets.read(path, receipt.file.name, receipt.file.target or None, options)
+    found = datasets.parts(whole, seed, options)
+    holdout, parts = found.holdout, datasets.shards(found.train, len(receipt.shards), seed, options.sharding)
     for number, (part, said) in enumerate(zip([holdout, *parts], [receipt.holdout, *receipt.shards], strict=True)):
-        same = said == Shard(blob_of(datasets.pieces(part.x, part.y)).sha256, len(part))
+        same = said == Shard(blob_of(datasets.pieces(part.x, part.y, part.w)).sha256, len(part))
         must(same, f"{f'shard {number - 1}' if number else 'the hold-out'} is not cut from this file")
-    return Cut((holdout.x, holdout.y), tuple((part.x, part.y) for part in parts))
+    return Cut((holdout.x, holdout.y), tuple((part.x, part.y) for part in parts), tuple(part.w for part in parts))
 
 
 # --- Segments ---------------------------------------------------------------------------------------------------------

@@ -461,18 +461,18 @@ class Worker:
         """The arithmetic itself."""
         from dmlworker import models, trainer
 
-        x, y = load_shard(files.shard)
-        return trainer.train(models.spec_from_bytes(files.spec), start, x, y, offer.hyper, report, record)
+        x, y, w = load_shard(files.shard)
+        return trainer.train(models.spec_from_bytes(files.spec), start, x, y, offer.hyper, report, record, w)
 
     def _train_on(self, offer: Offer, files: Files, to: int, done: int, weights: Weights) -> Weights:
         """From the checkpoint `done` to the checkpoint `to`."""
         from dmlworker import models, trainer
 
-        x, y = load_shard(files.shard)
+        x, y, w = load_shard(files.shard)
         every, last = offer.hyper.checkpoint_every, steps_of(len(y), offer.hyper)
         steps = range(done * every, min(to * every, last))
         spec = models.spec_from_bytes(files.spec)
-        return trainer.replay(spec, unpack(files.weights), x, y, offer.hyper, weights, steps)
+        return trainer.replay(spec, unpack(files.weights), x, y, offer.hyper, weights, steps, w=w)
 
     def _compressed(self, offer: Offer, start: Weights, update: Weights) -> bytes:
         """The change of the weights in fewer bytes; what that loses is kept for the next round of this shard."""
@@ -517,11 +517,11 @@ class Worker:
 _UPGRADE = "Upgrade this worker: pip install --upgrade dml-worker"
 
 
-def load_shard(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) of a shard's safetensors bytes. Raises ValueError for anything else."""
+def load_shard(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(x, y, and what each sample counts, if not 1) of a shard's safetensors bytes. Raises ValueError for anything else."""
     try:
         tensors = load_tensors(data)
-        return tensors["x"], tensors["y"]
+        return tensors["x"], tensors["y"], tensors.get("w")
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"the shard is no safetensors file with x and y ({error})") from error
 

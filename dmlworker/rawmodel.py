@@ -26,16 +26,25 @@ _TO_EPOCH = 719468
 
 
 def of(core: "keras.Sequential", encoder: Encoder) -> "keras.Model":
-    """`core` with raw columns as inputs, each (n,) or (n, 1): float32 with NaN, or text with "" for what is missing."""
+    """`core` with raw columns as inputs, each (n,) or (n, 1), or (n, steps) of windows: float32 with NaN, or text with "" for what is missing."""
     import keras
 
     features, names = encoder.features, encoder.inputs
-    inputs = [keras.Input((1,), name=name, dtype=_dtype(each)) for name, each in zip(names, features, strict=True)]
+    inputs = [
+        keras.Input((encoder.steps or 1,), name=name, dtype=_dtype(each))
+        for name, each in zip(names, features, strict=True)
+    ]
     # A model of its own, so that no name of a column can be that of a layer.
     inner = [keras.Input((1,), name=f"column_{n}", dtype=_dtype(each)) for n, each in enumerate(features)]
-    encoded = keras.ops.concatenate(_encode(features, inner), axis=1)
+    parts = _encode(features, inner)
+    encoded = keras.ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
     preprocessing = keras.Model(inner, encoded, name="preprocessing")
-    return keras.Model(dict(zip(names, inputs, strict=True)), core(preprocessing(inputs)), name="raw")
+    named = dict(zip(names, inputs, strict=True))
+    if not encoder.steps:
+        return keras.Model(named, core(preprocessing(inputs)), name="raw")
+    # Each row of a window for itself, and together again.
+    rows = preprocessing([keras.ops.reshape(column, (-1, 1)) for column in inputs])
+    return keras.Model(named, core(keras.ops.reshape(rows, (-1, encoder.steps, encoded.shape[1]))), name="raw")
 
 
 def load_weights(core: "keras.Sequential", path: Path) -> None:
@@ -55,7 +64,7 @@ def _dtype(feature: Feature) -> str:
 
 
 def _encode(features: tuple[Feature, ...], columns: list[Any]) -> list[Any]:
-    kinds = {"number": _number, "category": _category, "date": _date}
+    kinds = {"number": _number, "category": _category, "date": _date, "text": _words, "tokens": _words}
     return [part for each, column in zip(features, columns, strict=True) for part in kinds[each.kind](each, column)]
 
 
@@ -79,6 +88,21 @@ def _category(feature: Feature, column: Any) -> list[Any]:
         vocabulary=list(feature.vocabulary), num_oov_indices=1, oov_token=_OTHERS, output_mode="one_hot"
     )
     return [lookup(column)]
+
+
+def _words(feature: Feature, column: Any) -> list[Any]:
+    """`text.Vocabulary`."""
+    import keras
+
+    words = keras.layers.TextVectorization(
+        standardize="lower_and_strip_punctuation",
+        split=feature.split,
+        output_mode="int" if feature.length else "multi_hot",
+        output_sequence_length=feature.length or None,
+        vocabulary=list(feature.values),
+    )(column)
+    # Of marks, Keras expects a shape that they do not have.
+    return [words if feature.length else keras.ops.reshape(words, (-1, 1 + len(feature.values)))]
 
 
 def _date(feature: Feature, column: Any) -> list[Any]:

@@ -15,9 +15,9 @@ from dmlworker import merkle, rewards
 from dmlworker.protocol import Hyper, nesting, order_seed
 
 NAME = "receipt.json"
-VERSION = 2
-"""What is written. Version 1 is read as it was: without the fields of SINCE_2."""
-SINCE_2 = {"since": 2}
+VERSION = 3
+"""What is written. Earlier versions are read as they were: without the fields of SINCE_2, or of SINCE_3."""
+SINCE_2, SINCE_3 = {"since": 2}, {"since": 3}
 FEE_PERCENT = 2
 """Of the price, rounded down."""
 _NESTING = 8
@@ -38,12 +38,14 @@ class Chain:
 
 @dataclass(frozen=True)
 class File:
-    """What the customer uploaded. target: the column to predict, as chosen; empty: found by the reader."""
+    """What the customer uploaded. target: the column to predict, as chosen; empty: found by the reader. options: what else they said of it, as
+    `datasets.Options.text`."""
 
     name: str
     size: int
     sha256: str
     target: str
+    options: str = field(default="", metadata=SINCE_3)
 
 
 @dataclass(frozen=True)

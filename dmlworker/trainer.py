@@ -101,8 +101,10 @@ def train(
     hyper: Hyper,
     progress: ProgressCallback | None = None,
     checkpoint: CheckpointCallback | None = None,
+    w: np.ndarray | None = None,
 ) -> Weights:
-    """`weights` after `hyper.epochs` passes over the shard x (n, ...), uint8 or float32, y (n,) int32 from 0.
+    """`weights` after `hyper.epochs` passes over the shard x (n, ...), uint8, uint16 or float32, y (n,) int32 from 0. w (n,) float32:
+    what each sample counts in its batch's mean; None: 1.
 
     `progress(step, steps, loss)` is called every few steps, loss being the epoch's mean so far; what it raises ends the
     training. `checkpoint(weights)` is called after every `hyper.checkpoint_every` steps and after the last; the arrays are
@@ -113,7 +115,7 @@ def train(
     program = _trainer(spec, x, hyper)
     with program.lock:
         program.load(weights)
-        return program.train(x, y, hyper, progress or _silent, checkpoint or _let_go)
+        return program.train(x, y, hyper, progress or _silent, checkpoint or _let_go, w=w)
 
 
 def replay(
@@ -125,6 +127,7 @@ def replay(
     at: Weights,
     segment: range,
     checkpoint: CheckpointCallback | None = None,
+    w: np.ndarray | None = None,
 ) -> Weights:
     """The steps `segment` (from 0) of the training that `train` does, gone on with from the weights `at` that they began with.
 
@@ -133,7 +136,7 @@ def replay(
     program = _trainer(spec, x, hyper)
     with program.lock:
         program.load(weights)
-        return program.train(x, y, hyper, _silent, checkpoint or _let_go, at, segment)
+        return program.train(x, y, hyper, _silent, checkpoint or _let_go, at, segment, w)
 
 
 def _trainer(spec: Spec, x: np.ndarray, hyper: Hyper) -> "_Program":
@@ -202,31 +205,36 @@ class _Program:
         checkpoint: CheckpointCallback,
         at: Weights | None = None,
         part: range | None = None,
+        w: np.ndarray | None = None,
     ) -> Weights:
         """The steps of `part`, or all, from the weights `at`, or the ones loaded."""
         self._check(x, y)
+        w = np.ones(len(y), np.float32) if w is None else w
+        if w.shape != y.shape:
+            raise ValueError(f"{len(y)} samples have {len(w)} weights.")
         run = self._steps.start(x, y, hyper)
         if at is not None:
             self.load(at)
         steps = steps_of(len(y), hyper)
-        for done, loss in self._losses(run, len(y), hyper, part or range(steps)):
+        for done, loss in self._losses(run, w, hyper, part or range(steps)):
             progress(done, steps, loss)
             if done % hyper.checkpoint_every == 0 or done == steps:
                 checkpoint(self._model.get_weights())
         return _arrays(self._model)
 
-    def _losses(self, run: backends.Run, samples: int, hyper: Hyper, part: range) -> Iterator[tuple[int, float]]:
-        """After every few steps, the number of steps done and the mean loss of the epoch so far."""
+    def _losses(self, run: backends.Run, w: np.ndarray, hyper: Hyper, part: range) -> Iterator[tuple[int, float]]:
+        """After every few steps, the number of steps done and the mean loss of the epoch so far. w: what each sample counts."""
+        samples = len(w)
         per_epoch = -(-samples // self._batch_size)
         for epoch, order in enumerate(_orders(samples, hyper)):
             first = epoch * per_epoch
             mine = range(max(first, part.start), min(first + per_epoch, part.stop))
-            batches, mask = _batches(order, self._batch_size)
-            total, seen = 0.0, 0
+            batches, mask = _batches(order, w, self._batch_size)
+            total, seen = 0.0, 0.0
             for now in _calls(mine, max(1, _SAMPLES_PER_CALL // self._batch_size), hyper.checkpoint_every):
                 rows = slice(now.start - first, now.stop - first)
                 total += run(batches[rows], mask[rows])
-                seen += int(mask[rows].sum())
+                seen += float(mask[rows].sum(dtype=np.float64))
                 yield now.stop, total / seen
 
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
@@ -265,7 +273,7 @@ def _orders(samples: int, hyper: Hyper) -> Iterator[np.ndarray]:
         yield random.permutation(samples).astype(np.int32)
 
 
-def _batches(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+def _batches(order: np.ndarray, w: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """An epoch's indices (steps, batch_size) and their weights.
 
     The last batch is filled up with sample 0 at weight 0, so that every batch has one shape and nothing is compiled twice.
@@ -274,7 +282,7 @@ def _batches(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray
     padded = np.zeros(steps * batch_size, np.int32)
     padded[: len(order)] = order
     mask = np.zeros(steps * batch_size, np.float32)
-    mask[: len(order)] = 1
+    mask[: len(order)] = w[order]
     return padded.reshape(steps, batch_size), mask.reshape(steps, batch_size)
 
 

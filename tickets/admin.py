@@ -15,7 +15,7 @@ from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, list_link
 from ledger.admin import amount, readable
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 from tickets import actions
-from tickets.models import TRAINING, Artifact, Dataset, Leftover, Mail, Ticket
+from tickets.models import DATA, TRAINING, Artifact, Dataset, Leftover, Mail, Ticket
 
 REFUND = (
     "Refund: the ticket ends here, training stops, and the whole payment goes back to the wallet that paid it. "
@@ -115,7 +115,7 @@ class TicketAdmin(ReadOnlyAdmin):
     search_help_text = "Ticket, e-mail address, paying wallet, or the hash of any of its transactions"
     date_hierarchy = "created"
     fields = ["id", "status", "outcome", "who", "cost", "payer", "payment", "training", "sent", "result", "file_name"]
-    fields += ["file_size", "target", "model_kind", *TRAINING, "on_cheat", "reward", "seed"]
+    fields += ["file_size", "target", "model_kind", *TRAINING, *DATA, "on_cheat", "reward", "seed"]
     fields += ["price_scheme", "samples", "flops", "flops_rate", "pay_by"]
     fields += ["upload_by", "settle_by", "created"]
 

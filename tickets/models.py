@@ -48,6 +48,9 @@ TRAINING = (
 )
 """What a customer chooses of the training itself; a run takes it over."""
 
+DATA = ("leave_out", "kinds", "group", "window", "horizon", "sharding", "class_weights")
+"""What a customer says of the data, beside the target: `dmlworker.datasets.Options`."""
+
 
 class OnCheat(models.TextChoices):
     """What becomes of a training in which somebody cheated."""
@@ -93,6 +96,21 @@ class Ticket(models.Model):
         null=True, blank=True, help_text="Quoted: operations of training on one sample, forward and backward"
     )
     flops_rate = models.BigIntegerField(null=True, blank=True, help_text="Operations for 0.01 DML, as quoted")
+    leave_out = models.JSONField(default=list, blank=True, help_text="Columns that are no features")
+    kinds = models.JSONField(
+        default=dict, blank=True, help_text="What a column is, where it was taken for something else"
+    )
+    group = models.CharField(
+        max_length=200, blank=True, help_text="The column that says which rows stay together, as one person's do"
+    )
+    window = models.PositiveIntegerField(default=0, help_text="Rows in their order that are one sample; 0: each is one")
+    horizon = models.PositiveIntegerField(default=1, help_text="Rows from a window's last to its target")
+    sharding = models.CharField(
+        max_length=5, default="iid", help_text="iid, or group: a group's rows go to one provider"
+    )
+    class_weights = models.CharField(
+        max_length=8, default="none", help_text="none, or balanced: rare classes count more"
+    )
     price = models.BigIntegerField(help_text="micro-DML")
     payer = models.CharField(max_length=42)
     pay_by = models.DateTimeField()

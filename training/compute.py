@@ -38,6 +38,8 @@ Weights = list[np.ndarray]
 _one_at_a_time = threading.Lock()
 OUTPUTS = 50_000_000
 """Of a model on the hold-out, that are held in memory at once: 200 MB."""
+EXAMPLE = 500
+"""Characters of a text in the row that the page shows."""
 OTHER_KERNELS = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
 """Other arithmetic for the second replay: what rounding alone can do shows between the two."""
 
@@ -49,26 +51,32 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     """
     from dmlworker import models, trainer
 
-    data = datasets.read(path, ticket.dataset.name, ticket.target or None)
-    parts_as_read = datasets.split(data, seed)
-    train, holdout, encoder = datasets.encoded(*parts_as_read)
+    options = datasets.Options.of(ticket)
+    data = datasets.read(path, ticket.dataset.name, ticket.target or None, options)
+    found = datasets.parts(data, seed, options)
+    train, holdout, encoder = found.train, found.holdout, found.encoder
     with _one_at_a_time:
-        shape, fitted = train.x.shape[1:], models.statistics(train.x, encoder.marks if encoder else None)
+        tokens = {"tokens": encoder.tokens} if encoder and encoder.tokens else {}
+        # Of windows, for each feature: its values in all rows of all windows.
+        rows = train.x.reshape(-1, train.x.shape[-1]) if options.window else train.x
+        fitted = None if tokens else models.statistics(rows, encoder.marks if encoder else None)
         try:
-            spec = models.spec(models.build(shape, len(data.classes), ticket.model_kind, fitted))
+            spec = models.spec(models.build(train.x.shape[1:], len(data.classes), ticket.model_kind, fitted, **tokens))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         _check_quoted(ticket, len(data), spec)
         start = pack(trainer.initial_weights(spec, seed))
-    cut = datasets.shards(train, parts, seed)
-    shards = [(store.put_pieces(datasets.pieces(part.x, part.y)), len(part.y)) for part in cut]
+    cut = datasets.shards(train, parts, seed, options.sharding)
+    shards = [(store.put_pieces(datasets.pieces(part.x, part.y, part.w)), len(part.y)) for part in cut]
     return Prepared(
         spec=store.put(models.spec_bytes(spec)),
         start=store.put(start),
         holdout=store.put_pieces(datasets.pieces(holdout.x, holdout.y)),
         shards=shards,
         classes=list(data.classes),
-        facts=_facts(data, train, holdout) | (_raw_facts(encoder, parts_as_read[1]) if encoder else {}),
+        facts=_facts(data, train, holdout)
+        | _raw_facts(data, found)
+        | ({"window": options.window} if options.window else {}),
         segment_steps=evidence.segment_steps(spec),
     )
 
@@ -89,12 +97,15 @@ def _check_quoted(ticket: Ticket, samples: int, spec: Mapping[str, object]) -> N
         )
 
 
-def _raw_facts(encoder: datasets.Encoder, holdout: datasets.Dataset) -> dict[str, object]:
-    """Of a table with more than plain numbers: how it became numbers, and a row as it was."""
+def _raw_facts(data: datasets.Dataset, found: datasets.Parts) -> dict[str, object]:
+    """Of a table with more than plain numbers: how it became numbers, and a row as it was, or all rows of a window."""
+    if found.encoder is None:
+        return {}
+    rows = [[cell[:EXAMPLE] for cell in row] for row in found.example]
     return {
-        "encoder": encoder.json(),
-        "left_out": [name for name, _ in holdout.left_out],
-        "example": datasets.cells_of(holdout, 0),
+        "encoder": found.encoder.json(),
+        "left_out": [name for name, _ in data.left_out],
+        "example": rows if found.encoder.steps else rows[0],
     }
 
 
@@ -402,10 +413,11 @@ def _allowed(work: Work, segment: int, start: Weights, claimed: Weights) -> floa
 def _replay_here(work: Work, segment: int, at: Weights) -> Weights:
     from dmlworker import trainer
 
-    x, y = datasets.load(work.files["shard"])
+    x, y, w = datasets.load_weighted(work.files["shard"])
     spec, start = json.loads(work.files["spec"]), unpack(work.files["start"])
     with _one_at_a_time:
-        return trainer.replay(spec, start, x, y, work.hyper, at, steps_of_segment(segment, len(y), work.hyper))
+        steps = steps_of_segment(segment, len(y), work.hyper)
+        return trainer.replay(spec, start, x, y, work.hyper, at, steps, w=w)
 
 
 def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:

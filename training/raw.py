@@ -2,16 +2,18 @@
 
 import json
 
-from dmlworker.datasets import Encoder, dates
+from dmlworker.datasets import Encoder, dates, text
 from dmlworker.datasets.encoding import Feature
 from training.models import Run
 
+MOST_WORDS = 20
+"""That the model card names of a text."""
 LOAD = 'import keras\n\nmodel = keras.saving.load_model("model.keras")'
 
 
 def encoder_of(run: Run) -> Encoder | None:
     """What made numbers of the raw rows; None if they were numbers already."""
-    return Encoder.from_json(run.facts["encoder"]) if run.facts.get("encoder") else None
+    return Encoder.from_json(run.facts["encoder"], run.facts.get("window", 0)) if run.facts.get("encoder") else None
 
 
 def loading(run: Run) -> str:
@@ -19,8 +21,9 @@ def loading(run: Run) -> str:
     encoder = encoder_of(run)
     if encoder is None:
         return LOAD
-    cells = zip(encoder.inputs, encoder.features, run.facts["example"], strict=True)
-    rows = [f"    {_text(name)}: [{_literal(feature.kind, cell)}]," for name, feature, cell in cells]
+    example = run.facts["example"]
+    cells = zip(encoder.inputs, encoder.features, zip(*example, strict=True) if encoder.steps else example, strict=True)
+    rows = [f"    {_text(name)}: [{_sample(feature.kind, cell)}]," for name, feature, cell in cells]
     feed = "model.predict({name: keras.ops.convert_to_tensor(values) for name, values in rows.items()})"
     return "\n".join([LOAD, "rows = {  # as many as you like in each list", *rows, "}", feed])
 
@@ -28,20 +31,35 @@ def loading(run: Run) -> str:
 def columns(run: Run) -> list[list[str]]:
     """Of each raw column, as cells of a Markdown table: its name, what it is, what becomes of what is missing, the values that count."""
     encoder = encoder_of(run)
-    rows = (
-        [[each.name, _is(each), _missing(each), ", ".join(each.values)] for each in encoder.features] if encoder else []
-    )
+    rows = [[each.name, _is(each), _missing(each), _values(each)] for each in encoder.features] if encoder else []
     return [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
 
 
+def _values(feature: Feature) -> str:
+    """Of a text, the most frequent words."""
+    if not feature.split:
+        return ", ".join(feature.values)
+    return ", ".join(feature.values[:MOST_WORDS]) + (" …" if len(feature.values) > MOST_WORDS else "")
+
+
 def _is(feature: Feature) -> str:
+    if feature.split:
+        many = f"{len(feature.values):,} {'characters' if feature.split == text.CHARACTER else 'words'}"
+        return f"text, the first {feature.length} of {many}" if feature.length else f"text, which of {many} occur"
     return f"date, {feature.form}" if feature.kind == "date" else feature.kind
 
 
 def _missing(feature: Feature) -> str:
+    if feature.split:
+        return "an empty text"
     if feature.kind == "category":
         return "a value of its own" if feature.missing else "another value"
     return dates.text(feature.fill) if feature.kind == "date" else f"{feature.fill:.6g}"
+
+
+def _sample(kind: str, cell: str | tuple[str, ...]) -> str:
+    """A cell, or those of a window."""
+    return _literal(kind, cell) if isinstance(cell, str) else f"[{', '.join(_literal(kind, each) for each in cell)}]"
 
 
 def _literal(kind: str, cell: str) -> str:

@@ -11,6 +11,7 @@ from django.template.loader import render_to_string
 from dmlsite.errors import Missing
 from dmlworker import receipt as form
 from dmlworker.aggregation import RULES
+from dmlworker.datasets import Options
 from dmlworker.receipt import Receipt
 from ledger import money, pricing
 from ledger.gateway import chain
@@ -34,7 +35,13 @@ def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
         chain=form.Chain(on.chain_id, on.escrow),
         spec=run.spec_id,
         holdout=form.Shard(run.holdout_id, run.facts["holdout_samples"]),
-        file=form.File(ticket.dataset.name, ticket.dataset.size, ticket.dataset.sha256, ticket.target),
+        file=form.File(
+            ticket.dataset.name,
+            ticket.dataset.size,
+            ticket.dataset.sha256,
+            ticket.target,
+            Options.of(ticket).text,
+        ),
         shards=tuple(form.Shard(shard.blob_id, shard.samples) for shard in run.shards.all()),
         training=form.Training(**{name: getattr(run, name) for name in names}),
         price=ticket.price,

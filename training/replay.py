@@ -24,12 +24,12 @@ Weights = list[np.ndarray]
 def main(folder: Path, segment: int) -> None:
     trainer.threads(1)
     hyper = Hyper(**json.loads((folder / "hyper").read_text()))
-    x, y = datasets.load((folder / "shard").read_bytes())
+    x, y, w = datasets.load_weighted((folder / "shard").read_bytes())
     start, at = (unpack((folder / name).read_bytes()) for name in ("start", "at"))
     steps = steps_of_segment(segment, len(y), hyper)
     spec = json.loads((folder / "spec").read_text())
     for number, begun in enumerate([at, *nudged(at)]):
-        (folder / f"end-{number}").write_bytes(pack(trainer.replay(spec, start, x, y, hyper, begun, steps)))
+        (folder / f"end-{number}").write_bytes(pack(trainer.replay(spec, start, x, y, hyper, begun, steps, w=w)))
 
 
 def nudged(weights: Weights) -> list[Weights]:

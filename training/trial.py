@@ -64,7 +64,8 @@ def fields(run: Run) -> list[Field]:
 
 
 def _raw_field(name: str, feature: Feature, value: str) -> Field:
-    return Field(name, feature.name, value, feature.values, feature.kind == "number", not feature.missing)
+    choices = () if feature.split else feature.values
+    return Field(name, feature.name, value, choices, feature.kind == "number", not (feature.missing or feature.split))
 
 
 def line(run: Run) -> str:

@@ -2,9 +2,9 @@
 
     facts = inspect(path, "iris.csv")                 what we understood, for the customer's page
     dataset = read(path, "iris.csv", target="species")
-    train, holdout, encoder = encoded(*split(dataset, seed=1))
-    for shard in shards(train, 4, seed=1):
-        blob = dump(shard.x, shard.y)                 what a provider gets: no names of columns or classes
+    found = parts(dataset, seed=1)                    found.train, found.holdout, found.encoder
+    for shard in shards(found.train, 4, seed=1):
+        blob = dump(shard.x, shard.y, shard.w)        what a provider gets: no names of columns or classes
 
 Everything wrong with a file is a `DatasetError` whose text is meant for the customer's page.
 """
@@ -14,16 +14,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from dmlworker.datasets import foreign, images, jsonl, npz, table
+from dmlworker.datasets import foreign, groups, images, jsonl, npz, table, windows
 from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
 from dmlworker.datasets.encoding import Encoder, encoded
-from dmlworker.datasets.shards import dump, few, load, pieces, shards, split, training_samples
+from dmlworker.datasets.options import PLAIN, Options
+from dmlworker.datasets.parts import Parts, parts
+from dmlworker.datasets.shards import dump, few, load, load_weighted, pieces, shards, split, training_samples
 
 __all__ = [
-    "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "pieces", "read", "shards", "split",
+    "Dataset", "DatasetError", "Encoder", "Facts", "Options", "Parts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load",
+    "load_weighted", "parts", "pieces", "read", "shards", "split",
 ]  # fmt: skip
 
-_READERS: dict[str, Callable[[Path, str | None], Dataset]] = {
+_READERS: dict[str, Callable[[Path, str | None, Options], Dataset]] = {
     ".csv": table.read,
     ".tsv": table.read,
     ".txt": table.read,
@@ -43,11 +46,11 @@ SUFFIXES = tuple(_READERS)
 """File name endings that can be read."""
 
 
-def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
+def read(path: Path | str, name: str, target: str | None = None, options: Options = PLAIN) -> Dataset:
     """The data set in the file at `path`, which the customer called `name`; its ending tells the kind.
 
     `target` names the column to learn, for tables; without it, a column called like a target, else the last one.
-    Raises DatasetError with the reason if the file can't be trained on.
+    Raises DatasetError with the reason if the file can't be trained on, not even with the customer's own `options`.
     """
     reader = next((found for suffix, found in _READERS.items() if name.lower().endswith(suffix)), None)
     if reader is None:
@@ -57,12 +60,25 @@ def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
     path = Path(path)
     if path.stat().st_size == 0:
         raise DatasetError("The file is empty.")
-    return reader(path, target or None)
+    options.check()
+    found = reader(path, target or None, options)
+    if options.of_tables and not found.target:
+        raise DatasetError("This file has no columns: leave out the choice of columns, the group and the window.")
+    return found
 
 
-def inspect(path: Path | str, name: str, target: str | None = None) -> Facts:
+def inspect(path: Path | str, name: str, target: str | None = None, options: Options = PLAIN) -> Facts:
     """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`, and if it can't be made numbers."""
-    dataset = read(path, name, target)
-    rows = training_samples(len(dataset))
-    inputs = (len(Encoder.fit(dataset, rows).marks),) if dataset.raw else dataset.x.shape[1:]
-    return replace(describe(dataset), inputs=inputs)
+    dataset = read(path, name, target, options)
+    return replace(describe(dataset), inputs=_inputs(dataset, options))
+
+
+def _inputs(dataset: Dataset, options: Options) -> tuple[int, ...]:
+    """The shape of a sample as the model gets it, or a larger one. Raises DatasetError where the parts could not be made."""
+    if dataset.groups is not None and (count := int(dataset.groups.max()) + 1) < groups.MIN_GROUPS:
+        raise groups.too_few(count)
+    rows = windows.with_past(dataset) if options.window else dataset
+    if options.window:
+        windows.by_time(rows, options)
+    inputs = (len(Encoder.fit(rows, training_samples(len(rows))).marks),) if rows.raw else rows.x.shape[1:]
+    return (options.window, *inputs) if options.window else inputs

@@ -13,6 +13,7 @@ MIN_PER_CLASS = 10
 MAX_CLASSES = 1000
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 12
+PREVIEW_CHARACTERS = 80
 DETAILED_COLUMNS = 100
 UNBALANCED = 10
 """So many times as large a class is warned of."""
@@ -24,6 +25,9 @@ MOST_COMPARED = 1 << 20
 REPEATED = 0.01
 """Of the samples; more that occur twice are warned of."""
 MOSTLY_MISSING = 0.5
+CHOSEN = "you chose so"
+GROUPS = "it says which rows stay together"
+"""Why a column is left out, where that is no news."""
 ALWAYS_THE_SAME = "always the same"
 YES_OR_NO = (("yes", "no"), ("true", "false"), ("y", "n"), ("t", "f"), ("on", "off"))
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
@@ -37,7 +41,7 @@ class DatasetError(ValueError):
 @dataclass(frozen=True)
 class Raw:
     """A column of a table as it was read: float32, NaN where nothing is. kind: "number"; "category", indices into `values`; "date", hours
-    since 1970, which were written in `form`."""
+    since 1970, which were written in `form`; "text", indices into `values`, all there are."""
 
     name: str
     kind: str
@@ -48,7 +52,7 @@ class Raw:
         """A cell as one might write it."""
         if np.isnan(value):
             return ""
-        if self.kind == "category":
+        if self.kind in ("category", "text"):
             return self.values[int(value)]
         if self.kind == "date":
             return dates.written(value, self.form)
@@ -59,10 +63,11 @@ class Raw:
 class Dataset:
     """Samples and labels.
 
-    x: (n, d) float32 or uint8, or images (n, h, w) or (n, h, w, c), uint8 or float32. y: (n,) int32, indices into `classes`.
+    x: (n, d) float32 or uint8, uint16 for the numbers of a text's words, or images (n, h, w) or (n, h, w, c), uint8 or float32. y: (n,) int32, indices into `classes`.
     features: names of the columns, empty for images and arrays. kind: "csv", "npz" or "images".
     raw: of a table with more than plain numbers, what x holds until an `Encoder` made numbers of it; else empty. left_out: the
-    columns of such a table that nothing can be learnt from, each with the reason.
+    columns of a table that are no features, each with the reason. groups: (n,) int32, of each sample, if there are such. w: (n,) float32, what
+    each counts in training; None: 1.
     """
 
     x: np.ndarray
@@ -73,13 +78,18 @@ class Dataset:
     target: str | None = None
     raw: tuple[Raw, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    groups: np.ndarray | None = None
+    w: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, indices: np.ndarray) -> "Dataset":
         """The samples at `indices`, in that order; classes stay as they are."""
-        return replace(self, x=arrays.take(self.x, indices), y=arrays.take(self.y, indices))
+        whole = {"x": self.x, "y": self.y, "groups": self.groups, "w": self.w}
+        return replace(
+            self, **{name: array if array is None else arrays.take(array, indices) for name, array in whole.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -161,6 +171,8 @@ def _column(raw: Raw, known: np.ndarray, missing: int) -> Column:
 def _kind(raw: Raw, known: np.ndarray) -> str:
     if raw.kind == "date":
         return f"dates ({raw.form})"
+    if raw.kind == "text":
+        return "text"
     if raw.kind == "category":
         lowered = {value.lower() for value in raw.values}
         return "yes or no" if any(lowered == set(pair) for pair in YES_OR_NO) else f"category of {len(raw.values):,}"
@@ -211,8 +223,8 @@ def _hashes(x: np.ndarray) -> np.ndarray:
 
 
 def _warnings_of_columns(dataset: Dataset, columns: tuple[Column, ...]) -> Iterator[str]:
-    if dataset.left_out:
-        told = [f"{name:.40} ({why})" for name, why in dataset.left_out]
+    told = [f"{name:.40} ({why})" for name, why in dataset.left_out if why not in (CHOSEN, GROUPS)]
+    if told:
         yield f"Left out, the model learns nothing from it: {_listed(told, 120)}."
     gaps = [column.name for column in columns if column.missing > MOSTLY_MISSING * len(dataset)]
     if gaps:
@@ -241,8 +253,13 @@ def _row(dataset: Dataset, index: int) -> tuple[str, ...]:
     sample, label = dataset.x[index], dataset.classes[dataset.y[index]]
     if sample.ndim > 1:
         return (" x ".join(map(str, sample.shape)), f"mean {sample.mean():.3g}", label)
-    cells = cells_of(dataset, index)[:PREVIEW_COLUMNS] if dataset.raw else [f"{v:g}" for v in sample[:PREVIEW_COLUMNS]]
+    cells = _shown(dataset, index) if dataset.raw else [f"{v:g}" for v in sample[:PREVIEW_COLUMNS]]
     return (*cells, *(["…"] if len(sample) > PREVIEW_COLUMNS else []), label)
+
+
+def _shown(dataset: Dataset, index: int) -> list[str]:
+    cells = cells_of(dataset, index)[:PREVIEW_COLUMNS]
+    return [cell if len(cell) <= PREVIEW_CHARACTERS else f"{cell[:PREVIEW_CHARACTERS]}…" for cell in cells]
 
 
 def cells_of(dataset: Dataset, index: int) -> list[str]:

@@ -5,7 +5,8 @@
     train, holdout = encoder.encode(train), encoder.encode(holdout)
 
 A number stays, the median where it is missing. A category becomes a column for each frequent value, after one for all others. A
-date becomes its parts. Where something was missing in the training part, a column says so.
+date becomes its parts. Where something was missing in the training part, a column says so. A text becomes a column for each of its
+frequent words; where there is nothing but text, the numbers of its words in their order.
 """
 
 import math
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dmlworker.datasets import arrays, dates
+from dmlworker.datasets import arrays, dates, text
 from dmlworker.datasets.dataset import Dataset, DatasetError, Raw
 from dmlworker.datasets.kinds import is_missing
 
@@ -31,8 +32,9 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Feature:
-    """What becomes of a raw column. missing: whether any value was, in the training part. fill: the median, for numbers and dates. values:
-    those of a category that count. form: of a date. timed: whether its hour counts."""
+    """What becomes of a raw column. kind: as of `Raw`; a text is "text", a column for each word, or "tokens", their numbers in order.
+    missing: whether any value was, in the training part. fill: the median, for numbers and dates. values: those of a category that count,
+    or a text's words. form: of a date. timed: whether its hour counts. split: how a text is cut (text.py). length: tokens that count."""
 
     name: str
     kind: str
@@ -41,6 +43,8 @@ class Feature:
     values: tuple[str, ...] = ()
     form: str = ""
     timed: bool = False
+    split: str = ""
+    length: int = 0
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -55,18 +59,32 @@ class Feature:
     @property
     def marks(self) -> list[bool]:
         """For each of its encoded columns, whether it is a mere 0 or 1."""
+        if self.kind == "tokens":
+            return [False] * self.length
+        if self.kind == "text":
+            return [True] * (1 + len(self.values))
         if self.kind == "category":
             return [True] * (1 + len(self.vocabulary))
         return [False] * (self.parts if self.kind == "date" else 1) + [True] * self.missing
 
     def encode(self, column: np.ndarray, values: Sequence[str]) -> np.ndarray:
-        """(n, width) float32 of a raw column (n,); values: what its numbers mean, if it is a category."""
+        """(n, width) float32, uint16 of tokens, of a raw column (n,); values: what its numbers mean, if it is a category or text."""
         gone = np.isnan(column)
+        if self.kind in ("text", "tokens"):
+            return self._words(np.where(gone, -1, column).astype(np.int64), values)
         if self.kind == "category":
             return self._one_hot(np.where(gone, 0, column).astype(np.int64), gone, values)
         filled = np.where(gone, np.float32(self.fill), column)
         known: np.ndarray = dates.parts(filled)[:, : self.parts] if self.kind == "date" else filled[:, None]
         return np.concatenate([known, gone[:, None].astype(np.float32)], axis=1) if self.missing else known
+
+    def _words(self, codes: np.ndarray, values: Sequence[str]) -> np.ndarray:
+        """codes: -1 for an empty text."""
+        known = text.Vocabulary(self.values, self.split)
+        different, places = np.unique(codes, return_inverse=True)
+        texts = ["" if code < 0 else values[code] for code in different]
+        rows = [known.ids(each, self.length) if self.length else known.marks(each) for each in texts]
+        return np.stack(rows)[places]
 
     def _one_hot(self, codes: np.ndarray, gone: np.ndarray, values: Sequence[str]) -> np.ndarray:
         place = {value: number for number, value in enumerate(self.vocabulary, 1)}
@@ -76,8 +94,10 @@ class Feature:
         return marks
 
     def cell(self, text: str) -> tuple[float, str]:
-        """(the raw number, what it means if this is a category) of one cell. Raises DatasetError, with what is wrong."""
+        """(the raw number, what it means if this is a category or text) of one cell. Raises DatasetError, with what is wrong."""
         text = text.strip()
+        if self.kind in ("text", "tokens"):
+            return 0.0, text
         if is_missing(text):
             if not self.missing:
                 raise DatasetError(f"{self.name:.80}: nothing was ever missing here.")
@@ -102,15 +122,19 @@ def number(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What becomes of each raw column, in their order."""
+    """What becomes of each raw column, in their order. steps: rows that are one sample; 0: each is one."""
 
     features: tuple[Feature, ...]
+    steps: int = 0
 
     @classmethod
     def fit(cls, train: Dataset, rows: int | None = None) -> "Encoder":
         """Learnt from a training part as it was read. Raises DatasetError if too much would come of it. rows: of any part that has so many,
         no more columns come than these."""
-        found = cls(tuple(_fit(raw, train.x[:, index], rows or len(train)) for index, raw in enumerate(train.raw)))
+        alone = len(train.raw) == 1
+        found = cls(
+            tuple(_fit(raw, train.x[:, index], rows or len(train), alone) for index, raw in enumerate(train.raw))
+        )
         if len(train) * len(found.marks) > MAX_CELLS:
             raise DatasetError(
                 f"The columns become {len(found.marks):,} numbers a row, as each value of a category has its own: "
@@ -136,8 +160,14 @@ class Encoder:
             taken.add(name)
         return found
 
+    @property
+    def tokens(self) -> int:
+        """How many there are, if all is numbers of tokens, with those for nothing and for unknown ones; else 0."""
+        [first, *_] = self.features
+        return len(first.values) + text.UNKNOWN + 1 if first.kind == "tokens" else 0
+
     def encode(self, dataset: Dataset) -> Dataset:
-        """The same samples, x (n, width) float32."""
+        """The same samples, x (n, width) float32, or uint16 of tokens."""
         values = [raw.values for raw in dataset.raw]
         return replace(dataset, x=self._encode(dataset.x, values), raw=())
 
@@ -149,7 +179,8 @@ class Encoder:
         return encoded
 
     def _encode(self, x: np.ndarray, values: Sequence[Sequence[str]]) -> np.ndarray:
-        encoded, first = arrays.empty((len(x), len(self.marks)), np.float32), 0
+        encoded = arrays.empty((len(x), len(self.marks)), np.uint16 if self.tokens else np.float32)
+        first = 0
         for index, feature in enumerate(self.features):
             last = first + len(feature.marks)
             for row in range(0, len(x), _BLOCK):
@@ -163,8 +194,8 @@ class Encoder:
         return [asdict(feature) | {"values": list(feature.values)} for feature in self.features]
 
     @classmethod
-    def from_json(cls, data: Sequence[Mapping[str, Any]]) -> "Encoder":
-        return cls(tuple(Feature(**{**each, "values": tuple(each["values"])}) for each in data))
+    def from_json(cls, data: Sequence[Mapping[str, Any]], steps: int = 0) -> "Encoder":
+        return cls(tuple(Feature(**{**each, "values": tuple(each["values"])}) for each in data), steps)
 
 
 def encoded(train: Dataset, holdout: Dataset) -> tuple[Dataset, Dataset, Encoder | None]:
@@ -175,8 +206,11 @@ def encoded(train: Dataset, holdout: Dataset) -> tuple[Dataset, Dataset, Encoder
     return encoder.encode(train), encoder.encode(holdout), encoder
 
 
-def _fit(raw: Raw, column: np.ndarray, rows: int) -> Feature:
+def _fit(raw: Raw, column: np.ndarray, rows: int, alone: bool) -> Feature:
+    """alone: there is no other column."""
     known = column[~np.isnan(column)]
+    if raw.kind == "text":
+        return _fit_text(raw, known.astype(np.int64), rows, alone)
     missing = len(known) < len(column)
     if raw.kind == "category":
         return Feature(raw.name, raw.kind, missing, values=_frequent(raw.values, known.astype(np.int64), rows))
@@ -185,6 +219,19 @@ def _fit(raw: Raw, column: np.ndarray, rows: int) -> Feature:
         timed = bool((known % 24 != 0).any())
         return Feature(raw.name, raw.kind, missing, float(math.floor(fill)), form=raw.form, timed=timed)
     return Feature(raw.name, raw.kind, missing, fill)
+
+
+def _fit_text(raw: Raw, codes: np.ndarray, rows: int, alone: bool) -> Feature:
+    different, places, times = np.unique(codes, return_inverse=True, return_counts=True)
+    texts = [raw.values[code] for code in different]
+    split, counted = text.way_of(texts), zip(texts, times.tolist(), strict=True)
+    if not alone:
+        words = text.frequent(counted, split, text.MAX_WORDS, max(text.RARE, rows / RARE))
+        return Feature(raw.name, "text", False, values=words, split=split)
+    words = text.frequent(counted, split, text.MAX_TOKENS)
+    lengths = np.array([len(text.tokens(each, split)) for each in texts] or [1])
+    length = text.length_of(lengths[places] if len(places) else lengths)
+    return Feature(raw.name, "tokens", False, values=words, split=split, length=length)
 
 
 def _frequent(values: Sequence[str], codes: np.ndarray, rows: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dmlworker.datasets import archive, arrays, idx
 from dmlworker.datasets.dataset import Dataset, DatasetError, encode_labels
+from dmlworker.datasets.options import PLAIN, Options
 
 MAX_SIDE = 64
 """Pixels; larger images are scaled down to this."""
@@ -30,10 +31,10 @@ class _Sizes:
     grey: bool
 
 
-def read(path: Path, target: str | None) -> Dataset:
+def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """Images as x (n, h, w) uint8 if all are grey, else (n, h, w, 3); h, w: the median size, at most MAX_SIDE.
 
-    The class is the folder that an image lies in. `target` has no meaning here. Raises DatasetError.
+    The class is the folder that an image lies in. `target` and `options` have no meaning here. Raises DatasetError.
     """
     with archive.opened(path, "ZIP", idx.MAX_BYTES) as file:
         if pairs := idx.found(file.namelist()):
@@ -42,7 +43,7 @@ def read(path: Path, target: str | None) -> Dataset:
         return _read(file, "ZIP")
 
 
-def read_tar(path: Path, target: str | None) -> Dataset:
+def read_tar(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """As `read`, of a TAR file, with gzip or without."""
     with archive.opened_tar(path) as file:
         return _read(file, "TAR")

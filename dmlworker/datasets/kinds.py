@@ -1,11 +1,12 @@
-"""What a table's columns hold: numbers, categories or dates. Found by reading all of it once, before anything is kept."""
+"""What a table's columns hold: numbers, categories, dates or text. Found by reading all of it once, before anything is kept."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from dmlworker.datasets import dates
+from dmlworker.datasets import dates, text
 from dmlworker.datasets.cells import Block, Cells
 from dmlworker.datasets.dataset import MISSING, DatasetError, Raw, check_text
 
@@ -15,6 +16,10 @@ MAX_VALUES_TOTAL = 1_000_000
 """Of all columns together, which bounds the memory."""
 MAX_LENGTH = 200
 """Characters in a value of a category."""
+MAX_CHARACTERS = 500_000_000
+"""Of all different texts of a column."""
+MAX_TEXTS = 1 << 24
+"""Different ones: more are not told apart by float32."""
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
@@ -22,7 +27,7 @@ class Seen:
     """What was seen of a column so far. values: the different ones, or None if they are too many or too long for a category."""
 
     def __init__(self) -> None:
-        self.numbers = self.texts = self.commas = 0
+        self.numbers = self.texts = self.commas = self.sentences = 0
         self.values: set[str] | None = set()
         self.forms = list(dates.FORMS)
         self.first: tuple[Block, int, str] | None = None
@@ -48,6 +53,7 @@ class Seen:
             check_text(cell)
             self.texts += count
             self.commas += count if _DECIMAL_COMMA.fullmatch(cell) else 0
+            self.sentences += count if text.looks_like_text(cell) else 0
             self.forms = [form for form in self.forms if dates.hours(cell, form) is not None]
         self._keep([cell])
 
@@ -57,11 +63,14 @@ class Seen:
             if len(self.values) > MAX_VALUES or any(len(cell) > MAX_LENGTH for cell in cells):
                 self.values = None
 
-    def settled(self, name: str) -> Raw | str:
-        """What the column is, or why nothing can be learnt from it. Raises DatasetError if it looks like numbers with a slip."""
+    def settled(self, name: str, wanted: str = "") -> Raw | str:
+        """What the column is, or why nothing can be learnt from it; `wanted`: the kind that its owner says. Raises DatasetError if it is
+        not, or looks like numbers with a slip."""
         filled = self.numbers + self.texts
         if not filled:
             return "empty"
+        if wanted:
+            return self._wanted(name, wanted)
         if not self.texts:
             return Raw(name, "number")
         if self.forms and not self.numbers:
@@ -70,7 +79,27 @@ class Seen:
             raise self._slip(name)
         if self._repeats(filled):
             return Raw(name, "category", values=tuple(sorted(self.values or ())))
-        return "nearly every value is another" if self.values else f"long text or over {MAX_VALUES:,} different values"
+        if 2 * self.sentences > filled:
+            return Raw(name, "text")
+        return (
+            "nearly every value is another"
+            if self.values
+            else f"over {MAX_VALUES:,} different values, and no text of several words"
+        )
+
+    def _wanted(self, name: str, kind: str) -> Raw:
+        if kind == "number" and self.texts:
+            raise self._slip(name)
+        if kind == "date" and (self.numbers or not self.forms):
+            raise DatasetError(
+                f"Column {name!r:.80} does not hold dates, all in one of the forms {', '.join(dates.FORMS)}."
+            )
+        if kind == "category" and self.values is None:
+            raise DatasetError(
+                f"Column {name!r:.80} has over {MAX_VALUES:,} different values, or very long ones: too many for a category."
+            )
+        values = tuple(sorted(self.values or ())) if kind == "category" else ()
+        return Raw(name, kind, values, self.forms[0] if kind == "date" else "")
 
     def _repeats(self, filled: int) -> bool:
         return self.values is not None and (len(self.values) <= 2 or 2 * len(self.values) <= filled)
@@ -106,17 +135,43 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def typed(raw: Raw, cells: Cells) -> np.ndarray:
-    """Cells as the raw column holds them, (n,) float32, NaN for what is missing."""
-    if raw.kind == "number":
-        numbers = cells.gapped(MISSING)
-        if numbers is None:
-            raise ValueError("the column was found to be numbers")
-        with np.errstate(over="ignore"):
-            return numbers.astype(np.float32)
-    found, codes = cells.distinct()
-    if raw.kind == "date":
-        values = [dates.hours(cell, raw.form) for cell in found]
-        return np.array([np.nan if hours is None else hours for hours in values], np.float32)[codes]
-    places = {value: code for code, value in enumerate(raw.values)}
-    return np.array([places.get(cell, np.nan) for cell in found], np.float32)[codes]
+class Column:
+    """A column on its way from text to what `Raw` says, some cells at a time. `raw`: what is known of it so far."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw, self._characters = raw, 0
+        self._codes = {value: code for code, value in enumerate(raw.values)}
+
+    @property
+    def raw(self) -> Raw:
+        return replace(self._raw, values=tuple(self._codes))
+
+    def typed(self, cells: Cells) -> np.ndarray:
+        """(n,) float32, NaN for what is missing. Of text only what is empty is missing."""
+        if self._raw.kind == "number":
+            return _floats(cells)
+        found, codes = cells.distinct()
+        if self._raw.kind == "date":
+            hours = [dates.hours(cell, self._raw.form) for cell in found]
+            return np.array([np.nan if each is None else each for each in hours], np.float32)[codes]
+        if self._raw.kind == "text":
+            self._learn(found)
+        return np.array([self._codes.get(cell, np.nan) for cell in found], np.float32)[codes]
+
+    def _learn(self, cells: Sequence[str]) -> None:
+        for cell in cells:
+            if cell and cell not in self._codes:
+                self._codes[cell] = len(self._codes)
+                self._characters += len(cell)
+        if self._characters > MAX_CHARACTERS or len(self._codes) > MAX_TEXTS:
+            raise DatasetError(
+                f"The texts of column {self._raw.name!r:.80} are too long together. Leave some rows out."
+            )
+
+
+def _floats(cells: Cells) -> np.ndarray:
+    numbers = cells.gapped(MISSING)
+    if numbers is None:
+        raise ValueError("the column was found to be numbers")
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32)

@@ -9,6 +9,7 @@ from numpy.lib import format as npy
 
 from dmlworker.datasets import archive
 from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
+from dmlworker.datasets.options import PLAIN, Options
 
 MAX_ARRAY = 4 * 10**9
 """Bytes in one array, at most."""
@@ -16,10 +17,10 @@ MAX_FEATURES = 1_000_000
 """Values in one sample, at most."""
 
 
-def read(path: Path, target: str | None) -> Dataset:
+def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """x (n, d), (n, h, w) or (n, h, w, c): uint8 stays, all else becomes float32. y: one label, number or text, a sample.
 
-    `target` has no meaning here and is ignored. Raises DatasetError.
+    `target` and `options` have no meaning here and are ignored. Raises DatasetError.
     """
     with archive.opened(path, "NPZ", MAX_ARRAY) as file:
         x, y = _array(file, "x"), _array(file, "y")

@@ -7,10 +7,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as _load
 
-from dmlworker.datasets import arrays
+from dmlworker.datasets import arrays, groups
 from dmlworker.datasets.dataset import Dataset, DatasetError
 
-_TYPES = {"uint8": "U8", "float32": "F32", "int32": "I32"}
+_TYPES = {"uint8": "U8", "uint16": "U16", "float32": "F32", "int32": "I32"}
 """What safetensors calls them."""
 
 HOLDOUT = 0.2
@@ -25,26 +25,33 @@ def training_samples(n: int) -> int:
 def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Dataset, Dataset]:
     """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them.
 
-    The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class.
+    The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class. Where samples are of
+    groups, these stay whole, and the rest holds about: see `groups.split`, which raises DatasetError.
     """
     if not 0 < holdout < 1:
         raise ValueError("holdout must lie between 0 and 1")
     random = np.random.Generator(np.random.PCG64(seed))
-    groups = _by_class(dataset, random)
-    quotas = _quotas([len(group) for group in groups], round(len(dataset) * holdout))
-    held = np.concatenate([group[:quota] for group, quota in zip(groups, quotas, strict=True)])
-    kept = np.concatenate([group[quota:] for group, quota in zip(groups, quotas, strict=True)])
+    if dataset.groups is not None:
+        kept, held = groups.split(dataset, random, holdout)
+        return dataset.take(random.permutation(kept)), dataset.take(random.permutation(held))
+    classes = _by_class(dataset, random)
+    quotas = _quotas([len(each) for each in classes], round(len(dataset) * holdout))
+    held = np.concatenate([each[:quota] for each, quota in zip(classes, quotas, strict=True)])
+    kept = np.concatenate([each[quota:] for each, quota in zip(classes, quotas, strict=True)])
     return dataset.take(random.permutation(kept)), dataset.take(random.permutation(held))
 
 
-def shards(train: Dataset, n: int, seed: int) -> list[Dataset]:
-    """`n` parts that together are `train` exactly; sizes, and the count of each class, differ by at most one.
+def shards(train: Dataset, n: int, seed: int, sharding: str = "iid") -> list[Dataset]:
+    """`n` parts that together are `train` exactly; sizes, and the count of each class, differ by at most one. sharding: "group" gives
+    whole groups instead, sizes as even as these allow.
 
-    Raises DatasetError if there are fewer samples than shards.
+    Raises DatasetError if there are fewer samples, or groups, than shards.
     """
     if not 1 <= n <= len(train):
         raise DatasetError(f"{len(train):,} samples can't be shared among {n:,} providers.")
     random = np.random.Generator(np.random.PCG64(seed))
+    if sharding == "group":
+        return [train.take(indices) for indices in groups.dealt(train, n, random)]
     # Sorted by class and dealt out like cards: that evens out the sizes and the classes at once.
     deck = np.concatenate(_by_class(train, random))
     return [train.take(random.permutation(deck[first::n])) for first in range(n)]
@@ -77,16 +84,18 @@ def _quotas(counts: list[int], total: int) -> list[int]:
     return quotas
 
 
-def dump(x: np.ndarray, y: np.ndarray) -> bytes:
-    """A shard as safetensors bytes: x uint8 or float32, y int32, nothing else. The same arrays give the same bytes."""
-    return b"".join(pieces(x, y))
+def dump(x: np.ndarray, y: np.ndarray, w: np.ndarray | None = None) -> bytes:
+    """A shard as safetensors bytes: x uint8, uint16 (tokens) or float32, y int32; w (n,) float32, what each sample counts in training, if not 1.
+    Nothing else. The same arrays give the same bytes."""
+    return b"".join(pieces(x, y, w))
 
 
-def pieces(x: np.ndarray, y: np.ndarray) -> Iterator[bytes]:
+def pieces(x: np.ndarray, y: np.ndarray, w: np.ndarray | None = None) -> Iterator[bytes]:
     """The bytes of `dump`, a few at a time."""
-    _check(x, y)
+    tensors = {"x": x, "y": y} | ({} if w is None else {"w": w})
+    _check(tensors)
     # In the order of safetensors' own writer: what has the longest values first, then by name.
-    ordered = sorted({"x": x, "y": y}.items(), key=lambda pair: (-pair[1].itemsize, pair[0]))
+    ordered = sorted(tensors.items(), key=lambda pair: (-pair[1].itemsize, pair[0]))
     entries, end = {}, 0
     for name, array in ordered:
         begin, end = end, end + array.nbytes
@@ -100,18 +109,26 @@ def pieces(x: np.ndarray, y: np.ndarray) -> Iterator[bytes]:
 
 def load(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(x, y) as `dump` was given them. Raises DatasetError for anything else."""
+    return load_weighted(data)[:2]
+
+
+def load_weighted(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(x, y, w) as `dump` was given them. Raises DatasetError for anything else."""
     try:
         tensors = _load(data)
     except (SafetensorError, ValueError, KeyError, TypeError):
         raise DatasetError("The shard is no safetensors file.") from None
-    if tensors.keys() != {"x", "y"}:
-        raise DatasetError("A shard holds x and y and nothing else.")
-    _check(tensors["x"], tensors["y"])
-    return tensors["x"], tensors["y"]
+    if tensors.keys() - {"w"} != {"x", "y"}:
+        raise DatasetError("A shard holds x and y, weights maybe, and nothing else.")
+    _check(tensors)
+    return tensors["x"], tensors["y"], tensors.get("w")
 
 
-def _check(x: np.ndarray, y: np.ndarray) -> None:
-    if x.dtype not in (np.uint8, np.float32) or y.dtype != np.int32:
-        raise DatasetError("A shard's x is uint8 or float32, its y int32.")
+def _check(tensors: dict[str, np.ndarray]) -> None:
+    x, y, w = tensors["x"], tensors["y"], tensors.get("w")
+    if x.dtype not in (np.uint8, np.uint16, np.float32) or y.dtype != np.int32:
+        raise DatasetError("A shard's x is uint8, uint16 or float32, its y int32.")
     if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or not len(y):
         raise DatasetError("A shard's x and y must be equally long, and not empty.")
+    if w is not None and (w.dtype != np.float32 or w.shape != y.shape or not (w > 0).all() or not np.isfinite(w).all()):
+        raise DatasetError("A shard's weights are float32, one above 0 for each sample.")

@@ -3,7 +3,7 @@
 import codecs
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,8 +15,18 @@ import numpy as np
 from dmlworker.datasets import cells, kinds
 from dmlworker.datasets.arrays import Growing
 from dmlworker.datasets.cells import Block, Blocks, Row
-from dmlworker.datasets.dataset import Dataset, DatasetError, Raw, check_finite, check_text, encode_labels
+from dmlworker.datasets.dataset import (
+    CHOSEN,
+    GROUPS,
+    Dataset,
+    DatasetError,
+    Raw,
+    check_finite,
+    check_text,
+    encode_labels,
+)
 from dmlworker.datasets.kinds import is_missing, is_number
+from dmlworker.datasets.options import PLAIN, Options
 
 TARGET_NAMES = ("target", "label", "labels", "class", "classes", "species", "diagnosis", "outcome", "category", "y")
 """Column names taken for the target when none is given, the first that fits; case does not matter."""
@@ -45,17 +55,17 @@ class _Layout:
     features: list[int]
 
 
-def read(path: Path, target: str | None) -> Dataset:
+def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """A CSV table. Raises DatasetError naming the column and the line at fault."""
     encoding = _encoding(path)
     with path.open(encoding=encoding, newline="") as file:
         try:
-            return _parse(file, path if encoding == _UTF8 else None, target)
+            return _parse(file, path if encoding == _UTF8 else None, target, options)
         except csv.Error as error:
             raise DatasetError(f"The file is not a readable CSV table: {error}.") from None
 
 
-def _parse(file: io.TextIOBase, path: Path | None, target: str | None) -> Dataset:
+def _parse(file: io.TextIOBase, path: Path | None, target: str | None, options: Options) -> Dataset:
     """path: if it may be read fast."""
     delimiter = _delimiter(file)
 
@@ -66,40 +76,45 @@ def _parse(file: io.TextIOBase, path: Path | None, target: str | None) -> Datase
     if path:
         names, first = _header(lines(), False)
         with suppress(cells.Unclear):
-            return parse(names, partial(cells.of_csv, path, delimiter, len(names), first), target, "csv")
-    return with_header(lines, target, "csv")
+            return parse(names, partial(cells.of_csv, path, delimiter, len(names), first), target, "csv", options)
+    return with_header(lines, target, "csv", options=options)
 
 
-def with_header(lines: Rows, target: str | None, kind: str, named: bool = False) -> Dataset:
+def with_header(lines: Rows, target: str | None, kind: str, named: bool = False, options: Options = PLAIN) -> Dataset:
     """As `of_rows`; the names of the columns are in the first line, unless that one is data, which it is not if they are known to be `named`."""
     names, first = _header(lines(), named)
-    return of_rows(names, lambda: islice(lines(), first, None), target, kind)
+    return of_rows(names, lambda: islice(lines(), first, None), target, kind, options)
 
 
-def of_rows(names: list[str], rows: Rows, target: str | None, kind: str) -> Dataset:
+def of_rows(names: list[str], rows: Rows, target: str | None, kind: str, options: Options = PLAIN) -> Dataset:
     """As `parse`, from rows of text."""
-    return parse(names, lambda: cells.of_rows(rows(), len(names)), target, kind)
+    return parse(names, lambda: cells.of_rows(rows(), len(names)), target, kind, options)
 
 
-def parse(names: list[str], blocks: Blocks, target: str | None, kind: str) -> Dataset:
+def parse(names: list[str], blocks: Blocks, target: str | None, kind: str, options: Options = PLAIN) -> Dataset:
     """The table with columns of these names. If its features are all numbers, x (n, d) is float32 as it is; else see `Dataset.raw`.
     Raises DatasetError."""
     if len(names) > MAX_COLUMNS:
         raise too_wide(len(names))
-    layout = _layout(names, target)
+    layout, left_out = _chosen(_layout(names, target), options)
     raw: Raws = ()
-    left_out: LeftOut = ()
     try:
+        _check_plain(options)
         x, labels = _values(blocks(), layout, _plain)
     except _NotPlain:
-        layout, raw, left_out = _kinds(blocks(), layout)
-        x, labels = _values(blocks(), layout, partial(_typed, raw=raw))
+        layout, raw, useless = _kinds(blocks(), layout, options)
+        left_out = (*left_out, *useless)
+        columns = [kinds.Column(what) for what in raw]
+        x, labels = _values(blocks(), layout, partial(_typed, columns=columns))
+        raw = tuple(column.raw for column in columns)
     if not labels:
         raise DatasetError("The file holds only a header, no rows.")
     check_finite(x, gaps=bool(raw))
     y, classes = encode_labels(labels)
     features = tuple(layout.names[index] for index in layout.features)
-    return Dataset(x, y, classes, features, kind, layout.names[layout.target], raw, left_out)
+    return Dataset(
+        x, y, classes, features, kind, layout.names[layout.target], raw, left_out, _groups(blocks(), layout, options)
+    )
 
 
 def _encoding(path: Path) -> str:
@@ -191,10 +206,55 @@ def _layout(names: list[str], target: str | None) -> _Layout:
     return _Layout(names, index, features)
 
 
+def _chosen(layout: _Layout, options: Options) -> tuple[_Layout, LeftOut]:
+    """Without the columns that the customer leaves out, and the one that only says which rows are together."""
+    left_out = dict.fromkeys(options.leave_out, CHOSEN) | ({options.group: GROUPS} if options.group else {})
+    for name in (*left_out, *options.kinds):
+        if name not in layout.names:
+            raise _no_column(name, layout.names)
+    if layout.names[layout.target] in left_out:
+        raise DatasetError(f"{layout.names[layout.target]!r:.80} is the target: it is neither left out nor the group.")
+    features = [column for column in layout.features if layout.names[column] not in left_out]
+    if not features and not options.window:
+        raise DatasetError("No column is left to learn from.")
+    return replace(layout, features=features), tuple(left_out.items())
+
+
+def _no_column(name: str, names: list[str]) -> DatasetError:
+    return DatasetError(f"There is no column {name!r:.80}. The columns are: {_listed(names)}.")
+
+
+def _check_plain(options: Options) -> None:
+    """Raises _NotPlain if a column of numbers may have to be something else."""
+    if any(kind != "number" for kind in options.kinds.values()):
+        raise _NotPlain
+
+
+def _groups(blocks: Iterator[Block], layout: _Layout, options: Options) -> np.ndarray | None:
+    """(n,) int32: of each row the number of its group, in the order in which they occur."""
+    if not options.group:
+        return None
+    column, numbers = layout.names.index(options.group), dict[str, int]()
+    found = Growing((), np.int32)
+    for block in blocks:
+        names, codes = _named(block, column, f"The group {options.group!r:.80}")
+        found.add(np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int32)[codes])
+    return found.done()
+
+
+def _named(block: Block, column: int, what: str) -> tuple[Sequence[str], np.ndarray]:
+    """The different cells of a column, and which of them each row has. Raises DatasetError if one is missing."""
+    names, codes = block.columns[column].distinct()
+    for code, name in enumerate(names):
+        if is_missing(name):
+            raise DatasetError(f"{what} is missing in line {block.line(int((codes == code).argmax()))}.")
+    return names, codes
+
+
 def _target(names: list[str], target: str | None) -> int:
     if target is not None:
         if target not in names:
-            raise DatasetError(f"There is no column {target!r:.80}. The columns are: {_listed(names)}.")
+            raise _no_column(target, names)
         return names.index(target)
     lowered = [name.lower() for name in names]
     return next((lowered.index(name) for name in TARGET_NAMES if name in lowered), len(names) - 1)
@@ -211,18 +271,10 @@ def _values(
     """Features (n, d) float32 and labels; the text of one block is held at once."""
     x, labels = Growing((len(layout.features),), np.float32), []
     for block in blocks:
-        labels += _labels(block, layout)
+        names, codes = _named(block, layout.target, f"The target {layout.names[layout.target]!r:.80}")
+        labels += [names[code] for code in codes.tolist()]
         x.add(features(block, layout))
     return x.done(), labels
-
-
-def _labels(block: Block, layout: _Layout) -> list[str]:
-    found, codes = block.columns[layout.target].distinct()
-    for code, label in enumerate(found):
-        if is_missing(label):
-            line = block.line(int((codes == code).argmax()))
-            raise DatasetError(f"The target {layout.names[layout.target]!r:.80} is missing in line {line}.")
-    return [found[code] for code in codes.tolist()]
 
 
 def _plain(block: Block, layout: _Layout) -> np.ndarray:
@@ -238,22 +290,26 @@ def _plain(block: Block, layout: _Layout) -> np.ndarray:
 
 
 # --- Tables with more than numbers ------------------------------------------------------------------------------------
-def _kinds(blocks: Iterator[Block], layout: _Layout) -> tuple[_Layout, Raws, LeftOut]:
+def _kinds(blocks: Iterator[Block], layout: _Layout, options: Options) -> tuple[_Layout, Raws, LeftOut]:
     """The layout without what nothing can be learnt from, what its features are, and what was left out."""
     seen = [kinds.Seen() for _ in layout.features]
     for block in blocks:
         for column, each in zip(layout.features, seen, strict=True):
             each.add(block.columns[column], block)
         kinds.bound(seen)
-    found = [(column, each.settled(layout.names[column])) for column, each in zip(layout.features, seen, strict=True)]
+    names = [layout.names[column] for column in layout.features]
+    settled = [each.settled(name, options.kinds.get(name, "")) for name, each in zip(names, seen, strict=True)]
+    found = list(zip(layout.features, settled, strict=True))
     kept = [(column, what) for column, what in found if isinstance(what, Raw)]
     left_out = tuple((layout.names[column], what) for column, what in found if isinstance(what, str))
-    if not kept:
+    if not kept and not options.window:
         told = ", ".join(f"{name:.40} ({why})" for name, why in left_out[:10])
         raise DatasetError(f"There is no column that anything can be learnt from: {told}.")
     return replace(layout, features=[column for column, _ in kept]), tuple(what for _, what in kept), left_out
 
 
-def _typed(block: Block, layout: _Layout, raw: Raws) -> np.ndarray:
-    columns = zip(layout.features, raw, strict=True)
-    return np.stack([kinds.typed(what, block.columns[column]) for column, what in columns], axis=1)
+def _typed(block: Block, layout: _Layout, columns: list[kinds.Column]) -> np.ndarray:
+    values = np.empty((block.rows, len(columns)), np.float32)
+    for index, (place, column) in enumerate(zip(layout.features, columns, strict=True)):
+        values[:, index] = column.typed(block.columns[place])
+    return values

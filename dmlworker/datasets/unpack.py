@@ -19,8 +19,10 @@ MAX_SHEET_CELLS = 50_000_000
 """Of Excel, which is slow. Columns that a row skips count."""
 MAX_BATCH = 64 * 10**6
 """Bytes of text in a column of a batch."""
-MAX_TEXT = 1000
-"""Characters of a cell that are looked at: longer ones are no categories anyhow."""
+MAX_TEXT = csv.field_size_limit()
+"""Characters of a cell that are looked at, the same as in a CSV table."""
+MAX_CHARACTERS = 4 * 10**9
+"""Of all cells. Few bytes may stand for a long text in every row."""
 MAX_SHEET = 1_500_000_000
 MAX_STRINGS = 200_000_000
 """Bytes that an Excel file's sheet, and its texts, may unpack to."""
@@ -33,7 +35,11 @@ def main(kind: str, path: Path) -> None:
     _limit_memory()
     try:
         writer = csv.writer(sys.stdout)
+        characters = 0
         for row in _FORMATS[kind](path):
+            characters += sum(map(len, row))
+            if characters > MAX_CHARACTERS:
+                raise DatasetError(f"The table holds more than {MAX_CHARACTERS / 1e9:g} billion characters.")
             writer.writerow([cell[:MAX_TEXT].strip() for cell in row])
         sys.stdout.flush()
     except BrokenPipeError:
