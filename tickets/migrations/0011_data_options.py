@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('tickets', '0009_mail_leases'),
+        ('tickets', '0010_price_schemes'),
     ]
 
     operations = [
