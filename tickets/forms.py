@@ -148,7 +148,7 @@ class OrderForm(forms.Form):
         label="How the price is made",
         choices=PRICES,
         initial=pricing.DEFAULT,
-        help_text="By size: 1 DML for 10 MB. By size and complexity: also for what training computes, so that providers get more for larger models and more rounds.",
+        help_text=" ".join(f"{title}: {pricing.SCHEMES[name].says}" for name, title in PRICES),
     )
     samples = forms.IntegerField(
         label="Samples",
