@@ -60,7 +60,9 @@ class Order(serializers.Serializer[Any]):
         default=list,
         help_text="Of what the model takes; for compute-1",
     )
-    outputs = serializers.IntegerField(**_bounds("outputs"), allow_null=True, help_text="Classes; for compute-1")
+    outputs = serializers.IntegerField(
+        **_bounds("outputs"), allow_null=True, help_text="Of the model, one for each class; for compute-1"
+    )
 
 
 class Event(serializers.ModelSerializer[TicketEvent]):

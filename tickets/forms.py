@@ -166,11 +166,11 @@ class OrderForm(forms.Form):
         error_messages={"invalid": "Write it like 30, 28 × 28 or 32 × 32 × 3."},
     )
     outputs = forms.IntegerField(
-        label="Classes",
+        label="Outputs of the model",
         required=False,
         min_value=1,
         max_value=100_000,
-        help_text="Answers that the model gives at once.",
+        help_text="One for each class.",
     )
     payer = forms.CharField(
         label="Wallet that pays",
