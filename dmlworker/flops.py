@@ -264,7 +264,7 @@ def zoo(kind: str, shape: Shape, outputs: int) -> dict[str, Any]:
     if kind == "auto":
         kind = "cnn" if len(shape) > 1 and min(shape[:2]) >= 8 else "mlp"
     if kind not in _ZOO:
-        raise Unknown("How much this kind of model computes is known only when it is built.")
+        raise Unknown("How much this kind of model computes is known only when it is built. Choose the price by size.")
     layers = [("InputLayer", {"batch_shape": [None, *shape]}), ("Rescaling", {}), *_ZOO[kind](shape)]
     layers += [("Dense", {"units": outputs}), ("Activation", {})]
     return {

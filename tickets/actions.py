@@ -105,7 +105,9 @@ def set_price(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) 
 
 def _flops(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) -> int:
     if not (ticket.samples and sample_shape and outputs):
-        raise Invalid("A price by complexity needs the number of samples, the shape of one, and the number of classes.")
+        raise Invalid(
+            "A price by complexity needs the number of samples, the shape of one, and the number of the model's outputs."
+        )
     try:
         return flops.of(flops.zoo(ticket.model_kind, tuple(sample_shape), outputs))
     except flops.Unknown as error:

@@ -64,7 +64,9 @@ class Order(serializers.Serializer[Any]):
         default=list,
         help_text="Of what the model takes; for compute-1",
     )
-    outputs = serializers.IntegerField(**_bounds("outputs"), allow_null=True, help_text="Classes; for compute-1")
+    outputs = serializers.IntegerField(
+        **_bounds("outputs"), allow_null=True, help_text="Of the model, one for each class; for compute-1"
+    )
 
     def to_internal_value(self, data: Any) -> Any:
         """A slip in an option's name is not passed over: it would be paid for."""

@@ -148,7 +148,7 @@ class OrderForm(forms.Form):
         label="How the price is made",
         choices=PRICES,
         initial=pricing.DEFAULT,
-        help_text="By size: 1 DML for 10 MB. By size and complexity: also for what training computes, so that providers get more for larger models and more rounds.",
+        help_text=" ".join(f"{title}: {pricing.SCHEMES[name].says}" for name, title in PRICES),
     )
     samples = forms.IntegerField(
         label="Samples",
@@ -166,11 +166,11 @@ class OrderForm(forms.Form):
         error_messages={"invalid": "Write it like 30, 28 × 28 or 32 × 32 × 3."},
     )
     outputs = forms.IntegerField(
-        label="Classes",
+        label="Outputs of the model",
         required=False,
         min_value=1,
         max_value=100_000,
-        help_text="Answers that the model gives at once.",
+        help_text="One for each class.",
     )
     payer = forms.CharField(
         label="Wallet that pays",

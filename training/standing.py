@@ -140,7 +140,7 @@ def deterrence(gain: int, rate: Decimal) -> list[Deterrence]:
 
 
 def prices() -> dict[str, int]:
-    """Of which tickets the arithmetic is done: the dearest that can be ordered, and the dearest that was ever paid."""
+    """Of which tickets the arithmetic is done: the dearest that can be ordered by size, and the dearest that was ever paid."""
     found = {"the largest file that is taken": money.price(settings.MAX_DATASET_BYTES)}
     unpaid = (Status.QUOTED, Status.EXPIRED)
     paid = Ticket.objects.exclude(status__in=unpaid).order_by("-price").values_list("price", flat=True).first()

@@ -79,6 +79,42 @@ def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform
     assert model.read_bytes()[:2] == b"PK"
 
 
+def test_the_price_follows_the_file_the_model_and_the_rounds(platform, page, wallet, tmp_path):
+    good, other = tmp_path / "cells.csv", tmp_path / "passengers.csv"
+    good.write_bytes(samples.breast_cancer_csv())
+    other.write_bytes(samples.passengers_csv())
+    register(page, "Customer", "browser-thrifty@example.org")
+    page.get_by_role("link", name="Order a model").click()
+    price = page.locator("#price .big")
+    page.set_input_files("#file", good)
+    expect(price).to_have_text("0.02 DML")
+    expect(page.get_by_label("Samples")).to_be_hidden()
+
+    page.get_by_label("How the price is made").select_option("By size and complexity")
+    expect(page.get_by_label("Samples")).to_have_value("569")
+    expect(page.get_by_label("Shape of a sample")).to_have_value("30")
+    expect(price).to_have_text("0.04 DML")
+    expect(page.locator("#price")).to_contain_text("280,992 operations for a sample × 569 samples × 10 rounds")
+    accessible(page)
+    page.get_by_text("Advanced: model").click()
+    page.get_by_label("Rounds").fill("100")
+    expect(price).to_have_text("0.13 DML")
+    page.get_by_label("Model", exact=True).select_option("Linear")
+    expect(price).to_have_text("0.03 DML")
+    page.get_by_label("Samples").fill("")
+    expect(page.locator("#price")).to_contain_text("needs the number of samples")
+    page.get_by_label("Samples").fill("1000000")
+    expect(price).to_have_text("0.39 DML")
+
+    page.set_input_files("#file", other)
+    expect(page.get_by_label("Samples")).to_have_value("400")
+    ask_wallet(page, "Connect wallet")
+    page.get_by_role("button", name="Get the quote").click()
+    status(page, "quoted", 60)
+    expect(page.locator("#state .breakdown")).to_contain_text("354 operations for a sample × 400 samples × 100 rounds")
+    accessible(page)
+
+
 def test_an_upload_is_paused_and_goes_on_after_a_reload(platform, page, wallet, tmp_path):
     data = tmp_path / "numbers.csv"
     long = "0" * 30_000  # 12 MB, and yet trained in a moment

@@ -1,5 +1,7 @@
 """What the customer said of the file made the price: a file that takes more to compute is given back, one that takes less is trained on."""
 
+from types import SimpleNamespace
+
 import pytest
 from django.core.files.base import ContentFile
 
@@ -7,8 +9,8 @@ from dmlworker import datasets
 from dmlworker.datasets import samples
 from tickets import actions as tickets
 from tickets.models import Dataset, Status, Ticket
-from training import tasks
-from training.models import Blob, Run
+from training import records, tasks
+from training.models import Blob, Round, Run
 from training.tests.conftest import make_ticket
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -64,3 +66,11 @@ def test_by_size_nothing_else_is_asked(files, settings):
     ticket = make_ticket(file_size=len(data))
     Dataset.objects.create(ticket=ticket, file=ContentFile(data, "c"), name="c.csv", size=len(data), sha256="1" * 64)
     assert prepared(ticket).status == Status.UPLOADED
+
+
+def test_the_model_card_names_the_scheme_and_its_parts(files, settings):
+    ticket = prepared(quoted(samples.breast_cancer_csv(), "c.csv", settings))
+    Round.objects.create(run=ticket.run, number=1, start=ticket.run.start, state=Round.State.CLOSED, accuracy=1, loss=0)
+    card = records.card(ticket.run, SimpleNamespace(tx="0x1"))
+    assert "(`compute-1`; size 0.02 DML: " in card
+    assert "; complexity 15988.45 DML: 280,992 operations for a sample × 569 samples × 10 rounds" in card
