@@ -23,10 +23,12 @@ from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
+from dmlworker.datasets.options import KINDS
 from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
 from providers.models import Provider
 from providers.score import FORMULA
 from tickets import mail
+from tickets.forms import DataForm
 from tickets.models import Status, Ticket
 from tickets.views import download, expired, linked, visible
 from training import actions, measures, pay, raw, records, standing, store, trial
@@ -279,18 +281,36 @@ def check(request: HttpRequest) -> HttpResponse:
     if not 0 < size <= settings.MAX_CHECK_BYTES:
         raise Invalid("The file is empty." if not size else "The file is too large to be checked before paying.")
     try:
-        facts = _inspect(file, request.POST.get("target", "").strip())
+        options = _said(request)
+        facts = _inspect(file, request.POST.get("target", "").strip(), options)
     finally:
         file.close()  # the temporary file goes with it
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
     more = len(facts.classes) - len(largest)
-    return render(request, "training/_check.html", {"facts": facts, "classes": largest, "more": more})
+    return render(request, "training/_check.html", _checked(facts, options) | {"classes": largest, "more": more})
 
 
-def _inspect(file: UploadedFile, target: str) -> datasets.Facts:
+def _said(request: HttpRequest) -> datasets.Options:
+    """What the order form says of the data."""
+    form = DataForm(request.POST)
+    if not form.is_valid():
+        raise Invalid("; ".join(str(error) for errors in form.errors.values() for error in errors))
+    return datasets.Options(**form.cleaned_data | {"leave_out": tuple(form.cleaned_data["leave_out"])})
+
+
+def _checked(facts: datasets.Facts, options: datasets.Options) -> dict[str, Any]:
+    """What was found, and for each column what its owner said."""
+    rows = [
+        {"found": each, "left_out": each.name in options.leave_out, "kind": options.kinds.get(each.name, "")}
+        for each in facts.details
+    ]
+    return {"facts": facts, "columns": rows, "kinds": KINDS, "group": options.group}
+
+
+def _inspect(file: UploadedFile, target: str, options: datasets.Options) -> datasets.Facts:
     path = cast(TemporaryUploadedFile, file).temporary_file_path()  # settings choose the handler: always on disk
     try:
-        return datasets.inspect(path, file.name or "data", target or None)
+        return datasets.inspect(path, file.name or "data", target or None, options)
     except datasets.DatasetError as error:
         raise Invalid(str(error)) from None
 
