@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dmlworker.datasets import dates
+from dmlworker.datasets import dates, leaks
 
 MIN_PER_CLASS = 10
 """Samples a class needs: with a fifth held out, two to test on and eight to learn from."""
@@ -189,14 +189,22 @@ def _warnings(dataset: Dataset, classes: dict[str, int], columns: tuple[Column, 
     elif classes[smallest] < FEW_PER_CLASS:
         yield f"{smallest!r:.60} has {classes[smallest]} samples only. The model will know little of it, and its measures will be rough."
     yield from _warnings_of_columns(dataset, columns)
-    repeated = len(dataset) - _different(dataset)
+    yield from _warnings_of_leaks(dataset)
+
+
+def _warnings_of_leaks(dataset: Dataset) -> Iterator[str]:
+    keys = leaks.keys(dataset)
+    repeated, torn = leaks.repeated(keys, dataset.y)
     if repeated > REPEATED * len(dataset):
         yield f"{repeated:,} samples repeat an earlier one. Where one of two is held out to measure with, the model looks better than it is."
-
-
-def _different(dataset: Dataset) -> int:
-    """Samples that differ from one another, the label aside; but for hashes that are equal by chance."""
-    return len({hash(sample.tobytes()) for sample in dataset.x})
+    if torn > REPEATED * len(dataset):
+        yield f"{torn:,} samples are there with more than one label. At most one of these can be right."
+    near = leaks.nearly(dataset, keys)
+    if near > REPEATED * len(dataset):
+        yield f"{near:,} images or more are nearly the same as another one. Where one of two is held out to measure with, the model looks better than it is."
+    telling = list(leaks.telling(dataset))
+    if telling:
+        yield f"Tells the target all by itself: {_listed(telling)}. If it is not known of a new sample, or was written down after the target was, leave it out."
 
 
 def _warnings_of_columns(dataset: Dataset, columns: tuple[Column, ...]) -> Iterator[str]:
@@ -209,16 +217,20 @@ def _warnings_of_columns(dataset: Dataset, columns: tuple[Column, ...]) -> Itera
     same = [column.name for column in columns if column.kind == ALWAYS_THE_SAME]
     if same:
         yield f"The same in every row, so nothing can be learnt from it: {_listed(same)}."
-    rows = np.arange(len(dataset))
     count = [
         column.name
         for index, column in enumerate(columns)
-        if column.kind == "whole numbers"
-        and column.low is not None
-        and (dataset.x[:, index] - column.low == rows).all()
+        if column.kind == "whole numbers" and _counts(column, dataset.x[:, index])
     ]
     if count:
         yield f"Looks like a row number, which says nothing about a new sample: {_listed(count)}. Better leave it out."
+
+
+def _counts(column: Column, values: np.ndarray) -> bool:
+    """Whether the values are numbers in a row, in any order."""
+    if column.missing or column.low is None or column.high is None or column.high - column.low + 1 != len(values):
+        return False
+    return len(np.unique(values)) == len(values)
 
 
 def _listed(names: list[str], width: int = 40) -> str:
