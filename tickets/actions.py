@@ -22,13 +22,25 @@ from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
 from dmlworker import flops, rewards
 from dmlworker.aggregation import rules
+from dmlworker.datasets import DatasetError, Options
 from ledger import actions as ledger
 from ledger import money, pricing
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
 from tickets import files, mail
-from tickets.models import MOVES, REFUNDABLE, Artifact, Dataset, PartialUpload, Status, Ticket, TicketEvent, UploadPart
+from tickets.models import (
+    DATA,
+    MOVES,
+    REFUNDABLE,
+    Artifact,
+    Dataset,
+    PartialUpload,
+    Status,
+    Ticket,
+    TicketEvent,
+    UploadPart,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +70,15 @@ def order(
     what the customer says of the file, for a price by what is computed.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
-    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed, price_scheme, samples.
+    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed, price_scheme, samples; and of the data: leave_out, kinds,
+    group, window, horizon, sharding, class_weights.
     """
     if file_size <= 0:
         raise Invalid("The file is empty.")
     if file_size > settings.MAX_DATASET_BYTES:
         raise Invalid(f"The file is larger than {settings.MAX_DATASET_BYTES / 1e6:,.0f} MB, the most we take.")
     _check_rule(options)
+    _check_data(options)
     if options.get("reward", rewards.DEFAULT) not in rewards.OFFERED:
         raise Invalid(f"The reward is one of {', '.join(rewards.OFFERED)}.")
     now = timezone.now().replace(microsecond=0)
@@ -119,6 +133,14 @@ def _check_rule(options: dict[str, Any]) -> None:
     try:
         rules.check(options.get("rule", "mean"), settings.PROVIDERS_PER_TICKET, options.get("byzantine", 1))
     except ValueError as error:
+        raise Invalid(str(error)) from None
+
+
+def _check_data(options: dict[str, Any]) -> None:
+    """Raises Invalid, with the reason, for what makes no sense of any data."""
+    try:
+        Options(**{name: options[name] for name in DATA if name in options}).check()
+    except DatasetError as error:
         raise Invalid(str(error)) from None
 
 

@@ -21,11 +21,12 @@ from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
 from dmlworker import rewards
 from dmlworker.aggregation import RULES
+from dmlworker.datasets.options import KINDS
 from ledger import money, pricing
 from ledger.gateway import chain
 from tickets import actions, mail, uploads
-from tickets.forms import COMPRESSIONS, MODELS, PRICES, REWARDS, STRATEGIES, OrderForm
-from tickets.models import Artifact, OnCheat, Ticket, TicketEvent
+from tickets.forms import CLASS_WEIGHTS, COMPRESSIONS, MODELS, PRICES, REWARDS, SHARDINGS, STRATEGIES, OrderForm
+from tickets.models import DATA, Artifact, OnCheat, Ticket, TicketEvent
 
 PAGE = 100
 """Tickets in one answer, at most."""
@@ -56,6 +57,19 @@ class Order(serializers.Serializer[Any]):
     on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
     reward = serializers.ChoiceField(REWARDS, default=rewards.DEFAULT, help_text="How the providers are paid")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
+    leave_out = serializers.ListField(
+        child=serializers.CharField(), max_length=10_000, default=list, help_text="Columns that are no features"
+    )
+    kinds = serializers.DictField(
+        child=serializers.ChoiceField(KINDS), default=dict, help_text="What a column is, where it is taken for another"
+    )
+    group = serializers.CharField(
+        max_length=200, default="", allow_blank=True, help_text="The column that says which rows stay together"
+    )
+    window = serializers.IntegerField(**_bounds("window"), help_text="Rows that are one sample; 0: each is one")
+    horizon = serializers.IntegerField(**_bounds("horizon"), help_text="Rows from a window's last to its target")
+    sharding = serializers.ChoiceField(SHARDINGS, default="iid")
+    class_weights = serializers.ChoiceField(CLASS_WEIGHTS, default="none")
     price_scheme = serializers.ChoiceField(PRICES, default=pricing.DEFAULT, help_text="How the price is made")
     samples = serializers.IntegerField(**_bounds("samples"), allow_null=True, help_text="In the file; for compute-1")
     sample_shape = serializers.ListField(
@@ -101,6 +115,7 @@ class Row(serializers.ModelSerializer[Ticket]):
             "on_cheat",
             "reward",
             "seed",
+            *DATA,
             "price_scheme",
             "samples",
             "flops",

@@ -8,10 +8,10 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
-from dmlworker import rewards
+from dmlworker import datasets, rewards
 from dmlworker.aggregation import rules
 from ledger import pricing
-from tickets.models import TRAINING, OnCheat
+from tickets.models import DATA, TRAINING, OnCheat
 
 MODELS = [
     ("auto", "Choose by the data's shape"),
@@ -48,7 +48,85 @@ PRICES = [(name, pricing.SCHEMES[name].title) for name in pricing.OFFERED]
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
 
 
-class OrderForm(forms.Form):
+SHARDINGS = [("iid", "Rows of all kinds to each"), ("group", "A group's rows to one provider")]
+CLASS_WEIGHTS = [("none", "As often as they are"), ("balanced", "All alike: rare ones count more")]
+
+
+class DataForm(forms.Form):
+    """What a customer says of the data, beside the target. What is not there is as usual."""
+
+    leave_out = forms.JSONField(required=False, initial=list, widget=forms.HiddenInput)
+    kinds = forms.JSONField(required=False, initial=dict, widget=forms.HiddenInput)
+    group = forms.CharField(
+        label="Group column",
+        required=False,
+        max_length=200,
+        help_text="Of a table: the column that says which rows belong together, such as one person's. They are never on both sides of the hold-out, and it is no feature.",
+        widget=forms.TextInput(attrs={"list": "columns", "autocomplete": "off", "placeholder": "none"}),
+    )
+    sharding = forms.ChoiceField(
+        label="Providers get",
+        choices=SHARDINGS,
+        required=False,
+        initial="iid",
+        help_text="By group, no two providers have rows of the same one; the model may need more rounds.",
+    )
+    window = forms.IntegerField(
+        label="Window",
+        required=False,
+        min_value=0,
+        max_value=datasets.options.MAX_WINDOW,
+        initial=0,
+        help_text="Of a table in the order of time: so many rows in a row are one sample; 0: each row is.",
+    )
+    horizon = forms.IntegerField(
+        label="Horizon",
+        required=False,
+        min_value=1,
+        max_value=datasets.options.MAX_HORIZON,
+        initial=1,
+        help_text="How many rows after a window's last its target lies.",
+    )
+    class_weights = forms.ChoiceField(
+        label="Classes count",
+        choices=CLASS_WEIGHTS,
+        required=False,
+        initial="none",
+        help_text="In training. Balanced, a rare class is found more often, and more often where it is not.",
+    )
+
+    def clean_leave_out(self) -> list[str]:
+        return _names(self.cleaned_data["leave_out"] or [])
+
+    def clean_kinds(self) -> dict[str, str]:
+        found = self.cleaned_data["kinds"] or {}
+        if not isinstance(found, dict):
+            raise forms.ValidationError("This is not a kind for each column.")
+        _names(list(found.values()))
+        return found
+
+    def clean(self) -> dict[str, Any]:
+        usual = {name: getattr(datasets.Options(), name) for name in DATA}
+        found = super().clean() or {}
+        return found | {name: usual[name] for name in DATA if name in found and found[name] in (None, "")}
+
+    def data_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in DATA]
+
+    def data_chosen(self) -> bool:
+        """Whether any of it is not as usual, or wrong."""
+        return any(
+            field.errors or field.value() not in (field.initial, None, "", "[]", "{}") for field in self.data_fields()
+        )
+
+
+def _names(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise forms.ValidationError("This is not a list of columns.")
+    return list(found)
+
+
+class OrderForm(DataForm):
     """Everything but the file itself, which is uploaded after payment. The hidden fields are filled by the page."""
 
     file_name = forms.CharField(max_length=200, widget=forms.HiddenInput, error_messages={"required": "Choose a file."})
@@ -181,7 +259,7 @@ class OrderForm(forms.Form):
     )
 
     ADVANCED = ("model_kind", *TRAINING, "seed")
-    KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED, "price_scheme")
+    KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED, *DATA, "price_scheme")
     """What a ticket has of it, all but the file."""
     WORK = ("samples", "sample_shape", "outputs")
     """What a price by complexity needs of the file."""

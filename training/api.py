@@ -16,7 +16,7 @@ from dmlsite.rest import answers
 from tickets.api import own
 from training import measures
 from training.models import Round, Run
-from training.views import facts_of
+from training.views import facts_of, said
 
 
 class RoundRow(serializers.ModelSerializer[Round]):
@@ -72,7 +72,7 @@ class CheckView(APIView):
         form = CheckedFile(data=request.data)
         form.is_valid(raise_exception=True)
         given = form.validated_data
-        return Response(facts_of(request, given["file"], given["target"].strip()).json())
+        return Response(facts_of(request, given["file"], given["target"].strip(), said(request.data)).json())
 
 
 urlpatterns = [

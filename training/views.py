@@ -1,6 +1,7 @@
 """The live part of a ticket's page, the files of a receipt, and the check of a file before it is paid for."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -23,11 +24,13 @@ from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
+from dmlworker.datasets.options import KINDS
 from ledger import pricing
 from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
 from providers.models import Provider
 from providers.score import FORMULA
 from tickets import mail
+from tickets.forms import DataForm
 from tickets.models import Status, Ticket
 from tickets.views import download, expired, linked, visible
 from training import actions, measures, pay, raw, records, standing, store, trial
@@ -275,13 +278,14 @@ def work(request: HttpRequest, ticket: UUID) -> HttpResponse:
 @require_POST
 def check(request: HttpRequest) -> HttpResponse:
     """Read the file as training would, say what was found, keep nothing."""
-    facts = facts_of(request, request.FILES.get("file"), request.POST.get("target", "").strip())
+    options = said(request.POST)
+    facts = facts_of(request, request.FILES.get("file"), request.POST.get("target", "").strip(), options)
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
     more = len(facts.classes) - len(largest)
-    return render(request, "training/_check.html", {"facts": facts, "classes": largest, "more": more})
+    return render(request, "training/_check.html", _checked(facts, options) | {"classes": largest, "more": more})
 
 
-def facts_of(request: HttpRequest, file: UploadedFile | None, target: str) -> datasets.Facts:
+def facts_of(request: HttpRequest, file: UploadedFile | None, target: str, options: datasets.Options) -> datasets.Facts:
     """What is in a file that was sent with the request; the file is gone afterwards. Raises Invalid, TooMany."""
     throttle(request, "check", CHECKS, "user")
     if file is None:
@@ -290,15 +294,32 @@ def facts_of(request: HttpRequest, file: UploadedFile | None, target: str) -> da
     if not 0 < size <= settings.MAX_CHECK_BYTES:
         raise Invalid("The file is empty." if not size else "The file is too large to be checked before paying.")
     try:
-        return _inspect(file, target)
+        return _inspect(file, target, options)
     finally:
         file.close()  # the temporary file goes with it
 
 
-def _inspect(file: UploadedFile, target: str) -> datasets.Facts:
+def said(given: Mapping[str, Any]) -> datasets.Options:
+    """What the fields of the order form say of the data. Raises Invalid."""
+    form = DataForm(given)
+    if not form.is_valid():
+        raise Invalid("; ".join(str(error) for errors in form.errors.values() for error in errors))
+    return datasets.Options(**form.cleaned_data | {"leave_out": tuple(form.cleaned_data["leave_out"])})
+
+
+def _checked(facts: datasets.Facts, options: datasets.Options) -> dict[str, Any]:
+    """What was found, and for each column what its owner said."""
+    rows = [
+        {"found": each, "left_out": each.name in options.leave_out, "kind": options.kinds.get(each.name, "")}
+        for each in facts.details
+    ]
+    return {"facts": facts, "columns": rows, "kinds": KINDS, "group": options.group}
+
+
+def _inspect(file: UploadedFile, target: str, options: datasets.Options) -> datasets.Facts:
     path = cast(TemporaryUploadedFile, file).temporary_file_path()  # settings choose the handler: always on disk
     try:
-        return datasets.inspect(path, file.name or "data", target or None)
+        return datasets.inspect(path, file.name or "data", target or None, options)
     except datasets.DatasetError as error:
         raise Invalid(str(error)) from None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dmlworker.datasets import arrays, dates
+from dmlworker.datasets import arrays, dates, leaks
 
 MIN_PER_CLASS = 10
 """Samples a class needs: with a fifth held out, two to test on and eight to learn from."""
@@ -195,31 +195,22 @@ def _warnings(dataset: Dataset, classes: dict[str, int], columns: tuple[Column, 
     elif classes[smallest] < FEW_PER_CLASS:
         yield f"{smallest!r:.60} has {classes[smallest]} samples only. The model will know little of it, and its measures will be rough."
     yield from _warnings_of_columns(dataset, columns)
-    repeated = _repeated(dataset.x)
+    yield from _warnings_of_leaks(dataset)
+
+
+def _warnings_of_leaks(dataset: Dataset) -> Iterator[str]:
+    keys = leaks.keys(dataset)
+    repeated, torn = leaks.repeated(keys, dataset.y)
     if repeated > REPEATED * len(dataset):
         yield f"{repeated:,} samples repeat an earlier one. Where one of two is held out to measure with, the model looks better than it is."
-
-
-def _repeated(x: np.ndarray) -> int:
-    """Samples that equal an earlier one, the label aside; of very many, an estimate from those whose hashes end alike. But for hashes
-    that are equal by chance."""
-    hashes = _hashes(x)
-    part = 1 << max(0, (len(x) // MOST_COMPARED).bit_length())
-    chosen = hashes[hashes % np.uint64(part) == 0] if part > 1 else hashes
-    return part * (len(chosen) - len(np.unique(chosen)))
-
-
-def _hashes(x: np.ndarray) -> np.ndarray:
-    """(n,) uint64: a sum of each sample's values, times random odd numbers, mixed."""
-    found = arrays.empty((len(x),), np.uint64)
-    random = np.random.Generator(np.random.PCG64(0))
-    factors = random.integers(0, 2**63, int(np.prod(x.shape[1:])), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    for part in arrays.blocks(x):
-        values = np.ascontiguousarray(x[part]).reshape(part.stop - part.start, -1)
-        bits = values.view(np.uint32) if values.dtype == np.float32 else values
-        sums = (bits.astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
-        found[part] = (sums ^ (sums >> np.uint64(32))) * factors[0]
-    return found
+    if torn > REPEATED * len(dataset):
+        yield f"{torn:,} samples are there with more than one label. At most one of these can be right."
+    near = leaks.nearly(dataset, keys)
+    if near > REPEATED * len(dataset):
+        yield f"{near:,} images or more are nearly the same as another one. Where one of two is held out to measure with, the model looks better than it is."
+    telling = list(leaks.telling(dataset))
+    if telling:
+        yield f"Tells the target all by itself: {_listed(telling)}. If it is not known of a new sample, or was written down after the target was, leave it out."
 
 
 def _warnings_of_columns(dataset: Dataset, columns: tuple[Column, ...]) -> Iterator[str]:
@@ -232,16 +223,20 @@ def _warnings_of_columns(dataset: Dataset, columns: tuple[Column, ...]) -> Itera
     same = [column.name for column in columns if column.kind == ALWAYS_THE_SAME]
     if same:
         yield f"The same in every row, so nothing can be learnt from it: {_listed(same)}."
-    rows = np.arange(len(dataset))
     count = [
         column.name
         for index, column in enumerate(columns)
-        if column.kind == "whole numbers"
-        and column.low is not None
-        and (dataset.x[:, index] - column.low == rows).all()
+        if column.kind == "whole numbers" and _counts(column, dataset.x[:, index])
     ]
     if count:
         yield f"Looks like a row number, which says nothing about a new sample: {_listed(count)}. Better leave it out."
+
+
+def _counts(column: Column, values: np.ndarray) -> bool:
+    """Whether the values are numbers in a row, in any order."""
+    if column.missing or column.low is None or column.high is None or column.high - column.low + 1 != len(values):
+        return False
+    return len(np.unique(values)) == len(values)
 
 
 def _listed(names: list[str], width: int = 40) -> str:

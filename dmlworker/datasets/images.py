@@ -1,4 +1,5 @@
-"""ZIP and TAR files with a folder of images for each class, decoded to one size; and IDX in a ZIP, which holds the pixels themselves."""
+"""ZIP and TAR files with a folder of images for each class, or a table of their labels, decoded to one size; and IDX in a ZIP, which holds
+the pixels themselves."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from dmlworker.datasets import archive, arrays, idx
+from dmlworker.datasets import archive, arrays, idx, labels
 from dmlworker.datasets.dataset import Dataset, DatasetError, encode_labels
 from dmlworker.datasets.options import PLAIN, Options
 
@@ -34,29 +35,44 @@ class _Sizes:
 def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """Images as x (n, h, w) uint8 if all are grey, else (n, h, w, 3); h, w: the median size, at most MAX_SIDE.
 
-    The class is the folder that an image lies in. `target` and `options` have no meaning here. Raises DatasetError.
+    The class is the folder that an image lies in; or, where a table lies beside them, what that says (labels.py), in its column `target`.
+    `options` have no meaning here. Raises DatasetError.
     """
     with archive.opened(path, "ZIP", idx.MAX_BYTES) as file:
         if pairs := idx.found(file.namelist()):
             return idx.read(file, pairs)
     with archive.opened(path, "ZIP") as file:
-        return _read(file, "ZIP")
+        return _read(file, "ZIP", target)
 
 
 def read_tar(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """As `read`, of a TAR file, with gzip or without."""
     with archive.opened_tar(path) as file:
-        return _read(file, "TAR")
+        return _read(file, "TAR", target)
 
 
-def _read(file: archive.Archive, kind: str) -> Dataset:
+def _read(file: archive.Archive, kind: str, target: str | None) -> Dataset:
     entries = [entry for entry in file.infolist() if not _ignored(entry)]
-    labels = [_label(entry) for entry in entries]
-    if not entries:
+    tables, images = _sorted(entries)
+    if not images:
         raise DatasetError(f"The {kind} file holds no images.")
-    y, classes = encode_labels(labels)
-    x = _decode(file, entries, _sizes(file, entries))
-    return Dataset(x, y, classes, (), "images")
+    if len(tables) > 1:
+        raise DatasetError(f"The {kind} file holds {len(tables)} tables; one says which label each image has.")
+    found = labels.read(file, tables[0], images, target) if tables else dict(enumerate(map(_label, images)))
+    named = [images[place] for place in sorted(found)]
+    y, classes = encode_labels([found[place] for place in sorted(found)])
+    x = _decode(file, named, _sizes(file, named))
+    unnamed = len(images) - len(named)
+    left_out = ((f"{unnamed:,} images", "the table does not name them"),) if unnamed else ()
+    return Dataset(x, y, classes, (), "images", left_out=left_out)
+
+
+def _sorted(entries: list[archive.Entry]) -> tuple[list[archive.Entry], list[archive.Entry]]:
+    """Tables and the others."""
+    parts: tuple[list[archive.Entry], list[archive.Entry]] = ([], [])
+    for entry in entries:
+        parts[not entry.filename.lower().endswith(labels.ENDINGS)].append(entry)
+    return parts
 
 
 def _ignored(entry: archive.Entry) -> bool:
@@ -68,7 +84,9 @@ def _ignored(entry: archive.Entry) -> bool:
 def _label(entry: archive.Entry) -> str:
     parts = PurePosixPath(entry.filename).parts
     if len(parts) < 2:
-        raise DatasetError(f"{entry.filename!r:.120} lies in no folder. Put the images in one folder for each class.")
+        raise DatasetError(
+            f"{entry.filename!r:.120} lies in no folder. Put the images in one folder for each class, or a table of their labels beside them."
+        )
     return parts[-2]
 
 

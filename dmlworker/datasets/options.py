@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from dmlworker.datasets.dataset import DatasetError
+from dmlworker.datasets.dataset import DatasetError, check_text
 
 KINDS = ("number", "category", "date", "text")
 SHARDINGS = ("iid", "group")
@@ -55,6 +55,8 @@ class Options:
 
     def check(self) -> None:
         """Raises DatasetError for what makes no sense."""
+        for name in (*self.leave_out, *self.kinds, self.group):
+            check_text(name)
         wrong = sorted(kind for kind in self.kinds.values() if kind not in KINDS)
         if wrong:
             raise DatasetError(f"There is no kind of column {wrong[0]!r:.40}. It is one of {', '.join(KINDS)}.")

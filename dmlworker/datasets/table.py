@@ -117,6 +117,19 @@ def parse(names: list[str], blocks: Blocks, target: str | None, kind: str, optio
     )
 
 
+def rows_of(data: bytes, most: int) -> list[Row]:
+    """The first ones of a small CSV table in memory, its head among them. Raises DatasetError."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", errors="replace")
+    file = io.StringIO(text, newline="")
+    try:
+        return list(islice(_rows(file, _delimiter(file)), most))
+    except csv.Error as error:
+        raise DatasetError(f"The table is not readable: {error}.") from None
+
+
 def _encoding(path: Path) -> str:
     """UTF-8 if the whole file is, UTF-16 by its mark, else Windows-1252 as spreadsheets write it."""
     with path.open("rb") as file:
@@ -211,7 +224,7 @@ def _chosen(layout: _Layout, options: Options) -> tuple[_Layout, LeftOut]:
     left_out = dict.fromkeys(options.leave_out, CHOSEN) | ({options.group: GROUPS} if options.group else {})
     for name in (*left_out, *options.kinds):
         if name not in layout.names:
-            raise _no_column(name, layout.names)
+            raise no_column(name, layout.names)
     if layout.names[layout.target] in left_out:
         raise DatasetError(f"{layout.names[layout.target]!r:.80} is the target: it is neither left out nor the group.")
     features = [column for column in layout.features if layout.names[column] not in left_out]
@@ -220,7 +233,7 @@ def _chosen(layout: _Layout, options: Options) -> tuple[_Layout, LeftOut]:
     return replace(layout, features=features), tuple(left_out.items())
 
 
-def _no_column(name: str, names: list[str]) -> DatasetError:
+def no_column(name: str, names: list[str]) -> DatasetError:
     return DatasetError(f"There is no column {name!r:.80}. The columns are: {_listed(names)}.")
 
 
@@ -254,7 +267,7 @@ def _named(block: Block, column: int, what: str) -> tuple[Sequence[str], np.ndar
 def _target(names: list[str], target: str | None) -> int:
     if target is not None:
         if target not in names:
-            raise _no_column(target, names)
+            raise no_column(target, names)
         return names.index(target)
     lowered = [name.lower() for name in names]
     return next((lowered.index(name) for name in TARGET_NAMES if name in lowered), len(names) - 1)

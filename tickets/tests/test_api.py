@@ -252,3 +252,32 @@ def test_the_timeline_names_no_admin(customer):
     ticket = make(customer)
     actions.note(ticket, "error", "something broke", actor="boss@example.org")
     assert b"boss@example.org" not in api(customer).get(at(ticket)).content
+
+
+# --- What a customer says of the data ---------------------------------------------------------------------------------
+def test_what_is_said_of_the_data_is_kept(chain, customer):
+    said = {"leave_out": ["id"], "kinds": {"zip": "category"}, "window": 12, "horizon": 2, "class_weights": "balanced"}
+    answer = api(customer).post(QUOTES, ORDER | said)
+    assert answer.status_code == 201
+    assert {name: answer.json()[name] for name in said} == said
+    assert (answer.json()["group"], answer.json()["sharding"]) == ("", "iid")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("leave_out", "id"),
+        ("leave_out", ["a\0"]),
+        ("kinds", {"a": "list"}),
+        ("kinds", ["a"]),
+        ("window", 1001),
+        ("horizon", 0),
+    ],
+)
+def test_what_can_be_said_of_no_data_names_the_field(customer, name, value):
+    assert name in problem(api(customer).post(QUOTES, ORDER | {name: value}), 422)["errors"]
+
+
+def test_what_makes_no_sense_together_is_422(customer):
+    assert "one series" in problem(api(customer).post(QUOTES, ORDER | {"group": "a", "window": 2}), 422)["detail"]
+    assert "readable" in problem(api(customer).post(QUOTES, ORDER | {"kinds": {"a\0": "text"}}), 422)["detail"]

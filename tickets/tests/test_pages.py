@@ -428,3 +428,43 @@ def test_a_ticket_can_be_trained_again_with_other_settings(chain, owner, eve, ad
         assert owner.get(f"{reverse('tickets:order')}?like={other}").status_code == 404
     client.force_login(eve)
     assert client.get(again).status_code == 404
+
+
+# --- What a customer says of the data ---------------------------------------------------------------------------------
+SAID = {
+    "leave_out": '["id"]',
+    "kinds": '{"zip": "category"}',
+    "group": "patient",
+    "sharding": "group",
+    "class_weights": "balanced",
+}
+
+
+def test_what_is_said_of_the_data_is_kept_and_offered_again(owner, ada, chain):
+    assert owner.post(reverse("tickets:order"), ORDER | SAID).status_code == 302
+    ticket = Ticket.objects.get(customer=ada)
+    assert (ticket.leave_out, ticket.kinds, ticket.group) == (["id"], {"zip": "category"}, "patient")
+    assert (ticket.sharding, ticket.class_weights, ticket.window, ticket.horizon) == ("group", "balanced", 0, 1)
+    again = owner.get(reverse("tickets:order"), {"like": ticket.pk}).content.decode()
+    assert 'value="[&quot;id&quot;]"' in again and 'value="patient"' in again
+    assert "<details open>" in again.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"sharding": "group"}, "name the column"),
+        ({"group": "a", "window": "3"}, "one series"),
+        ({"leave_out": '"id"'}, "not a list of columns"),
+        ({"leave_out": "[1]"}, "not a list of columns"),
+        ({"kinds": "[]x"}, "valid JSON"),
+        ({"kinds": '["a"]'}, "not a kind for each column"),
+        ({"kinds": '{"a": "list"}'}, "no kind of column"),
+        ({"kinds": '{"a\\u0000": "text"}'}, "not readable text"),
+        ({"window": "1001"}, "less than or equal to 1000"),
+    ],
+)
+def test_what_makes_no_sense_of_any_data_is_refused(owner, said, words):
+    answer = owner.post(reverse("tickets:order"), ORDER | said)
+    assert answer.status_code == 422 and words in answer.content.decode()
+    assert not Ticket.objects.exists()

@@ -110,3 +110,29 @@ def test_a_program_asks_the_same():
     assert facts["classes"] == {"benign": 357, "malignant": 212}
     empty = {"file": SimpleUploadedFile("cells.csv", b"")}
     assert "empty" in problem(client.post("/api/v1/check", empty, format="multipart"), 422)["detail"]
+
+
+def test_the_owner_says_what_a_column_is(owner):
+    table = b"id,zip,y\n" + b"".join(b"%d,%d,%d\n" % (n, 10000 + n % 3, n % 2) for n in range(60))
+    text = check(owner, table).content.decode()
+    assert '<select data-kind="zip"' in text and "whole numbers" in text and " checked" not in text
+    text = check(owner, table, leave_out='["id"]', kinds='{"zip": "category"}').content.decode()
+    assert "category of 3" in text and "left out: you chose so" in text
+    assert re.search(r'data-leave-out="id"[^>]* checked', text) and "<option selected>category</option>" in text
+    text = check(owner, table, group="id", window="").content.decode()
+    assert "left out: it says which rows stay together" in text and 'data-leave-out="id"' not in text
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"leave_out": '["idd"]'}, "no column"),
+        ({"group": "zip"}, "There are 3 groups"),
+        ({"window": "30"}, "too few for windows of 30"),
+        ({"kinds": "{"}, "valid JSON"),
+    ],
+)
+def test_what_does_not_fit_the_file_is_said_before_paying(owner, said, message):
+    table = b"id,zip,y\n" + b"".join(b"%d,%d,%d\n" % (n, 10000 + n % 3, n % 2) for n in range(60))
+    answer = check(owner, table, **said)
+    assert answer.status_code == 422 and message in answer.content.decode()

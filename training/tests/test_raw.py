@@ -142,3 +142,55 @@ def test_no_value_of_the_table_is_left_when_the_account_is_closed(run):
     erase(run.ticket.customer)
     run.refresh_from_db()
     assert "Ü 1" not in json.dumps(run.facts, ensure_ascii=False) and run.facts["holdout_samples"] == 80
+
+
+def prepared(tmp_path, content: str, **fields) -> Run:
+    """A run, and its file as `checks.cut` asks for it."""
+    (tmp_path / "t.csv").write_text(content)
+    ticket = make_ticket(rounds=1, model_kind="mlp", **fields)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    Dataset.objects.create(ticket=ticket, file=ContentFile(b"", "x"), name="t.csv", size=len(content), sha256=digest)
+    return actions.open_run(ticket, compute.prepare(ticket, tmp_path / "t.csv", 2, 7), 7)
+
+
+def recut(run, tmp_path) -> checks.Cut:
+    data = run.ticket.dataset
+    told = SimpleNamespace(
+        file=File("t.csv", data.size, data.sha256, "", datasets.Options.of(run.ticket).text),
+        training=SimpleNamespace(seed=7),
+        holdout=Shard(run.holdout_id, run.facts["holdout_samples"]),
+        shards=[Shard(shard.blob_id, shard.samples) for shard in run.shards.all()],
+    )
+    return checks.cut(told, tmp_path / "t.csv")
+
+
+PATIENTS = "patient,a,note,y\n" + "".join(
+    f"p{n // 4},{n % 7},in {n % 3} words {n},{int(n % 5 == 0)}\n" for n in range(200)
+)
+
+
+def test_groups_and_balanced_classes_reach_the_shards_and_whoever_checks_them(files, tmp_path):
+    said = {"group": "patient", "sharding": "group", "class_weights": "balanced", "leave_out": ["note"]}
+    run = prepared(tmp_path, PATIENTS, **said)
+    cut = recut(run, tmp_path)
+    for shard, (_, y), w in zip(run.shards.all(), cut.shards, cut.weights, strict=True):
+        _, _, stored = datasets.load_weighted(store.get(shard.blob_id))
+        assert w[y == 1].max() > w[y == 0].max()
+        np.testing.assert_array_equal(stored, w)
+    assert run.facts["features"] == ["a"]
+    run.ticket.class_weights = "none"
+    with pytest.raises(checks.Wrong, match="shard 0 is not cut"):
+        recut(run, tmp_path)
+
+
+def test_a_run_on_windows_is_fed_as_the_page_says(files, tmp_path, monkeypatch):
+    content = "a,b,y\n" + "".join(f"{n % 5},{'pq'[n % 2]},{'ud'[n % 4 // 2]}\n" for n in range(200))
+    run = prepared(tmp_path, content, window=4, horizon=2)
+    assert run.facts["sample_shape"][0] == 4 and recut(run, tmp_path)
+    compute.export(run, run.start_id, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(raw.loading(run).replace("model.predict(", "answer = model.predict("), found)
+    x, _ = datasets.load(store.get(run.holdout_id))
+    wanted = trainer.predict(compute.spec_of(run), compute.weights_of(run.start_id), x[:1])
+    np.testing.assert_allclose(found["answer"], wanted, atol=1e-6)
