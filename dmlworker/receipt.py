@@ -13,11 +13,12 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dmlworker import merkle, rewards
 from dmlworker.protocol import Hyper, nesting, order_seed
+from dmlworker.task import CLASSIFICATION
 
 NAME = "receipt.json"
-VERSION = 2
-"""What is written. Version 1 is read as it was: without the fields of SINCE_2."""
-SINCE_2 = {"since": 2}
+VERSION = 3
+"""What is written. Older ones are read as they were: version 1 without the fields of SINCE_2, and both without those of SINCE_3."""
+SINCE_2, SINCE_3 = {"since": 2}, {"since": 3}
 FEE_PERCENT = 2
 """Of the price, rounded down."""
 _NESTING = 8
@@ -38,12 +39,14 @@ class Chain:
 
 @dataclass(frozen=True)
 class File:
-    """What the customer uploaded. target: the column to predict, as chosen; empty: found by the reader."""
+    """What the customer uploaded. target: the column to predict, as chosen; empty: found by the reader. task: what of it was learnt
+    (dmlworker/task.py)."""
 
     name: str
     size: int
     sha256: str
     target: str
+    task: str = field(default=CLASSIFICATION, metadata=SINCE_3)
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Training:
 class Update:
     """What a provider made of a shard. shard: its number, from 0. weight: in the average, twice its samples, or once if it looked odd. update: what was sent; weights: what
     that stands for. trace: the Merkle root that the worker committed to, with a checkpoint every so many steps. correct:
-    hold-out samples that these weights alone get right; by it, and from f1 on, the provider is paid: see rewards.Work."""
+    hold-out samples that these weights alone get right, or what stands for it; by it, and from f1 on, the provider is paid: see rewards.Work."""
 
     shard: int
     weight: int
@@ -122,7 +125,8 @@ class Audit:
 @dataclass(frozen=True)
 class Round:
     """start, end: the global weights. kept: what the server's optimizer keeps for the next round. updates: in the order in which
-    they were added up. accuracy, loss: of `end` on the hold-out. root: the platform's own update, if the rule needs one."""
+    they were added up. accuracy, loss: of `end` on the hold-out; the first is the
+    score of the task (dmlworker/task.py), so it may be below 0. root: the platform's own update, if the rule needs one."""
 
     number: int
     start: str

@@ -17,12 +17,13 @@ from dmlworker.datasets import foreign, images, jsonl, npz, table
 from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
 from dmlworker.datasets.encoding import Encoder, encoded
 from dmlworker.datasets.shards import dump, few, load, shards, split
+from dmlworker.task import AUTO
 
 __all__ = [
     "Dataset", "DatasetError", "Encoder", "Facts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load", "read", "shards", "split",
 ]  # fmt: skip
 
-_READERS: dict[str, Callable[[Path, str | None], Dataset]] = {
+_READERS: dict[str, Callable[[Path, str | None, str], Dataset]] = {
     ".csv": table.read,
     ".tsv": table.read,
     ".txt": table.read,
@@ -42,10 +43,11 @@ SUFFIXES = tuple(_READERS)
 """File name endings that can be read."""
 
 
-def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
+def read(path: Path | str, name: str, target: str | None = None, task: str = AUTO) -> Dataset:
     """The data set in the file at `path`, which the customer called `name`; its ending tells the kind.
 
-    `target` names the column to learn, for tables; without it, a column called like a target, else the last one.
+    `target` names the column to learn, for tables; without it, a column called like a target, else the last one. `task` says what of
+    it is to be learnt (dmlworker/task.py); "auto": a number if it is all numbers, with a fraction or more than 20 different ones; else classes.
     Raises DatasetError with the reason if the file can't be trained on.
     """
     reader = next((found for suffix, found in _READERS.items() if name.lower().endswith(suffix)), None)
@@ -56,12 +58,12 @@ def read(path: Path | str, name: str, target: str | None = None) -> Dataset:
     path = Path(path)
     if path.stat().st_size == 0:
         raise DatasetError("The file is empty.")
-    return reader(path, target or None)
+    return reader(path, target or None, task)
 
 
-def inspect(path: Path | str, name: str, target: str | None = None) -> Facts:
+def inspect(path: Path | str, name: str, target: str | None = None, task: str = AUTO) -> Facts:
     """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`, and if it can't be made numbers."""
-    dataset = read(path, name, target)
+    dataset = read(path, name, target, task)
     if dataset.raw:
         Encoder.fit(dataset)
     return describe(dataset)

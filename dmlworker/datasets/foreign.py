@@ -17,6 +17,7 @@ from typing import IO
 
 from dmlworker.datasets import table
 from dmlworker.datasets.dataset import Dataset, DatasetError
+from dmlworker.task import AUTO
 
 REFUSED = 3
 """The process's exit code, if it tells the reason."""
@@ -32,9 +33,9 @@ _ENVIRONMENT = {name: os.environ[name] for name in _KEPT if name in os.environ} 
 }
 
 
-def read(path: Path, target: str | None, kind: str) -> Dataset:
+def read(path: Path, target: str | None, task: str = AUTO, *, kind: str) -> Dataset:
     """The table in a file of this kind. Raises DatasetError."""
-    return table.with_header(partial(_rows, path, kind), target, kind, named=kind != "excel")
+    return table.with_header(partial(_rows, path, kind), target, kind, kind != "excel", task)
 
 
 def _rows(path: Path, kind: str) -> Iterator[table.Row]:

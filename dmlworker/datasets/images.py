@@ -8,8 +8,9 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from dmlworker.datasets import archive, idx
-from dmlworker.datasets.dataset import Dataset, DatasetError, encode_labels
+from dmlworker.datasets import archive, idx, targets
+from dmlworker.datasets.dataset import Dataset, DatasetError
+from dmlworker.task import AUTO, CLASSIFICATION
 
 MAX_SIDE = 64
 """Pixels; larger images are scaled down to this."""
@@ -30,32 +31,33 @@ class _Sizes:
     grey: bool
 
 
-def read(path: Path, target: str | None) -> Dataset:
+def read(path: Path, target: str | None, task: str = AUTO) -> Dataset:
     """Images as x (n, h, w) uint8 if all are grey, else (n, h, w, 3); h, w: the median size, at most MAX_SIDE.
 
-    The class is the folder that an image lies in. `target` has no meaning here. Raises DatasetError.
+    The class is the folder that an image lies in, or a number if `task` says so. `target` has no meaning here. Raises DatasetError.
     """
+    task = CLASSIFICATION if task == AUTO else task  # folders called 1 to 100 are a hundred classes
     with archive.opened(path, "ZIP", idx.MAX_BYTES) as file:
         if pairs := idx.found(file.namelist()):
-            return idx.read(file, pairs)
+            return idx.read(file, pairs, task)
     with archive.opened(path, "ZIP") as file:
-        return _read(file, "ZIP")
+        return _read(file, "ZIP", task)
 
 
-def read_tar(path: Path, target: str | None) -> Dataset:
+def read_tar(path: Path, target: str | None, task: str = AUTO) -> Dataset:
     """As `read`, of a TAR file, with gzip or without."""
     with archive.opened_tar(path) as file:
-        return _read(file, "TAR")
+        return _read(file, "TAR", CLASSIFICATION if task == AUTO else task)
 
 
-def _read(file: archive.Archive, kind: str) -> Dataset:
+def _read(file: archive.Archive, kind: str, task: str) -> Dataset:
     entries = [entry for entry in file.infolist() if not _ignored(entry)]
     labels = [_label(entry) for entry in entries]
     if not entries:
         raise DatasetError(f"The {kind} file holds no images.")
-    y, classes = encode_labels(labels)
+    y, classes, learnt = targets.of(labels, task)
     x = _decode(file, entries, _sizes(file, entries))
-    return Dataset(x, y, classes, (), "images")
+    return Dataset(x, y, classes, (), "images", task=learnt)
 
 
 def _ignored(entry: archive.Entry) -> bool:

@@ -7,12 +7,13 @@ from typing import Any
 
 from dmlworker.datasets import table
 from dmlworker.datasets.dataset import Dataset, DatasetError
+from dmlworker.task import AUTO
 
 MAX_LINE = 1_000_000
 """Bytes."""
 
 
-def read(path: Path, target: str | None) -> Dataset:
+def read(path: Path, target: str | None, task: str = AUTO) -> Dataset:
     """A table with a column for each name that occurs; what a line lacks is missing there. Raises DatasetError naming the line at fault."""
     names: dict[str, None] = {}
     for _, found in _objects(path):
@@ -22,7 +23,7 @@ def read(path: Path, target: str | None) -> Dataset:
     if not names:
         raise DatasetError("The file is empty.")
     columns = list(names)
-    return table.parse([name.strip() for name in columns], lambda: _rows(path, columns), target, "jsonl")
+    return table.parse([name.strip() for name in columns], lambda: _rows(path, columns), target, "jsonl", task)
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[table.Row]:

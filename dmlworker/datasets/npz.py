@@ -7,8 +7,9 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from dmlworker.datasets import archive
-from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
+from dmlworker.datasets import archive, targets
+from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite
+from dmlworker.task import AUTO
 
 MAX_ARRAY = 4 * 10**9
 """Bytes in one array, at most."""
@@ -16,7 +17,7 @@ MAX_FEATURES = 1_000_000
 """Values in one sample, at most."""
 
 
-def read(path: Path, target: str | None) -> Dataset:
+def read(path: Path, target: str | None, task: str = AUTO) -> Dataset:
     """x (n, d), (n, h, w) or (n, h, w, c): uint8 stays, all else becomes float32. y: one label, number or text, a sample.
 
     `target` has no meaning here and is ignored. Raises DatasetError.
@@ -28,8 +29,8 @@ def read(path: Path, target: str | None) -> Dataset:
         raise DatasetError(f"x has {len(x):,} samples, but y has {len(labels):,} labels.")
     x = _features(x)
     check_finite(x)
-    indices, classes = encode_labels(labels)
-    return Dataset(x, indices, classes, (), "npz")
+    found = targets.of(labels, task)
+    return Dataset(x, found.y, found.classes, (), "npz", task=found.task)
 
 
 def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:

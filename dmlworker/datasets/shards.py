@@ -1,4 +1,5 @@
-"""Cutting a data set: a hold-out that no provider sees, and shards of equal size. And a shard as bytes."""
+"""Cutting a data set: a hold-out that no provider sees, and shards of equal size, each with its share of every class, or of every part
+of a target's range. And a shard as bytes."""
 
 import numpy as np
 from safetensors import SafetensorError
@@ -6,17 +7,22 @@ from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
 from dmlworker.datasets.dataset import Dataset, DatasetError
+from dmlworker.task import REGRESSION
+
+STRATUM = 10
+"""Samples of a regression that lie next to one another by their target: of these the hold-out takes its share, and each shard."""
 
 
 def split(dataset: Dataset, seed: int, holdout: float = 0.2) -> tuple[Dataset, Dataset]:
-    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them.
+    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them; of a
+    regression each STRATUM of the samples, sorted by target.
 
     The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class.
     """
     if not 0 < holdout < 1:
         raise ValueError("holdout must lie between 0 and 1")
     random = np.random.Generator(np.random.PCG64(seed))
-    groups = _by_class(dataset, random)
+    groups = _groups(dataset, random)
     quotas = _quotas([len(group) for group in groups], round(len(dataset) * holdout))
     held = np.concatenate([group[:quota] for group, quota in zip(groups, quotas, strict=True)])
     kept = np.concatenate([group[quota:] for group, quota in zip(groups, quotas, strict=True)])
@@ -24,7 +30,7 @@ def split(dataset: Dataset, seed: int, holdout: float = 0.2) -> tuple[Dataset, D
 
 
 def shards(train: Dataset, n: int, seed: int) -> list[Dataset]:
-    """`n` parts that together are `train` exactly; sizes, and the count of each class, differ by at most one.
+    """`n` parts that together are `train` exactly; sizes, and the count of each class or stratum, differ by at most one.
 
     Raises DatasetError if there are fewer samples than shards.
     """
@@ -32,12 +38,17 @@ def shards(train: Dataset, n: int, seed: int) -> list[Dataset]:
         raise DatasetError(f"{len(train):,} samples can't be shared among {n:,} providers.")
     random = np.random.Generator(np.random.PCG64(seed))
     # Sorted by class and dealt out like cards: that evens out the sizes and the classes at once.
-    deck = np.concatenate(_by_class(train, random))
+    deck = np.concatenate(_groups(train, random))
     return [train.take(random.permutation(deck[first::n])) for first in range(n)]
 
 
 def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many samples, as evenly of all classes as there are, the first ones of each; copies, in their order."""
+    """At most so many samples, as evenly of all classes as there are, the first ones of each; of a regression, as evenly over the sorted
+    targets. Copies, in their order."""
+    if y.dtype == np.float32:
+        ranked = np.argsort(y, kind="stable")
+        chosen = np.sort(ranked[np.arange(min(most, len(y))) * len(y) // min(most, len(y))])
+        return x[chosen], y[chosen]
     turn = np.empty(len(y), np.int64)
     for index in np.unique(y):
         mine = y == index
@@ -46,8 +57,12 @@ def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray
     return x[chosen], y[chosen]
 
 
-def _by_class(dataset: Dataset, random: np.random.Generator) -> list[np.ndarray]:
-    """For each class, the indices of its samples, shuffled."""
+def _groups(dataset: Dataset, random: np.random.Generator) -> list[np.ndarray]:
+    """The indices of all samples in groups of which each part gets its share: those of each class, or of each stratum, shuffled."""
+    if dataset.task == REGRESSION:
+        mixed = random.permutation(len(dataset))  # equal targets are next to one another by chance
+        ranked = mixed[np.argsort(dataset.y[mixed], kind="stable")]
+        return [random.permutation(part) for part in np.array_split(ranked, max(1, len(ranked) // STRATUM))]
     return [random.permutation(np.flatnonzero(dataset.y == index)) for index in range(len(dataset.classes))]
 
 
@@ -62,7 +77,7 @@ def _quotas(counts: list[int], total: int) -> list[int]:
 
 
 def dump(x: np.ndarray, y: np.ndarray) -> bytes:
-    """A shard as safetensors bytes: x uint8 or float32, y int32, nothing else. The same arrays give the same bytes."""
+    """A shard as safetensors bytes: x uint8 or float32, y int32 or, of a regression, float32; nothing else. The same arrays give the same bytes."""
     _check(x, y)
     return bytes(_save({"x": np.ascontiguousarray(x), "y": np.ascontiguousarray(y)}))
 
@@ -80,7 +95,7 @@ def load(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(x: np.ndarray, y: np.ndarray) -> None:
-    if x.dtype not in (np.uint8, np.float32) or y.dtype != np.int32:
-        raise DatasetError("A shard's x is uint8 or float32, its y int32.")
+    if x.dtype not in (np.uint8, np.float32) or y.dtype not in (np.int32, np.float32):
+        raise DatasetError("A shard's x is uint8 or float32, its y int32 or float32.")
     if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or not len(y):
         raise DatasetError("A shard's x and y must be equally long, and not empty.")

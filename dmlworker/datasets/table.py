@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dmlworker.datasets import kinds
-from dmlworker.datasets.dataset import Dataset, DatasetError, Raw, check_finite, check_text, encode_labels
+from dmlworker.datasets import kinds, targets
+from dmlworker.datasets.dataset import Dataset, DatasetError, Raw, check_finite, check_text
 from dmlworker.datasets.kinds import is_missing, is_number
+from dmlworker.task import AUTO
 
 TARGET_NAMES = ("target", "label", "labels", "class", "classes", "species", "diagnosis", "outcome", "category", "y")
 """Column names taken for the target when none is given, the first that fits; case does not matter."""
@@ -48,32 +49,32 @@ Block = Callable[[list[Row], _Layout], np.ndarray]
 """Makes some rows' features into numbers."""
 
 
-def read(path: Path, target: str | None) -> Dataset:
+def read(path: Path, target: str | None, task: str = AUTO) -> Dataset:
     """A CSV table. Raises DatasetError naming the column and the line at fault."""
     with path.open(encoding=_encoding(path), newline="") as file:
         try:
-            return _parse(file, target)
+            return _parse(file, target, task)
         except csv.Error as error:
             raise DatasetError(f"The file is not a readable CSV table: {error}.") from None
 
 
-def _parse(file: io.TextIOBase, target: str | None) -> Dataset:
+def _parse(file: io.TextIOBase, target: str | None, task: str) -> Dataset:
     delimiter = _delimiter(file)
 
     def lines() -> Iterator[Row]:
         file.seek(0)
         return _rows(file, delimiter)
 
-    return with_header(lines, target, "csv")
+    return with_header(lines, target, "csv", task=task)
 
 
-def with_header(lines: Rows, target: str | None, kind: str, named: bool = False) -> Dataset:
+def with_header(lines: Rows, target: str | None, kind: str, named: bool = False, task: str = AUTO) -> Dataset:
     """As `parse`; the names of the columns are in the first line, unless that one is data, which it is not if they are known to be `named`."""
     names, first = _header(lines(), named)
-    return parse(names, lambda: islice(lines(), first, None), target, kind)
+    return parse(names, lambda: islice(lines(), first, None), target, kind, task)
 
 
-def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Dataset:
+def parse(names: list[str], rows: Rows, target: str | None, kind: str, task: str = AUTO) -> Dataset:
     """The table with columns of these names. If its features are all numbers, x (n, d) is float32 as it is; else see `Dataset.raw`.
     Raises DatasetError."""
     if len(names) > MAX_COLUMNS:
@@ -89,9 +90,9 @@ def parse(names: list[str], rows: Rows, target: str | None, kind: str) -> Datase
     if not labels:
         raise DatasetError("The file holds only a header, no rows.")
     check_finite(x, gaps=bool(raw))
-    y, classes = encode_labels(labels)
+    y, classes, learnt = targets.of(labels, task)
     features = tuple(layout.names[index] for index in layout.features)
-    return Dataset(x, y, classes, features, kind, layout.names[layout.target], raw, left_out)
+    return Dataset(x, y, classes, features, kind, layout.names[layout.target], raw, left_out, learnt)
 
 
 def _encoding(path: Path) -> str:

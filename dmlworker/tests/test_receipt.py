@@ -122,6 +122,10 @@ GOLDEN = {
         "6e11355db1268360260ba51642c7a9b0ac77da7538cdb3f0d94f902f39cdc0f3",
         "0xf50cd2526d32bdc8382ffbe9b68fe1ed60e25acb4abb149edafe164844f9767a",
     ),
+    3: (
+        "5b23039a598cb1246f5d2a901bdbd82a8163490d695360e614062529b244539a",
+        "0x710c56ecef588f146b2d99565e86226b97d9072d99823d0bffbc90af99739f3f",
+    ),
 }
 """For each version, the SHA-256 of the text of `make()` and its root, which is on chains: never changed here."""
 
@@ -151,12 +155,13 @@ def test_version_1_knew_pay_by_accuracy_alone() -> None:
         (b"[]", "no receipt"),
         (b"[" * 100_000, "no receipt"),
         (b'{"ticket":"a","rounds":[]}', "no receipt"),
-        (b'{"ticket":"a","version":3}', "version 3; this program reads versions 1 to 2"),
+        (b'{"ticket":"a","version":4}', "version 4; this program reads versions 1 to 3"),
         (b'{"ticket":"a","version":0}', "version 0; this program reads"),
         (b'{"ticket":"a","version":true}', "version True; this program reads"),
         (b'{"ticket":"a","version":1}', "should have exactly the fields"),
         (b'{"ticket":"a","version":2}', "should have exactly the fields"),
-        (make().to_bytes().replace(b'"version":2', b'"version":1'), "should have exactly the fields"),
+        (make().to_bytes().replace(b'"version":3', b'"version":1'), "should have exactly the fields"),
+        (make().to_bytes().replace(b'"version":3', b'"version":2'), "should have exactly the fields"),
         (replace(make(), version=1).to_bytes().replace(b'"version":1', b'"version":2'), "exactly the fields"),
         (make().to_bytes().replace(b'"price":10000', b'"price":true'), "receipt.price is True"),
         (make().to_bytes().replace(b'"price":10000', b'"price":NaN'), "receipt.price is nan"),
