@@ -20,7 +20,7 @@ from accounts.models import User
 from contracts.chain import Call, Quote
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
-from dmlworker import rewards
+from dmlworker import rewards, task
 from dmlworker.aggregation import rules
 from ledger import actions as ledger
 from ledger import money
@@ -28,7 +28,18 @@ from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
 from tickets import files, mail
-from tickets.models import MOVES, REFUNDABLE, Artifact, Dataset, PartialUpload, Status, Ticket, TicketEvent, UploadPart
+from tickets.models import (
+    MOVES,
+    REFUNDABLE,
+    Artifact,
+    Dataset,
+    PartialUpload,
+    Status,
+    Task,
+    Ticket,
+    TicketEvent,
+    UploadPart,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +59,15 @@ def order(customer: User, *, file_name: str, file_size: int, payer: str, **optio
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
-    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed.
+    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed, task.
     """
     if file_size <= 0:
         raise Invalid("The file is empty.")
     if file_size > settings.MAX_DATASET_BYTES:
         raise Invalid(f"The file is larger than {settings.MAX_DATASET_BYTES / 1e6:,.0f} MB, the most we take.")
     _check_rule(options)
+    if options.get("task", Task.AUTO) not in Task.values:
+        raise Invalid(f"The task is one of {', '.join(Task.values)}.")
     if options.get("reward", rewards.DEFAULT) not in rewards.OFFERED:
         raise Invalid(f"The reward is one of {', '.join(rewards.OFFERED)}.")
     now = timezone.now().replace(microsecond=0)
@@ -339,13 +352,19 @@ def refund_seen(ticket: Ticket) -> None:
         _note_anew(ticket, "refund", f"the payment is back in your wallet: {event.tx}")
 
 
+def understood(ticket: Ticket, learnt: str) -> None:
+    """The file was read: write down what is learnt of its target, if that was left to it."""
+    Ticket.objects.filter(pk=ticket.pk, task=Task.AUTO).update(task=learnt)
+    ticket.refresh_from_db(fields=["task"])
+
+
 def settle(ticket: Ticket, weights: Mapping[str, int], accuracy: float, receipt_root: str) -> None:
-    """Pay the providers by weight (wallet -> merit) and hand the model over. `accuracy` is the final one, 0..1."""
+    """Pay the providers by weight (wallet -> merit) and hand the model over. `accuracy` is the final score (dmlworker/task.py)."""
     if ticket.settle_by <= timezone.now() + GRACE:
         raise Conflict("The time to settle has run out; the payment goes back.")
     parts, fee = money.shares(ticket.price, weights)
     with transaction.atomic():
-        text = f"accuracy {accuracy:.1%} on data no provider saw"
+        text = f"{task.told(ticket.task, accuracy)} on data no provider saw"
         move(ticket, Status.SETTLED, text, accuracy=accuracy, outcome=text)
         ledger.release(ticket.pk, parts, fee, receipt_root)
 

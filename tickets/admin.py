@@ -12,6 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
 
 from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, list_link, page_link, reasoned, tx_link
+from dmlworker import task
 from ledger.admin import amount, readable
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 from tickets import actions
@@ -115,7 +116,7 @@ class TicketAdmin(ReadOnlyAdmin):
     search_help_text = "Ticket, e-mail address, paying wallet, or the hash of any of its transactions"
     date_hierarchy = "created"
     fields = ["id", "status", "outcome", "who", "cost", "payer", "payment", "training", "sent", "result", "file_name"]
-    fields += ["file_size", "target", "model_kind", *TRAINING, "on_cheat", "reward", "seed", "pay_by"]
+    fields += ["file_size", "target", "task", "model_kind", *TRAINING, "on_cheat", "reward", "seed", "pay_by"]
     fields += ["upload_by", "settle_by", "created"]
 
     def get_search_results(
@@ -144,9 +145,9 @@ class TicketAdmin(ReadOnlyAdmin):
     def cost(self, row: Ticket) -> str:
         return amount(row.price, Currency.DML)
 
-    @admin.display(description="accuracy", ordering="accuracy")
+    @admin.display(description="result", ordering="accuracy")
     def result(self, row: Ticket) -> str:
-        return "–" if row.accuracy is None else f"{row.accuracy:.2%}"
+        return "–" if row.accuracy is None else task.told(row.task, row.accuracy, 2)
 
     @admin.display
     def payment(self, row: Ticket) -> str:

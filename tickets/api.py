@@ -21,7 +21,7 @@ from dmlworker.aggregation import RULES
 from ledger import money
 from tickets import actions, mail
 from tickets.forms import COMPRESSIONS, MODELS, REWARDS, STRATEGIES, OrderForm
-from tickets.models import Artifact, OnCheat, Ticket, TicketEvent
+from tickets.models import Artifact, OnCheat, Task, Ticket, TicketEvent
 
 PAGE = 100
 """Tickets in one answer, at most."""
@@ -52,6 +52,7 @@ class Order(serializers.Serializer[Any]):
     on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
     reward = serializers.ChoiceField(REWARDS, default=rewards.DEFAULT, help_text="How the providers are paid")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
+    task = serializers.ChoiceField(Task.choices, default=Task.AUTO, help_text="What to learn of the target")
 
 
 class Event(serializers.ModelSerializer[TicketEvent]):
@@ -61,7 +62,8 @@ class Event(serializers.ModelSerializer[TicketEvent]):
 
 
 class Row(serializers.ModelSerializer[Ticket]):
-    """A ticket as in the list. `price` is in DML, `price_micro` in 10^-6 DML."""
+    """A ticket as in the list. `price` is in DML, `price_micro` in 10^-6 DML. `task` is auto until the file was read; `accuracy` is its
+    score: the accuracy, or R² of a number."""
 
     price = serializers.SerializerMethodField()
     price_micro = serializers.IntegerField(source="price")
@@ -88,7 +90,7 @@ class Row(serializers.ModelSerializer[Ticket]):
             "settle_by",
             "paid_tx",
         ]
-        fields += ["outcome", "accuracy", "created"]
+        fields += ["outcome", "accuracy", "created", "task"]
         read_only_fields = fields
 
     def get_price(self, ticket: Ticket) -> str:

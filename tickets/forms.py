@@ -8,7 +8,7 @@ from django.conf import settings
 from contracts.chain import ChainError, to_checksum
 from dmlworker import rewards
 from dmlworker.aggregation import rules
-from tickets.models import TRAINING, OnCheat
+from tickets.models import TRAINING, OnCheat, Task
 
 MODELS = [
     ("auto", "Choose by the data's shape"),
@@ -63,6 +63,12 @@ class OrderForm(forms.Form):
         max_length=200,
         help_text="Of a table: the column to predict. Empty: the column named target, label or class, else the last one.",
         widget=forms.TextInput(attrs={"list": "columns", "autocomplete": "off", "placeholder": "found by itself"}),
+    )
+    task = forms.ChoiceField(
+        label="What to learn",
+        choices=Task.choices,
+        initial=Task.AUTO,
+        help_text="By its values: a target of numbers with a fraction, or of more than 20 different ones, is a number; any other is a class.",
     )
     on_cheat = forms.ChoiceField(
         label="If a provider cheats",
@@ -148,7 +154,7 @@ class OrderForm(forms.Form):
     )
 
     ADVANCED = ("model_kind", *TRAINING, "seed")
-    KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED)
+    KEPT = ("target", "task", "on_cheat", "reward", "payer", *ADVANCED)
     """What a ticket has of it, all but the file."""
 
     def clean_payer(self) -> str:

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from dmlworker import rewards
+from dmlworker import rewards, task
 
 
 class Status(models.TextChoices):
@@ -55,6 +55,14 @@ class OnCheat(models.TextChoices):
     CONTINUE = "continue", "Take the cheat's work out and go on"
 
 
+class Task(models.TextChoices):
+    """What of the target is learnt; "auto" until the file was read."""
+
+    AUTO = task.AUTO, "Found by its values"
+    CLASSIFICATION = task.CLASSIFICATION, "A class: one of several"
+    REGRESSION = task.REGRESSION, "A number"
+
+
 class Ticket(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     customer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="tickets")
@@ -84,6 +92,9 @@ class Ticket(models.Model):
     seed = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
     )
+    task = models.CharField(
+        "learns", max_length=14, choices=Task.choices, default=Task.AUTO, help_text="auto: found when the file is read"
+    )
     price = models.BigIntegerField(help_text="micro-DML")
     payer = models.CharField(max_length=42)
     pay_by = models.DateTimeField()
@@ -92,7 +103,9 @@ class Ticket(models.Model):
     paid_tx = models.CharField("payment", max_length=66, blank=True)
     upload_by = models.DateTimeField(null=True, blank=True)
     outcome = models.TextField("why it was refunded, or what was reached", blank=True)
-    accuracy = models.FloatField(null=True, blank=True)
+    accuracy = models.FloatField(
+        null=True, blank=True, help_text="The score of what it learns: accuracy, or R² of a number"
+    )
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:

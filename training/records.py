@@ -12,10 +12,12 @@ from dmlsite.errors import Missing
 from dmlworker import receipt as form
 from dmlworker.aggregation import RULES
 from dmlworker.receipt import Receipt
+from dmlworker.task import score_of
 from ledger import money
 from ledger.gateway import chain
 from ledger.models import ChainEvent, Transfer
 from tickets.models import Artifact
+from training import measures
 from training.actions import hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 from training.pay import seconds_of
@@ -34,7 +36,9 @@ def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
         chain=form.Chain(on.chain_id, on.escrow),
         spec=run.spec_id,
         holdout=form.Shard(run.holdout_id, run.facts["holdout_samples"]),
-        file=form.File(ticket.dataset.name, ticket.dataset.size, ticket.dataset.sha256, ticket.target),
+        file=form.File(
+            ticket.dataset.name, ticket.dataset.size, ticket.dataset.sha256, ticket.target, task=ticket.task
+        ),
         shards=tuple(form.Shard(shard.blob_id, shard.samples) for shard in run.shards.all()),
         training=form.Training(**{name: getattr(run, name) for name in names}),
         price=ticket.price,
@@ -133,7 +137,7 @@ def _updates(run: Run) -> QuerySet[Assignment]:
 
 
 def payments(run: Run) -> list[dict[str, object]]:
-    """Who gets what: name, wallet, share in micro-DML, mean accuracy of its updates on the hold-out."""
+    """Who gets what: name, wallet, share in micro-DML, mean score of its updates on the hold-out."""
     planned = Transfer.objects.filter(case=run.ticket_id, kind=Transfer.Kind.PENDING, key__startswith="settle:")
     shares = {row.credit.removeprefix("provider:"): row.amount for row in planned}
     per = run.facts["holdout_samples"]
@@ -141,10 +145,11 @@ def payments(run: Run) -> list[dict[str, object]]:
     for update in _updates(run):
         wallet = update.provider.wallet or ""
         row = rows.setdefault(wallet, {"name": update.provider.user_name, "wallet": wallet, "scores": []})
-        row["scores"].append((update.correct or 0) / per)  # type: ignore[attr-defined]
+        known = (update.correct or 0) / per if update.score is None else update.score
+        row["scores"].append(known)  # type: ignore[attr-defined]
     for wallet, row in rows.items():
         scores: list[float] = row.pop("scores")  # type: ignore[assignment]
-        row |= {"share": shares.get(wallet, 0), "accuracy": sum(scores) / len(scores), "updates": len(scores)}
+        row |= {"share": shares.get(wallet, 0), "score": sum(scores) / len(scores), "updates": len(scores)}
     return sorted(rows.values(), key=lambda row: str(row["name"]))
 
 
@@ -153,6 +158,8 @@ def card(run: Run, event: ChainEvent) -> str:
     context = {
         "run": run,
         "ticket": run.ticket,
+        "score": score_of(run.ticket.task),
+        "measures": measures.named(run.all_rounds.get(number=run.rounds).by_class),
         "rounds": run.all_rounds.all(),
         "payments": payments(run),
         "fee": money.fee(run.ticket.price),

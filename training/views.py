@@ -23,11 +23,12 @@ from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
+from dmlworker.task import score_of
 from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
 from providers.models import Provider
 from providers.score import FORMULA
 from tickets import mail
-from tickets.models import Status, Ticket
+from tickets.models import Status, Task, Ticket
 from tickets.views import download, expired, linked, visible
 from training import actions, measures, pay, raw, records, standing, store, trial
 from training.models import Assignment, Round, Run
@@ -46,6 +47,9 @@ SHOWN = 12
 
 WIDTH, HEIGHT = 300, 80
 """The curves' box, in SVG units."""
+
+SIDE = 300
+"""The side of the square in which predicted numbers are drawn against true ones."""
 
 LAST = 4
 """Rounds by which the time that is left is told."""
@@ -94,6 +98,7 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "payouts": payouts,
         "rule": RULES[ticket.rule],
         "scheme": rewards.SCHEMES[ticket.reward],
+        "score": score_of(ticket.task),
         "refund": refund,
         "over": _over(ticket, payouts, refund),
         **(_rounds(run) if run else {}),
@@ -115,7 +120,7 @@ def _rounds(run: Run) -> dict[str, Any]:
         "rounds": done,
         "current": now,
         "work": _work(now) if now else [],
-        "curve": _curve([found.accuracy or 0 for found in done], run.rounds),
+        "curve": _curve([max(found.accuracy or 0, 0) for found in done], run.rounds),
         "loss_curve": _curve(_heights([found.loss for found in done]), run.rounds),
         **_measures(run, done),
         **_trial(run),
@@ -126,11 +131,13 @@ def _rounds(run: Run) -> dict[str, Any]:
 
 
 def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
-    """The classes of the model that the customer gets; empty before."""
+    """What is known of the model that the customer gets, its classes or its errors; empty before."""
     kept = done[-1].by_class if done and run.state == Run.State.DONE else None
     names = [str(name) for name in run.classes]
     if not kept:
         return {}
+    if not names:
+        return {"errors": measures.named(kept), "scatter": measures.scatter(kept["points"], SIDE)}
     tables = {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)}
     return tables | {"most_classes": measures.MOST_CLASSES}
 
@@ -279,18 +286,19 @@ def check(request: HttpRequest) -> HttpResponse:
     if not 0 < size <= settings.MAX_CHECK_BYTES:
         raise Invalid("The file is empty." if not size else "The file is too large to be checked before paying.")
     try:
-        facts = _inspect(file, request.POST.get("target", "").strip())
+        facts = _inspect(file, request.POST.get("target", "").strip(), request.POST.get("task") or Task.AUTO)
     finally:
         file.close()  # the temporary file goes with it
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
-    more = len(facts.classes) - len(largest)
-    return render(request, "training/_check.html", {"facts": facts, "classes": largest, "more": more})
+    most = max((count for _, _, count in facts.spread.bars), default=0) if facts.spread else 0
+    context = {"facts": facts, "classes": largest, "more": len(facts.classes) - len(largest), "most": most}
+    return render(request, "training/_check.html", context)
 
 
-def _inspect(file: UploadedFile, target: str) -> datasets.Facts:
+def _inspect(file: UploadedFile, target: str, task: str) -> datasets.Facts:
     path = cast(TemporaryUploadedFile, file).temporary_file_path()  # settings choose the handler: always on disk
     try:
-        return datasets.inspect(path, file.name or "data", target or None)
+        return datasets.inspect(path, file.name or "data", target or None, task)
     except datasets.DatasetError as error:
         raise Invalid(str(error)) from None
 
@@ -314,9 +322,19 @@ def see_trial(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
     if not trial.known(run, name):
         raise Missing("This trial is too old. Please try again.")
     found = trial.answered(name)
-    best = sorted(zip(map(str, run.classes), found, strict=True), key=lambda pair: -pair[1])[:SHOWN] if found else []
     page = "training/_answer.html" if getattr(request, "htmx", False) else "training/answer.html"
-    answer = render(request, page, {"ticket": run.ticket, "name": name, "answers": best})
+    answer = render(request, page, {"ticket": run.ticket, "name": name, **_answers(run, found or [])})
     if not found and not getattr(request, "htmx", False):
         answer["Refresh"] = "2"
     return answer
+
+
+def _answers(run: Run, found: list[float]) -> dict[str, Any]:
+    """What a model said, as the page shows it: a number, or the likeliest classes."""
+    if found and not run.classes:
+        return {"number": found[0], "target": run.facts.get("target") or "The answer"}
+    return {
+        "answers": sorted(zip(map(str, run.classes), found, strict=True), key=lambda pair: -pair[1])[:SHOWN]
+        if found
+        else []
+    }

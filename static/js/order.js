@@ -52,7 +52,7 @@
     if (status === 0) checked.textContent = "The check did not get through. You can order all the same: a file that cannot be trained on is refunded.";
   });
   file.addEventListener("change", chosen);
-  field("target").addEventListener("change", () => { if (file.files[0]) chosen(); });
+  for (const name of ["target", "task"]) field(name).addEventListener("change", () => { if (file.files[0]) chosen(); });
 
   // A page that comes back, by the back button or with an error, knows the file or at least its size. htmx is ready only then.
   document.addEventListener("DOMContentLoaded", () => {
