@@ -14,12 +14,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, models, rawmodel, rewards, trainer
+from dmlworker import aggregation, comparison, compression, datasets, models, rawmodel, rewards, task, trainer
 from dmlworker.aggregation.rounds import EXACT
 from dmlworker.cache import blob_of
 from dmlworker.escrow import Payment
 from dmlworker.files import Damaged, Files, Unavailable
 from dmlworker.receipt import FEE_PERCENT, Audit, Receipt, Round, Shard, Update, split
+from dmlworker.task import CLASSIFICATION
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import mapped, pieces
 
@@ -213,10 +214,14 @@ class Work:
             found = trainer.evaluate(spec, self.update(start, update), x, y).correct
             off = max(off, abs(found - update.correct))
         mean = trainer.evaluate(spec, self.weights(round_.end), x, y)
-        off = max(off, abs(mean.correct - round(round_.accuracy * len(y))))
-        must(off <= max(1, ROUNDING * len(y)), f"measured again, {off} of {len(y)} samples are otherwise")
+        off = max(off, round(abs(mean.score - round_.accuracy) * len(y)))
+        must(
+            off <= max(1, ROUNDING * len(y) * max(1.0, -mean.score)),
+            f"measured again, {off} of {len(y)} samples are otherwise",
+        )
         same = "the same" if not off else f"at most {off} samples off, by rounding"
-        return f"round {round_.number}, {mean.accuracy:.1%}: on {len(y)} samples, its updates and their mean are {same}"
+        reached = task.shown(self.receipt.file.task, mean.score)
+        return f"round {round_.number}, {reached}: on {len(y)} samples, its updates and their mean are {same}"
 
     def replay(self, piece: "Piece", cut: "Cut") -> str:
         """A segment, done again from the weights that were committed, ends where the provider said."""
@@ -271,7 +276,9 @@ def cut(receipt: Receipt, path: Path) -> Cut:
     was = f"{receipt.file.name}, {receipt.file.size} bytes"
     must(found == receipt.file.sha256, f"{path.name} is not the file that was uploaded ({was})")
     seed = receipt.training.seed
-    options = datasets.Options.from_text(receipt.file.options)
+    # Before version 3, all learnt classes.
+    old = datasets.Options(task=CLASSIFICATION)
+    options = old if receipt.version < 3 else datasets.Options.from_text(receipt.file.options)
     whole = datasets.read(path, receipt.file.name, receipt.file.target or None, options)
     found = datasets.parts(whole, seed, options)
     holdout, parts = found.holdout, datasets.shards(found.train, len(receipt.shards), seed, options.sharding)

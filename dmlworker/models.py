@@ -1,6 +1,6 @@
 """The models that can be trained, and the safe way from a configuration to a model.
 
-A model is a chain of layers (Keras `Sequential`) from raw rows to class probabilities; what the data needs first is a
+A model is a chain of layers (Keras `Sequential`) from raw rows to class probabilities, or to a number; what the data needs first is a
 layer like any other, its constants part of the configuration. Keras is imported inside the functions.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from dmlworker.datasets.arrays import blocks
 from dmlworker.protocol import nesting
+from dmlworker.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     import keras
@@ -83,10 +84,23 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, variance / len(values)
 
 
+def target_statistics(y: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the training part's target (n,), of a regression."""
+    mean, deviation = float(y.mean(dtype=np.float64)), float(y.std(dtype=np.float64))
+    return mean, deviation or 1.0
+
+
 def build(
-    shape: tuple[int, ...], classes: int, kind: str = "auto", statistics: Statistics | None = None
+    shape: tuple[int, ...],
+    outputs: int,
+    kind: str = "auto",
+    statistics: Statistics | None = None,
+    *,
+    task: str = CLASSIFICATION,
+    target: tuple[float, float] | None = None,
 ) -> "keras.Sequential":
-    """An untrained model for samples of `shape`: (d,), (h, w) or (h, w, c); raw values in, `classes` probabilities out.
+    """An untrained model for samples of `shape`: (d,), (h, w) or (h, w, c); raw values in. What comes out: `outputs` probabilities, or
+    of a regression one number in the target's own unit, whose (mean, standard deviation) is `target`.
 
     kind: "linear"; "mlp", 784-200-200-10 for MNIST; "cnn", 5x5x32, 5x5x64, dense 512 (both after McMahan et al. 2016);
     "auto": cnn for images of at least 8 x 8, mlp otherwise. statistics: from `statistics(x)`; None means uint8, which is
@@ -101,10 +115,52 @@ def build(
         raise ModelRefused(f"There is no kind of model {kind!r:.40}. Choose one of {', '.join(KINDS)}.")
     # Every layer has a name of its own choosing: Keras would number them through the whole process.
     layers = [keras.layers.InputLayer(shape, name="rows"), _preprocessing(shape, statistics), *bodies[kind](shape)]
-    layers.append(keras.layers.Dense(classes, name="logits"))
-    layers.append(keras.layers.Activation("softmax", name="probabilities"))
+    layers += _head(outputs, task, target)
     configs = [keras.saving.serialize_keras_object(layer) for layer in layers]
     return from_spec({"class_name": "Sequential", "config": {"name": kind, "layers": configs}})
+
+
+def _head(outputs: int, task: str, target: tuple[float, float] | None) -> list[Any]:
+    """The last layer says the task, and nothing else does: see `task`."""
+    from keras import layers
+
+    if task == REGRESSION:
+        mean, deviation = target or (0.0, 1.0)
+        return [layers.Dense(outputs, name="standardised"), layers.Rescaling(deviation, offset=mean, name="prediction")]
+    activation = "sigmoid" if task == MULTILABEL else "softmax"
+    return [layers.Dense(outputs, name="logits"), layers.Activation(activation, name="probabilities")]
+
+
+def task(spec: dict[str, Any]) -> str:
+    """What a model learns, by its last layer. Raises ModelRefused for one that says nothing."""
+    layer = _last(spec)
+    if layer["class_name"] == "Rescaling":
+        return REGRESSION
+    found = {"softmax": CLASSIFICATION, "sigmoid": MULTILABEL}.get(str(layer["config"].get("activation")))
+    if layer["class_name"] != "Activation" or found is None:
+        raise ModelRefused(
+            "The last layer must be Activation('softmax') for classes, Activation('sigmoid') for several labels, or Rescaling for a number."
+        )
+    return found
+
+
+def target(spec: dict[str, Any]) -> tuple[float, float]:
+    """(mean, standard deviation) of a regression's target, which its last layer puts back. Raises ModelRefused if they are none."""
+    config = _last(spec)["config"]
+    mean, deviation = config.get("offset", 0.0), config.get("scale")
+    if (
+        not all(isinstance(number, int | float) and math.isfinite(number) for number in (mean, deviation))
+        or deviation <= 0
+    ):
+        raise ModelRefused(
+            "The last layer, Rescaling, must have a positive number as its scale, and a number as its offset."
+        )
+    return float(mean), float(deviation)
+
+
+def _last(spec: dict[str, Any]) -> dict[str, Any]:
+    layer: dict[str, Any] = spec["config"]["layers"][-1]
+    return layer
 
 
 def build_for(data: Any, classes: int, kind: str = "auto") -> "keras.Sequential":
@@ -188,7 +244,7 @@ def spec_from_bytes(data: bytes) -> dict[str, Any]:
 def from_spec(spec: dict[str, Any]) -> "keras.Sequential":
     """A model with fresh weights from a configuration that nobody vouches for.
 
-    Raises ModelRefused unless it is a chain of allowed layers that ends in softmax, within the limits on size. Sizes are
+    Raises ModelRefused unless it is a chain of allowed layers that ends in a task's, within the limits on size. Sizes are
     counted before any memory is set aside.
     """
     import keras
@@ -196,7 +252,7 @@ def from_spec(spec: dict[str, Any]) -> "keras.Sequential":
     try:
         configs = _allowed_layers(spec)
         layers = [keras.saving.deserialize_keras_object(config, safe_mode=True) for config in configs]
-        _check_sizes(layers)
+        _check_sizes(layers, task(spec))
         model = keras.Sequential(layers, name=str(spec["config"].get("name", "model")))
         if not model.built:
             raise ModelRefused("The first layer must say what shape goes in.")
@@ -217,8 +273,8 @@ def _allowed_layers(spec: dict[str, Any]) -> list[dict[str, Any]]:
     _check_objects(layers)
     if layers[0]["class_name"] != "InputLayer" or any(layer["class_name"] not in LAYERS for layer in layers):
         raise ModelRefused("The model must be an InputLayer followed by layers.")
-    if layers[-1]["class_name"] != "Activation" or layers[-1]["config"]["activation"] != "softmax":
-        raise ModelRefused("The last layer must be Activation('softmax').")
+    if task(spec) == REGRESSION:
+        target(spec)
     # What a layer was once built for is not asked; it is built here, for what really goes in.
     return [{key: value for key, value in layer.items() if key != "build_config"} for layer in layers]
 
@@ -243,7 +299,7 @@ def _check_objects(value: Any) -> None:
         _check_objects(item)
 
 
-def _check_sizes(layers: list[Any]) -> None:
+def _check_sizes(layers: list[Any], learnt: str) -> None:
     """Follows the shapes through layers that are not built yet; Dense(10^9) would fill the memory when it is."""
     shape = tuple(layers[0].batch_shape)
     if len(shape) < 2 or shape[0] is not None or not all(isinstance(side, int) and side > 0 for side in shape[1:]):
@@ -255,8 +311,10 @@ def _check_sizes(layers: list[Any]) -> None:
         activations += math.prod(shape[1:])
     if parameters > MAX_PARAMETERS or activations > MAX_ACTIVATIONS:
         raise ModelRefused(f"The model is too large: {parameters:,} parameters; at most {MAX_PARAMETERS:,} are taken.")
-    if len(shape) != 2 or shape[1] < 2:
-        raise ModelRefused("The model must end in one probability for each of at least two classes.")
+    if learnt == REGRESSION and shape[1:] != (1,):
+        raise ModelRefused("The model must end in one number.")
+    if learnt != REGRESSION and (len(shape) != 2 or shape[1] < 2):
+        raise ModelRefused("The model must end in one probability for each of at least two classes or labels.")
 
 
 def _none(layer: Any, shape: tuple[int, ...]) -> int:

@@ -38,8 +38,8 @@ class Chain:
 
 @dataclass(frozen=True)
 class File:
-    """What the customer uploaded. target: the column to predict, as chosen; empty: found by the reader. options: what else they said of it, as
-    `datasets.Options.text`."""
+    """What the customer uploaded. target: the column to predict, as chosen; empty: found by the reader. options: what was learnt of it, and what
+    else they said of the data, as `datasets.Options.text`."""
 
     name: str
     size: int
@@ -73,7 +73,7 @@ class Training:
 class Update:
     """What a provider made of a shard. shard: its number, from 0. weight: in the average, twice its samples, or once if it looked odd. update: what was sent; weights: what
     that stands for. trace: the Merkle root that the worker committed to, with a checkpoint every so many steps. correct:
-    hold-out samples that these weights alone get right; by it, and from f1 on, the provider is paid: see rewards.Work."""
+    hold-out samples that these weights alone get right, or what stands for it; by it, and from f1 on, the provider is paid: see rewards.Work."""
 
     shard: int
     weight: int
@@ -124,7 +124,8 @@ class Audit:
 @dataclass(frozen=True)
 class Round:
     """start, end: the global weights. kept: what the server's optimizer keeps for the next round. updates: in the order in which
-    they were added up. accuracy, loss: of `end` on the hold-out. root: the platform's own update, if the rule needs one."""
+    they were added up. accuracy, loss: of `end` on the hold-out; the first is the
+    score of the task (dmlworker/task.py), so it may be below 0. root: the platform's own update, if the rule needs one."""
 
     number: int
     start: str

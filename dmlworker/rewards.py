@@ -15,14 +15,17 @@ MILLION = 10**6
 HALF = Fraction(1, 2)
 DEFAULT = "accuracy-1"
 MOST_GAIN = 1e6
-"""Of the loss: beyond it, it was infinite."""
+"""Of the loss, which has no bound of its own: beyond it, it counts as if it were this, infinity too."""
 
 
 @dataclass(frozen=True)
 class Work:
     """An update that counts, as the platform knows it.
 
-    provider: whom it is paid to. correct: hold-out samples that it alone gets right, of `holdout`; f1: macro, 0..1. steps: samples
+    provider: whom it is paid to. correct: hold-out samples that it alone gets right, of `holdout`; where a sample is not simply right or
+    wrong, as many of them as the task's score is of 1 (whole numbers, so that the pay is exact): R² of a regression, 0 if it is below;
+    macro F1 of several labels. Neither is had by a constant answer: the mean has an R² of 0, and who always says "none of them", which
+    is right of most labels, has an F1 of 0. f1: macro, 0..1; a regression has none, which is 0 for all. steps: samples
     of its shard times epochs. seconds: from the offer to the commit. contribution: by how much the round's mean has a
     lower loss on the hold-out with it than without. joules, gpu (share of the time, 0..1): as the worker reports them. None: not
     known."""
@@ -155,14 +158,19 @@ def _written(factors: Sequence[Factor]) -> str:
 
 _SHARE = "Share of a provider = its points in all rounds / everybody's points, of 98 % of the price."
 
+_OTHERS = "of a number, R² from 0 to 1; of several labels, macro F1"
+
 _BY_ACCURACY = (
     Factor(
-        "accuracy", 100, "part of the hold-out that the update alone gets right, measured by the platform", _accuracy
+        "accuracy",
+        100,
+        f"part of the hold-out that the update alone gets right ({_OTHERS}), measured by the platform",
+        _accuracy,
     ),
 )
 _BY_MERIT = (
-    Factor("accuracy", 40, "part of the hold-out that the update alone gets right", _accuracy),
-    Factor("F1", 15, "mean of the classes' F1 on the hold-out: rare classes count as much as frequent ones", _f1),
+    Factor("accuracy", 40, f"part of the hold-out that the update alone gets right ({_OTHERS})", _accuracy),
+    Factor("F1", 15, "mean of the classes' or labels' F1 on the hold-out: rare ones count as much as frequent ones; 0 for all where the model learns a number", _f1),
     Factor("work", 20, "samples of the part × local epochs, against the largest part of the round", _steps),
     Factor("contribution", 15, "by how much the round's mean is better with the update than without, against the round's best", _contribution),
     Factor("duration", 5, "time for a sample from the offer on, by the platform's clock: 1 up to the round's median, then median / own", _duration),
@@ -178,7 +186,8 @@ SCHEMES = {
             "By accuracy",
             "Who trained the better update gets more. Simple, and measured by the platform alone.",
             _BY_ACCURACY,
-            "Points of an update = samples of the hold-out that it alone gets right. " + _SHARE,
+            f"Points of an update = samples of the hold-out that it alone gets right ({_OTHERS}, times the samples). "
+            + _SHARE,
             _correct,
         ),
         Scheme(

@@ -1,7 +1,7 @@
 """The local update: start weights, a shard and hyper-parameters in; trained weights out, the same ones every time.
 
 The platform fixes all that decides the result, sample order included, so a replay can tell honest work from other. Plain
-SGD on the mean cross-entropy, in compiled steps of TensorFlow or JAX (`backends`), imported at the first call.
+SGD on the mean of the task's loss (`losses`), in compiled steps of TensorFlow or JAX (`backends`), imported at the first call.
 """
 
 import json
@@ -17,7 +17,9 @@ import numpy as np
 
 from dmlworker import backends, models, rawmodel
 from dmlworker.datasets import Encoder
+from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
+from dmlworker.task import CLASSIFICATION, MULTILABEL, REGRESSION
 from dmlworker.trace import steps_of
 from dmlworker.weights import MalformedUpdate, unpack
 from dmlworker.weights import pack as _pack
@@ -40,16 +42,22 @@ _EVALUATION_BATCH = 250
 _PROGRAMS_KEPT = 4
 
 
+LEAST_R2 = -1e6
+"""Below it, a model is as good as one whose answers are not finite."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Samples that the model gets right, of how many, the mean cross-entropy in nats (infinite if it is not finite), and the
-    mean of the classes' F1 (0..1; of those that occur among labels or answers). `answers` (n,): the class that it says each sample
-    is, -1 where its output is not finite."""
+    """How a model does on so many samples. score: its task's number (dmlworker/task.py): accuracy, R², or macro F1. correct: samples that it gets
+    right; of another task than classification, as many of them as the score is of 1, none for one below 0. loss: the mean (`losses`),
+    infinite if it is not finite. f1: mean of the classes' or labels' F1 (0..1; of those that occur among labels or answers), None
+    without any. answers: see `Loss.answers`."""
 
     correct: int
     samples: int
     loss: float
-    f1: float
+    f1: float | None
+    score: float
     answers: np.ndarray = field(compare=False, repr=False)
 
     @property
@@ -103,7 +111,7 @@ def train(
     checkpoint: CheckpointCallback | None = None,
     w: np.ndarray | None = None,
 ) -> Weights:
-    """`weights` after `hyper.epochs` passes over the shard x (n, ...), uint8, uint16 or float32, y (n,) int32 from 0. w (n,) float32:
+    """`weights` after `hyper.epochs` passes over the shard x (n, ...), uint8, uint16 or float32, and y as `Dataset` has it. w (n,) float32:
     what each sample counts in its batch's mean; None: 1.
 
     `progress(step, steps, loss)` is called every few steps, loss being the epoch's mean so far; what it raises ends the
@@ -144,7 +152,7 @@ def _trainer(spec: Spec, x: np.ndarray, hyper: Hyper) -> "_Program":
 
 
 def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evaluation:
-    """How well the model does on x (n, ...), y (n,). A sample whose output is not finite is not correct.
+    """How well the model does on x (n, ...), y (n, ...). A sample whose output is not finite is not correct.
 
     Raises as `train` does.
     """
@@ -155,7 +163,8 @@ def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Eval
 
 
 def predict(spec: Spec, weights: Weights, x: np.ndarray) -> np.ndarray:
-    """The probability of each class (n, classes) for raw samples x (n, ...), as the exported model gives it. Raises as `train` does."""
+    """The probability of each class or label (n, k), or the number (n, 1), for raw samples x (n, ...), as the exported model gives it. Raises
+    as `train` does."""
     model = models.from_spec(spec)
     if x.shape[1:] != model.input_shape[1:] or [tuple(weight.shape) for weight in model.weights] != [
         w.shape for w in weights
@@ -188,7 +197,8 @@ class _Program:
         self.lock = threading.Lock()
         self._model = models.from_spec(spec)
         self._batch_size = batch_size
-        self._steps = backends.chosen().Steps(self._model, batch_size, dtype, held)
+        self._loss = Loss.of(spec)
+        self._steps = backends.chosen().Steps(self._model, self._loss, batch_size, dtype, held)
 
     def load(self, weights: Weights) -> None:
         shapes = [tuple(weight.shape) for weight in self._model.weights]
@@ -242,18 +252,47 @@ class _Program:
         answers, total = [], 0.0
         for first in range(0, len(y), self._batch_size):
             part = slice(first, first + self._batch_size)
-            classes, loss = self._steps.score(x[part], y[part])
-            answers.append(classes)
+            found, loss = self._steps.score(x[part], y[part])
+            answers.append(found)
             total += loss
-        found = np.concatenate(answers)
-        mean = total / len(y) if np.isfinite(total) else float("inf")
-        return Evaluation(int((found == y).sum()), len(y), mean, _macro_f1(found, y), found)
+        return _measured(self._loss.task, np.concatenate(answers), y, total)
 
     def _check(self, x: np.ndarray, y: np.ndarray) -> None:
-        if x.shape[1:] != self._model.input_shape[1:] or y.shape != x.shape[:1] or not len(y):
+        outputs = self._model.output_shape[-1]
+        if x.shape[1:] != self._model.input_shape[1:] or y.shape != (len(x), *self._loss.shape(outputs)) or not len(y):
             raise ValueError(f"Samples of shape {x.shape} with labels of shape {y.shape} do not fit the model.")
-        if y.min() < 0 or y.max() >= self._model.output_shape[-1]:
+        if (y.dtype == np.float32) != (self._loss.task == REGRESSION):
+            raise ValueError(f"Labels of type {y.dtype} do not fit the model.")
+        if self._loss.task == CLASSIFICATION and (y.min() < 0 or y.max() >= outputs):
             raise ValueError("A label is outside the model's classes.")
+
+
+def _measured(task: str, answers: np.ndarray, y: np.ndarray, total: float) -> Evaluation:
+    """total: the sum of the samples' losses."""
+    loss, n = total / len(y) if np.isfinite(total) else float("inf"), len(y)
+    if task == CLASSIFICATION:
+        correct = int((answers == y).sum())
+        return Evaluation(correct, n, loss, _macro_f1(answers, y), correct / n, answers)
+    f1 = _labels_f1(answers, y) if task == MULTILABEL else None
+    score = r2(answers, y) if f1 is None else f1
+    return Evaluation(round(n * min(max(score, 0.0), 1.0)), n, loss, f1, score, answers)
+
+
+def r2(answers: np.ndarray, y: np.ndarray) -> float:
+    """The part of the variance of y (n,) that the answers (n,) explain, LEAST_R2 at least; of a y that does not vary, 1 if they are right and
+    else 0. In float64."""
+    missing, around = (np.square(y - found.astype(np.float64)).sum() for found in (answers, y.mean(dtype=np.float64)))
+    if not np.isfinite(missing):
+        return LEAST_R2
+    if not around:
+        return float(not missing)
+    return max(LEAST_R2, float(1 - missing / around))
+
+
+def _labels_f1(answers: np.ndarray, y: np.ndarray) -> float:
+    """As `_macro_f1`, over the labels of y (n, k)."""
+    right, answered, labelled = ((found == 1).sum(axis=0) for found in (answers * y, answers, y))
+    return _mean_f1(right, answered + labelled)
 
 
 def _macro_f1(answers: np.ndarray, y: np.ndarray) -> float:
@@ -262,8 +301,13 @@ def _macro_f1(answers: np.ndarray, y: np.ndarray) -> float:
     right, answered, labelled = (
         np.bincount(classes, minlength=size) for classes in (y[answers == y], answers[answers >= 0], y)
     )
-    counted = answered + labelled
-    return float((2 * right[counted > 0] / counted[counted > 0]).mean())
+    return _mean_f1(right, answered + labelled)
+
+
+def _mean_f1(right: np.ndarray, counted: np.ndarray) -> float:
+    """Of those that occur; 0 if none does."""
+    occurs = counted > 0
+    return float((2 * right[occurs] / counted[occurs]).mean()) if occurs.any() else 0.0
 
 
 def _orders(samples: int, hyper: Hyper) -> Iterator[np.ndarray]:

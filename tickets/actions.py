@@ -20,7 +20,7 @@ from accounts.models import User
 from contracts.chain import Call, Quote
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
-from dmlworker import flops, rewards
+from dmlworker import flops, rewards, task
 from dmlworker.aggregation import rules
 from dmlworker.datasets import DatasetError, Options
 from ledger import actions as ledger
@@ -37,6 +37,7 @@ from tickets.models import (
     Dataset,
     PartialUpload,
     Status,
+    Task,
     Ticket,
     TicketEvent,
     UploadPart,
@@ -70,7 +71,7 @@ def order(
     what the customer says of the file, for a price by what is computed.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
-    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed, price_scheme, samples; and of the data: leave_out, kinds,
+    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed, price_scheme, samples; and of the data: task, leave_out, kinds,
     group, window, horizon, sharding, class_weights.
     """
     if file_size <= 0:
@@ -400,13 +401,19 @@ def refund_seen(ticket: Ticket) -> None:
         _note_anew(ticket, "refund", f"the payment is back in your wallet: {event.tx}")
 
 
+def understood(ticket: Ticket, learnt: str) -> None:
+    """The file was read: write down what is learnt of its target, if that was left to it."""
+    Ticket.objects.filter(pk=ticket.pk, task=Task.AUTO).update(task=learnt)
+    ticket.refresh_from_db(fields=["task"])
+
+
 def settle(ticket: Ticket, weights: Mapping[str, int], accuracy: float, receipt_root: str) -> None:
-    """Pay the providers by weight (wallet -> merit) and hand the model over. `accuracy` is the final one, 0..1."""
+    """Pay the providers by weight (wallet -> merit) and hand the model over. `accuracy` is the final score (dmlworker/task.py)."""
     if ticket.settle_by <= timezone.now() + GRACE:
         raise Conflict("The time to settle has run out; the payment goes back.")
     parts, fee = money.shares(ticket.price, weights)
     with transaction.atomic():
-        text = f"accuracy {accuracy:.1%} on data no provider saw"
+        text = f"{task.told(ticket.task, accuracy)} on data no provider saw"
         move(ticket, Status.SETTLED, text, accuracy=accuracy, outcome=text)
         ledger.release(ticket.pk, parts, fee, receipt_root)
 

@@ -12,6 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
 
 from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, list_link, page_link, reasoned, tx_link
+from dmlworker import task
 from ledger.admin import amount, readable
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 from tickets import actions
@@ -145,9 +146,9 @@ class TicketAdmin(ReadOnlyAdmin):
     def cost(self, row: Ticket) -> str:
         return amount(row.price, Currency.DML)
 
-    @admin.display(description="accuracy", ordering="accuracy")
+    @admin.display(description="result", ordering="accuracy")
     def result(self, row: Ticket) -> str:
-        return "–" if row.accuracy is None else f"{row.accuracy:.2%}"
+        return "–" if row.accuracy is None else task.told(row.task, row.accuracy, 2)
 
     @admin.display
     def payment(self, row: Ticket) -> str:

@@ -26,7 +26,7 @@ from ledger import money, pricing
 from ledger.gateway import chain
 from tickets import actions, mail, uploads
 from tickets.forms import CLASS_WEIGHTS, COMPRESSIONS, MODELS, PRICES, REWARDS, SHARDINGS, STRATEGIES, OrderForm
-from tickets.models import DATA, Artifact, OnCheat, Ticket, TicketEvent
+from tickets.models import DATA, Artifact, OnCheat, Task, Ticket, TicketEvent
 
 PAGE = 100
 """Tickets in one answer, at most."""
@@ -57,6 +57,7 @@ class Order(serializers.Serializer[Any]):
     on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
     reward = serializers.ChoiceField(REWARDS, default=rewards.DEFAULT, help_text="How the providers are paid")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
+    task = serializers.ChoiceField(Task.choices, default=Task.AUTO, help_text="What to learn of the target")
     leave_out = serializers.ListField(
         child=serializers.CharField(), max_length=10_000, default=list, help_text="Columns that are no features"
     )
@@ -96,7 +97,8 @@ class Event(serializers.ModelSerializer[TicketEvent]):
 
 
 class Row(serializers.ModelSerializer[Ticket]):
-    """A ticket as in the list. `price` is in DML, `price_micro` in 10^-6 DML."""
+    """A ticket as in the list. `price` is in DML, `price_micro` in 10^-6 DML. `task` is auto until the file was read; `accuracy` is its
+    score: the accuracy, or R² of a number."""
 
     price = serializers.SerializerMethodField()
     price_micro = serializers.IntegerField(source="price")

@@ -11,7 +11,7 @@ from contracts.chain import ChainError, to_checksum
 from dmlworker import datasets, rewards
 from dmlworker.aggregation import rules
 from ledger import pricing
-from tickets.models import DATA, TRAINING, OnCheat
+from tickets.models import DATA, TRAINING, OnCheat, Task
 
 MODELS = [
     ("auto", "Choose by the data's shape"),
@@ -55,6 +55,13 @@ CLASS_WEIGHTS = [("none", "As often as they are"), ("balanced", "All alike: rare
 class DataForm(forms.Form):
     """What a customer says of the data, beside the target. What is not there is as usual."""
 
+    task = forms.ChoiceField(
+        label="What to learn",
+        choices=Task.choices,
+        required=False,
+        initial=Task.AUTO,
+        help_text="By its values: a target of numbers with a fraction, or of more than 20 different ones, is a number; any other is a class.",
+    )
     leave_out = forms.JSONField(required=False, initial=list, widget=forms.HiddenInput)
     kinds = forms.JSONField(required=False, initial=dict, widget=forms.HiddenInput)
     group = forms.CharField(
@@ -111,7 +118,7 @@ class DataForm(forms.Form):
         return found | {name: usual[name] for name in DATA if name in found and found[name] in (None, "")}
 
     def data_fields(self) -> list[forms.BoundField]:
-        return [self[name] for name in DATA]
+        return [self[name] for name in DATA if name != "task"]
 
     def data_chosen(self) -> bool:
         """Whether any of it is not as usual, or wrong."""

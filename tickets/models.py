@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from dmlworker import rewards
+from dmlworker import rewards, task
 from ledger import pricing
 
 
@@ -48,7 +48,7 @@ TRAINING = (
 )
 """What a customer chooses of the training itself; a run takes it over."""
 
-DATA = ("leave_out", "kinds", "group", "window", "horizon", "sharding", "class_weights")
+DATA = ("task", "leave_out", "kinds", "group", "window", "horizon", "sharding", "class_weights")
 """What a customer says of the data, beside the target: `dmlworker.datasets.Options`."""
 
 
@@ -57,6 +57,14 @@ class OnCheat(models.TextChoices):
 
     REFUND = "refund", "End the training and refund me in full"
     CONTINUE = "continue", "Take the cheat's work out and go on"
+
+
+class Task(models.TextChoices):
+    """What of the target is learnt; "auto" until the file was read."""
+
+    AUTO = task.AUTO, "Found by its values"
+    CLASSIFICATION = task.CLASSIFICATION, "A class: one of several"
+    REGRESSION = task.REGRESSION, "A number"
 
 
 class Ticket(models.Model):
@@ -87,6 +95,9 @@ class Ticket(models.Model):
     )
     seed = models.PositiveIntegerField(
         null=True, blank=True, help_text="Of the hold-out, shards and order; empty: drawn"
+    )
+    task = models.CharField(
+        "learns", max_length=14, choices=Task.choices, default=Task.AUTO, help_text="auto: found when the file is read"
     )
     price_scheme = models.CharField(
         max_length=20, default=pricing.DEFAULT, help_text="How the price was made, with its version"
@@ -119,7 +130,9 @@ class Ticket(models.Model):
     paid_tx = models.CharField("payment", max_length=66, blank=True)
     upload_by = models.DateTimeField(null=True, blank=True)
     outcome = models.TextField("why it was refunded, or what was reached", blank=True)
-    accuracy = models.FloatField(null=True, blank=True)
+    accuracy = models.FloatField(
+        null=True, blank=True, help_text="The score of what it learns: accuracy, or R² of a number"
+    )
     created = models.DateTimeField(auto_now_add=True)
 
     class Meta:

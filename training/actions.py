@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
+from dmlworker import task
 from dmlworker.aggregation import RULES
 from dmlworker.protocol import Hyper, Lease, order_seed
 from dmlworker.trace import LINE, segments_of
@@ -45,7 +46,7 @@ UNNAMED = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A customer's file made ready for training; blobs are stored already."""
+    """A customer's file made ready for training; blobs are stored already. task: see dmlworker/task.py."""
 
     spec: Blob
     start: Blob
@@ -54,6 +55,7 @@ class Prepared:
     classes: list[str]
     facts: dict[str, object]
     segment_steps: int = evidence.SEGMENT_STEPS
+    task: str = task.CLASSIFICATION
 
     def blobs(self) -> set[str]:
         """The hashes of all of them."""
@@ -69,6 +71,7 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     with transaction.atomic():
         if not Ticket.objects.select_for_update(no_key=True).filter(pk=ticket.pk, status=Status.UPLOADED).exists():
             raise Conflict("The ticket has ended meanwhile.")
+        tickets.understood(ticket, prepared.task)
         run = Run.objects.create(ticket=ticket, seed=seed, **blobs, **fixed)
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
@@ -484,7 +487,8 @@ def pass_round(round_: Round) -> None:
         if not run or not due.update(checked=timezone.now()):
             return
         round_.refresh_from_db(fields=["accuracy"])
-        tickets.note(run.ticket, "round", f"round {round_.number} of {run.rounds}: accuracy {round_.accuracy:.1%}")
+        reached = task.told(run.ticket.task, round_.accuracy or 0.0)
+        tickets.note(run.ticket, "round", f"round {round_.number} of {run.rounds}: {reached}")
         following = Round.objects.filter(run=run, number=round_.number + 1).first()
         if following is None:
             jobs.enqueue("training.tasks.finish", str(run.pk))

@@ -14,6 +14,7 @@ from django.urls import path
 from contracts.chain import ChainError
 from dmlsite import env
 from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, list_link, page_link, pretty
+from dmlworker import task
 from ledger.gateway import chain
 from providers.score import FORMULA
 from tickets.models import TRAINING
@@ -21,17 +22,21 @@ from training import standing
 from training.models import Assignment, Audit, Replay, Round, Run
 
 
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.2%}"
+def reached(run: Run, score: float | None) -> str:
+    """A score as the run's task has it."""
+    return "–" if score is None else task.told(run.ticket.task, score, 2)
 
 
 class RoundInline(ReadOnlyInline):
     model = Round
     fields = ["number", "state", "measured", "loss", "opened", "closed", "checked"]
 
-    @admin.display(description="accuracy")
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Round]:
+        return super().get_queryset(request).select_related("run__ticket")
+
+    @admin.display(description="reached")
     def measured(self, row: Round) -> str:
-        return percent(row.accuracy)
+        return reached(row.run, row.accuracy)
 
 
 class AssignmentInline(ReadOnlyInline):
@@ -39,7 +44,7 @@ class AssignmentInline(ReadOnlyInline):
     fields = ["part", "attempt", "provider", "state", "accuracy", "suspicion", "note", "offered", "committed"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Assignment]:
-        return super().get_queryset(request).select_related("shard", "provider", "round__run")
+        return super().get_queryset(request).select_related("shard", "provider", "round__run__ticket")
 
     @admin.display(description="shard")
     def part(self, row: Assignment) -> str:
@@ -77,9 +82,11 @@ def part(row: Assignment) -> str:
 
 
 def accuracy(row: Assignment) -> str:
-    """Of the update alone: count and share of the hold-out."""
+    """Of the update alone: its score; of classes, count and share of the hold-out."""
     if row.correct is None:
         return "–"
+    if row.score is not None and row.round.run.ticket.task not in (task.AUTO, task.CLASSIFICATION):
+        return reached(row.round.run, row.score)
     size = row.round.run.facts.get("holdout_samples")
     return f"{row.correct} ({row.correct / size:.2%})" if size else str(row.correct)
 
@@ -105,10 +112,10 @@ class RunAdmin(ReadOnlyAdmin):
     def progress(self, row: Run) -> str:
         return f"{len(_closed(row))} of {row.rounds}"
 
-    @admin.display(description="accuracy")
+    @admin.display(description="reached")
     def last_accuracy(self, row: Run) -> str:
         done = _closed(row)
-        return percent(done[-1].accuracy) if done else "–"
+        return reached(row, done[-1].accuracy) if done else "–"
 
     @admin.display
     def work(self, row: Run) -> str:
@@ -137,9 +144,9 @@ class RoundAdmin(ReadOnlyAdmin):
     def of(self, row: Round) -> str:
         return page_link(row.run)
 
-    @admin.display(description="accuracy", ordering="accuracy")
+    @admin.display(description="reached", ordering="accuracy")
     def measured(self, row: Round) -> str:
-        return percent(row.accuracy)
+        return reached(row.run, row.accuracy)
 
 
 def _bars() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, flops, metrics, rewards
+from dmlworker import aggregation, comparison, compression, datasets, flops, metrics, rewards, task
 from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper, order_seed
@@ -60,8 +60,11 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         # Of windows, for each feature: its values in all rows of all windows.
         rows = train.x.reshape(-1, train.x.shape[-1]) if options.window else train.x
         fitted = None if tokens else models.statistics(rows, encoder.marks if encoder else None)
+        target = models.target_statistics(train.y) if data.task == task.REGRESSION else None
+        outputs, head = len(data.classes) or 1, {"task": data.task, "target": target}
         try:
-            spec = models.spec(models.build(train.x.shape[1:], len(data.classes), ticket.model_kind, fitted, **tokens))
+            shape = train.x.shape[1:]
+            spec = models.spec(models.build(shape, outputs, ticket.model_kind, fitted, **tokens, **head))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         _check_quoted(ticket, len(data), spec)
@@ -78,6 +81,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         | _raw_facts(data, found)
         | ({"window": options.window} if options.window else {}),
         segment_steps=evidence.segment_steps(spec),
+        task=data.task,
     )
 
 
@@ -117,6 +121,7 @@ def _facts(data: datasets.Dataset, train: datasets.Dataset, holdout: datasets.Da
         "holdout_samples": len(holdout.y),
         "sample_shape": list(train.x.shape[1:]),
         "features": list(data.features),
+        "target": data.target,
         "example": holdout.x[0].tolist() if holdout.x[0].ndim == 1 else None,
     }
 
@@ -143,19 +148,19 @@ def receive(assignment: Assignment) -> str:
 
 
 def measure(round_: Round, updates: list[Assignment]) -> tuple[float, float | None]:
-    """(accuracy, loss) of a round's mean on the hold-out; the loss is None if it is not finite. Write down what its provider is
-    paid by: how each update alone does and, if the reward needs it, what the mean would lack without it; and how the mean does on
-    each class."""
+    """(score, loss) of a round's mean on the hold-out; the loss is None if it is not finite. Write down what its provider is
+    paid by: how each update alone does and, if the reward needs it, what the mean would lack without it; and how the mean does in more
+    than a number."""
     x, y = datasets.load(store.get(round_.run.holdout_id))
     *alone, mean = _evaluate(round_.run, [str(update.weights_id) for update in updates] + [str(round_.end_id)], x, y)
     for update, found in zip(updates, alone, strict=True):
-        update.correct, update.f1 = found.correct, found.f1
+        update.correct, update.f1, update.score = found.correct, found.f1, found.score
     if pay.scheme_of(round_.run).leaves_one_out:
         _leave_one_out(round_, updates)
-    Assignment.objects.bulk_update(updates, ["correct", "f1", "contribution"])
-    by_class = measures.by_class(y, mean.answers, len(round_.run.classes))
-    Round.objects.filter(pk=round_.pk).update(by_class=by_class)
-    return mean.accuracy, mean.loss if math.isfinite(mean.loss) else None
+    Assignment.objects.bulk_update(updates, ["correct", "f1", "score", "contribution"])
+    kept = measures.of(round_.run.ticket.task, y, mean.answers, len(round_.run.classes))
+    Round.objects.filter(pk=round_.pk).update(by_class=kept)
+    return mean.score, mean.loss if math.isfinite(mean.loss) else None
 
 
 def _leave_one_out(round_: Round, updates: list[Assignment]) -> None:
@@ -192,8 +197,9 @@ def _evaluate(run: Run, stored: list[str], x: np.ndarray, y: np.ndarray) -> Iter
 def screen(round_: Round, updates: list[Assignment]) -> None:
     """Write down what looks odd now that the updates are measured. It orders an audit; it never blames. It lowers no weight either:
     the average was taken before, so that the next round can train meanwhile."""
-    accuracies = [update.correct or 0 for update in updates]
-    _suspect(updates, evidence.measured_suspects(accuracies, _leads(round_, updates), _towards_root(round_, updates)))
+    scores, leads = [update.score or 0.0 for update in updates], _leads(round_, updates)
+    learnt = round_.run.ticket.task
+    _suspect(updates, evidence.measured_suspects(scores, leads, _towards_root(round_, updates), learnt))
 
 
 def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
@@ -214,7 +220,7 @@ def _leads(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]
 
     def losses(weights: Weights, *parts: tuple[np.ndarray, np.ndarray]) -> list[float]:
         with _one_at_a_time:
-            return [trainer.evaluate(spec, weights, x, y).loss for x, y in parts]
+            return [min(trainer.evaluate(spec, weights, x, y).loss, rewards.MOST_GAIN) for x, y in parts]
 
     found = []
     *middles, middle = losses(_middle(round_, updates), *own, all_)
@@ -439,7 +445,7 @@ def forget_checkpoints(found: Audit) -> None:
 
 
 def predict(run: Run, sample: np.ndarray) -> list[float]:
-    """The probability of each class for one raw sample, by the run's final model."""
+    """What the run's final model says of one raw sample: the probability of each class, or a number."""
     from dmlworker import trainer
 
     end = run.all_rounds.get(number=run.rounds).end_id

@@ -1,12 +1,70 @@
-"""How a model does on each class, as it is kept with a round and shown to the customer."""
+"""How a model does in more than a number, as it is kept with a round and shown to the customer: on each class; or how far off its numbers are."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dmlworker import task
+
 MOST_CLASSES = 20
 """Up to so many, the whole confusion matrix is kept; it grows with the square."""
+
+
+MOST_POINTS = 300
+"""Samples of the hold-out that are drawn, predicted against true."""
+
+
+def of(learnt: str, y: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, Any]:
+    """What is kept of a model's answers, by its task; y, answers: as `trainer.Evaluation` has them."""
+    return errors(y, answers) if learnt == task.REGRESSION else by_class(y, answers, classes)
+
+
+def errors(y: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+    """Root of the mean square, and mean, of what answers (n,) miss of y, in its unit; None if that is not finite. points: (true, predicted)
+    of some samples, evenly taken; those with no finite answer are left out."""
+    missed = answers.astype(np.float64) - y
+    means = {"rmse": np.sqrt(np.square(missed).mean()), "mae": np.abs(missed).mean()}
+    some = np.arange(min(len(y), MOST_POINTS)) * len(y) // min(len(y), MOST_POINTS)
+    points = [
+        [_short(true), _short(said)] for true, said in zip(y[some], answers[some], strict=True) if np.isfinite(said)
+    ]
+    return {name: float(mean) if np.isfinite(mean) else None for name, mean in means.items()} | {"points": points}
+
+
+def _short(number: float) -> float:
+    """Enough for a picture."""
+    return float(f"{number:.5g}")
+
+
+def named(kept: dict[str, Any] | None) -> list[tuple[str, float]]:
+    """What is known of the errors of a number, as people call it; nothing of classes."""
+    names = {"rmse": "RMSE", "mae": "MAE"}
+    return [(name, kept[key]) for key, name in names.items() if kept and kept.get(key) is not None]
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Predicted against true numbers, as an SVG draws them: `dots`, a path of points in a square of `side` units; its edges stand for `low` and
+    `high`."""
+
+    dots: str
+    low: float
+    high: float
+    side: int
+
+
+def scatter(points: list[list[float]], side: int) -> Scatter | None:
+    """True to the right, predicted upwards, the range of the true ones with a tenth of it to either side. What was predicted beyond is drawn
+    on the edge. None without points."""
+    if not points:
+        return None
+    true, said = np.array(points, np.float64).T
+    margin = (true.max() - true.min()) / 10 or abs(true.max()) / 10 or 1.0
+    low, high = true.min() - margin, true.max() + margin
+    right, up = (side * (np.clip(numbers, low, high) - low) / (high - low) for numbers in (true, said))
+    dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in zip(right, side - up, strict=True))
+    return Scatter(dots, float(low), float(high), side)
 
 
 def by_class(labels: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, Any]:

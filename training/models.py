@@ -123,10 +123,12 @@ class Round(models.Model):
         null=True,
         help_text="The platform's own update, on a part of the hold-out",
     )
-    accuracy = models.FloatField(null=True, help_text="Of the averaged model on the hold-out")
+    accuracy = models.FloatField(
+        null=True, help_text="Of the averaged model on the hold-out: the task's score (dmlworker/task.py)"
+    )
     loss = models.FloatField(null=True)
     by_class = models.JSONField(
-        null=True, help_text="How the averaged model does on each class of the hold-out (measures.py)"
+        null=True, help_text="How the averaged model does on the hold-out in more than a number (measures.py)"
     )
     opened = models.DateTimeField(auto_now_add=True)
     closed = models.DateTimeField(null=True)
@@ -184,7 +186,10 @@ class Assignment(models.Model):
     committed = models.DateTimeField(null=True)
     received = models.DateTimeField(null=True, help_text="When its update was found well-formed")
     weight = models.PositiveBigIntegerField(null=True, help_text="How much its update counted in the average")
-    correct = models.PositiveIntegerField(null=True, help_text="Hold-out samples that the update alone gets right")
+    correct = models.PositiveIntegerField(
+        null=True, help_text="Hold-out samples that the update alone gets right, or what stands for it (rewards.Work)"
+    )
+    score = models.FloatField(null=True, help_text="Of the update alone on the hold-out, as the task has it")
     f1 = models.FloatField("F1", null=True, help_text="Of the update alone on the hold-out, mean over the classes")
     contribution = models.FloatField(
         null=True, help_text="By how much the loss of the round's mean is lower with it; where the reward needs it"

@@ -13,10 +13,12 @@ from dmlworker import receipt as form
 from dmlworker.aggregation import RULES
 from dmlworker.datasets import Options
 from dmlworker.receipt import Receipt
+from dmlworker.task import score_of
 from ledger import money, pricing
 from ledger.gateway import chain
 from ledger.models import ChainEvent, Transfer
 from tickets.models import Artifact
+from training import measures
 from training.actions import hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 from training.pay import seconds_of
@@ -140,7 +142,7 @@ def _updates(run: Run) -> QuerySet[Assignment]:
 
 
 def payments(run: Run) -> list[dict[str, object]]:
-    """Who gets what: name, wallet, share in micro-DML, mean accuracy of its updates on the hold-out."""
+    """Who gets what: name, wallet, share in micro-DML, mean score of its updates on the hold-out."""
     planned = Transfer.objects.filter(case=run.ticket_id, kind=Transfer.Kind.PENDING, key__startswith="settle:")
     shares = {row.credit.removeprefix("provider:"): row.amount for row in planned}
     per = run.facts["holdout_samples"]
@@ -148,10 +150,11 @@ def payments(run: Run) -> list[dict[str, object]]:
     for update in _updates(run):
         wallet = update.provider.wallet or ""
         row = rows.setdefault(wallet, {"name": update.provider.user_name, "wallet": wallet, "scores": []})
-        row["scores"].append((update.correct or 0) / per)  # type: ignore[attr-defined]
+        known = (update.correct or 0) / per if update.score is None else update.score
+        row["scores"].append(known)  # type: ignore[attr-defined]
     for wallet, row in rows.items():
         scores: list[float] = row.pop("scores")  # type: ignore[assignment]
-        row |= {"share": shares.get(wallet, 0), "accuracy": sum(scores) / len(scores), "updates": len(scores)}
+        row |= {"share": shares.get(wallet, 0), "score": sum(scores) / len(scores), "updates": len(scores)}
     return sorted(rows.values(), key=lambda row: str(row["name"]))
 
 
@@ -160,6 +163,8 @@ def card(run: Run, event: ChainEvent) -> str:
     context = {
         "run": run,
         "ticket": run.ticket,
+        "score": score_of(run.ticket.task),
+        "measures": measures.named(run.all_rounds.get(number=run.rounds).by_class),
         "rounds": run.all_rounds.all(),
         "payments": payments(run),
         "fee": money.fee(run.ticket.price),

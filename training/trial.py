@@ -1,4 +1,4 @@
-"""A customer tries their model: a sample in, the probability of each class out.
+"""A customer tries their model: a sample in, the probability of each class out, or a number.
 
 The web process has no TensorFlow, so a job answers. Sample and answer wait in the cache: what is lost there is asked again.
 """
@@ -41,7 +41,8 @@ class Field(NamedTuple):
 def kind(run: Run) -> str:
     """How a sample is given: "fields", one for each column; "line"; "image"; empty if the model is not there, or takes what no page can
     ask for."""
-    if run.state != Run.State.DONE or not run.classes:  # the classes went with the model, when the account was closed
+    # Classes and features went with the model, when the account was closed.
+    if run.state != Run.State.DONE or not (run.classes or "features" in run.facts):
         return ""
     if run.facts["kind"] == "images":
         return "image"
@@ -154,11 +155,11 @@ def sample(pk: str) -> np.ndarray | None:
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def answer(pk: str, probabilities: list[float]) -> None:
-    cache.set(f"trial-answer:{pk}", probabilities, SECONDS)
+def answer(pk: str, found: list[float]) -> None:
+    cache.set(f"trial-answer:{pk}", found, SECONDS)
 
 
 def answered(pk: str) -> list[float] | None:
-    """The probability of each class; None while nobody has answered."""
+    """The probability of each class, or a number; None while nobody has answered."""
     found: list[float] | None = cache.get(f"trial-answer:{pk}")
     return found

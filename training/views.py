@@ -25,6 +25,7 @@ from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
 from dmlworker.datasets.options import KINDS
+from dmlworker.task import score_of
 from ledger import pricing
 from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
 from providers.models import Provider
@@ -50,6 +51,9 @@ SHOWN = 12
 
 WIDTH, HEIGHT = 300, 80
 """The curves' box, in SVG units."""
+
+SIDE = 300
+"""The side of the square in which predicted numbers are drawn against true ones."""
 
 LAST = 4
 """Rounds by which the time that is left is told."""
@@ -100,6 +104,7 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "scheme": rewards.SCHEMES[ticket.reward],
         "price_scheme": pricing.SCHEMES[ticket.price_scheme],
         "price_parts": pricing.SCHEMES[ticket.price_scheme].parts(ticket.priced),
+        "score": score_of(ticket.task),
         "refund": refund,
         "over": _over(ticket, payouts, refund),
         **(_rounds(run) if run else {}),
@@ -121,7 +126,7 @@ def _rounds(run: Run) -> dict[str, Any]:
         "rounds": done,
         "current": now,
         "work": _work(now) if now else [],
-        "curve": _curve([found.accuracy or 0 for found in done], run.rounds),
+        "curve": _curve([max(found.accuracy or 0, 0) for found in done], run.rounds),
         "loss_curve": _curve(_heights([found.loss for found in done]), run.rounds),
         **_measures(run, done),
         **_trial(run),
@@ -132,12 +137,14 @@ def _rounds(run: Run) -> dict[str, Any]:
 
 
 def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
-    """How good the model is that the customer gets, as a whole and class by class; empty before."""
+    """What is known of the model that the customer gets, its classes or its errors; empty before."""
     kept = done[-1].by_class if done and run.state == Run.State.DONE else None
     names = [str(name) for name in run.classes]
     found = {"metrics": measures.told(run.metrics)} if run.metrics else {}
     if not kept:
         return found
+    if not names:
+        return found | {"errors": measures.named(kept), "scatter": measures.scatter(kept["points"], SIDE)}
     tables = found | {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)}
     return tables | {"most_classes": measures.MOST_CLASSES}
 
@@ -281,8 +288,9 @@ def check(request: HttpRequest) -> HttpResponse:
     options = said(request.POST)
     facts = facts_of(request, request.FILES.get("file"), request.POST.get("target", "").strip(), options)
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
-    more = len(facts.classes) - len(largest)
-    return render(request, "training/_check.html", _checked(facts, options) | {"classes": largest, "more": more})
+    most = max((count for _, _, count in facts.spread.bars), default=0) if facts.spread else 0
+    context = {"classes": largest, "more": len(facts.classes) - len(largest), "most": most}
+    return render(request, "training/_check.html", _checked(facts, options) | context)
 
 
 def facts_of(request: HttpRequest, file: UploadedFile | None, target: str, options: datasets.Options) -> datasets.Facts:
@@ -343,9 +351,19 @@ def see_trial(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
     if not trial.known(run, name):
         raise Missing("This trial is too old. Please try again.")
     found = trial.answered(name)
-    best = sorted(zip(map(str, run.classes), found, strict=True), key=lambda pair: -pair[1])[:SHOWN] if found else []
     page = "training/_answer.html" if getattr(request, "htmx", False) else "training/answer.html"
-    answer = render(request, page, {"ticket": run.ticket, "name": name, "answers": best})
+    answer = render(request, page, {"ticket": run.ticket, "name": name, **_answers(run, found or [])})
     if not found and not getattr(request, "htmx", False):
         answer["Refresh"] = "2"
     return answer
+
+
+def _answers(run: Run, found: list[float]) -> dict[str, Any]:
+    """What a model said, as the page shows it: a number, or the likeliest classes."""
+    if found and not run.classes:
+        return {"number": found[0], "target": run.facts.get("target") or "The answer"}
+    return {
+        "answers": sorted(zip(map(str, run.classes), found, strict=True), key=lambda pair: -pair[1])[:SHOWN]
+        if found
+        else []
+    }

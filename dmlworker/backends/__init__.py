@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
 
 if TYPE_CHECKING:
@@ -35,15 +36,14 @@ DEFAULT = "tensorflow"
 class Steps(Protocol):
     """A model's training steps and its measuring, compiled. The weights are in the model before and after every call."""
 
-    def __init__(self, model: "keras.Sequential", batch_size: int, dtype: str, held: bool) -> None: ...
+    def __init__(self, model: "keras.Sequential", loss: Loss, batch_size: int, dtype: str, held: bool) -> None: ...
 
     def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
         """For a training that starts at the model's present weights: `run(batches, mask)` does a step of SGD for each row of
         indices (k, batch_size), every sample at its weight in the mask, and returns the sum of the samples' losses."""
 
     def score(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-        """The classes that up to batch_size samples are taken for, -1 where the output is not finite, and the sum of their
-        losses."""
+        """What up to batch_size samples are taken for (`Loss.answers`), and the sum of their losses."""
 
 
 class Backend(Protocol):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmlworker.backends import Run
+from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def device() -> str:
 class Steps:
     """See `backends.Steps`."""
 
-    def __init__(self, model: "keras.Sequential", batch_size: int, dtype: str, held: bool) -> None:
+    def __init__(self, model: "keras.Sequential", loss: Loss, batch_size: int, dtype: str, held: bool) -> None:
         self._variables = model.trainable_variables
         self._batch_size = batch_size
         self._held = held
-        self._step, self._score = _compile(model)
+        self._step, self._score = _compile(model, loss)
 
     def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
         anchors = self._values() if self._held else []
@@ -67,16 +68,16 @@ class Steps:
         # Filled up to one shape, or the last batch would be compiled for itself.
         missing = self._batch_size - len(y)
         rows, labels = (np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) for part in (x, y))
-        classes, losses = (np.asarray(found)[: len(y)] for found in self._score(self._values(), rows, labels))
-        return classes, float(losses.sum(dtype=np.float64))
+        answers, losses = (np.asarray(found)[: len(y)] for found in self._score(self._values(), rows, labels))
+        return answers, float(losses.sum(dtype=np.float64))
 
     def _values(self) -> list[Any]:
         return [variable.value for variable in self._variables]
 
 
-def _compile(model: "keras.Sequential") -> tuple[Any, Any]:
+def _compile(model: "keras.Sequential", loss: Loss) -> tuple[Any, Any]:
     """(step, score): `step` gives the weights after a step of SGD and the sum of the samples' losses; `score` says for each
-    sample which class it is taken for, and its loss.
+    sample what it is taken for, and its loss.
 
     anchors: FedProx' start weights, to which each step pulls back (see backends/tensorflow.py), or none.
     """
@@ -87,25 +88,24 @@ def _compile(model: "keras.Sequential") -> tuple[Any, Any]:
     variables = model.trainable_variables
 
     def losses_of(weights: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        # Cross-entropy is taken before the softmax, the last layer, where it keeps its precision.
         values = x.astype(jnp.float32)
         with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
             for layer in model.layers[:-1]:
                 values = layer(values)
-        return -jnp.take_along_axis(jax.nn.log_softmax(values), y[:, None], axis=1)[:, 0], values
+        return loss.losses(values, y), values
 
     def mean(weights: Any, x: Any, y: Any, share: Any) -> tuple[Any, Any]:
-        loss = jnp.sum(losses_of(weights, x, y)[0] * share)
-        return loss / jnp.sum(share), loss
+        total = jnp.sum(losses_of(weights, x, y)[0] * share)
+        return total / jnp.sum(share), total
 
     def step(weights: Any, anchors: Any, x: Any, y: Any, share: Any, rate: Any, pull: Any) -> tuple[Any, Any]:
-        gradients, loss = jax.grad(mean, has_aux=True)(weights, x, y, share)
+        gradients, total = jax.grad(mean, has_aux=True)(weights, x, y, share)
         if anchors:
             gradients = [g + pull * (w - a) for g, w, a in zip(gradients, weights, anchors, strict=True)]
-        return [w - rate * g for w, g in zip(weights, gradients, strict=True)], loss
+        return [w - rate * g for w, g in zip(weights, gradients, strict=True)], total
 
     def score(weights: Any, x: Any, y: Any) -> tuple[Any, Any]:
         losses, values = losses_of(weights, x, y)
-        return jnp.where(jnp.all(jnp.isfinite(values), axis=1), jnp.argmax(values, axis=1), -1), losses
+        return loss.answers(values), losses
 
     return jax.jit(step), jax.jit(score)

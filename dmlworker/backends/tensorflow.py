@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmlworker.backends import Run
+from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ def device() -> str:
 class Steps:
     """See `backends.Steps`."""
 
-    def __init__(self, model: "keras.Sequential", batch_size: int, dtype: str, held: bool) -> None:
+    def __init__(self, model: "keras.Sequential", loss: Loss, batch_size: int, dtype: str, held: bool) -> None:
         import tensorflow as tf
 
         self._weights = model.trainable_weights if held else []
         self._anchors = [tf.Variable(weight.value) for weight in self._weights]
-        self._run, self._score = _compile(model, batch_size, dtype, self._anchors)
+        self._run, self._score = _compile(model, loss, batch_size, dtype, self._anchors)
 
     def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
         import tensorflow as tf
@@ -60,20 +61,21 @@ class Steps:
         return run
 
     def score(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-        classes, loss = self._score(x, y)
-        return classes.numpy(), float(loss)
+        answers, total = self._score(x, y)
+        return answers.numpy(), float(total)
 
 
-def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: list["tf.Variable"]) -> tuple[Any, Any]:
-    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` tells the classes.
+def _compile(
+    model: "keras.Sequential", loss: Loss, batch_size: int, dtype: str, anchors: list["tf.Variable"]
+) -> tuple[Any, Any]:
+    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` tells what samples are taken for.
 
     anchors: FedProx' start weights, to which each step pulls back (Li et al. 2018, https://arxiv.org/abs/1812.06127: the
     gradient of mu/2 |w - w_start|^2 is added); without them there is no such term in the compiled loop.
     """
     import tensorflow as tf
 
-    def logits(rows: "tf.Tensor") -> "tf.Tensor":
-        # Cross-entropy is taken before the softmax, the last layer, where it keeps its precision.
+    def before_last(rows: "tf.Tensor") -> "tf.Tensor":
         values = tf.cast(rows, tf.float32)
         for layer in model.layers[:-1]:
             values = layer(values)
@@ -81,7 +83,7 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: li
 
     variables = [weight.value for weight in model.trainable_weights]
     rows = tf.TensorSpec((None, *model.input_shape[1:]), np.dtype(dtype))
-    labels = tf.TensorSpec((None,), tf.int32)
+    labels = tf.TensorSpec((None, *loss.shape(model.output_shape[-1])), loss.dtype)
     batches = tf.TensorSpec((None, batch_size), tf.int32)
     mask = tf.TensorSpec((None, batch_size), tf.float32)
 
@@ -90,25 +92,20 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: li
         for step in tf.range(tf.shape(batches)[0]):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             with tf.GradientTape() as tape:
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    tf.gather(y, batches[step]), logits(tf.gather(x, batches[step]))
-                )
-                loss = tf.reduce_sum(losses * mask[step])
-                mean = loss / tf.reduce_sum(mask[step])
+                losses = loss.losses(before_last(tf.gather(x, batches[step])), tf.gather(y, batches[step]))
+                batch = tf.reduce_sum(losses * mask[step])
+                mean = batch / tf.reduce_sum(mask[step])
             gradients = tape.gradient(mean, variables)
             if anchors:
                 gradients = [g + pull * (w - a) for g, w, a in zip(gradients, variables, anchors, strict=True)]
             for variable, gradient in zip(variables, gradients, strict=True):
                 variable.assign_sub(rate * gradient)
-            total += loss
+            total += batch
         return total
 
     def score(x: Any, y: Any) -> Any:
-        values = logits(x)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, values)
-        finite = tf.reduce_all(tf.math.is_finite(values), axis=1)
-        classes = tf.where(finite, tf.argmax(values, axis=1, output_type=tf.int32), -1)
-        return classes, tf.reduce_sum(tf.cast(losses, tf.float64))
+        values = before_last(x)
+        return loss.answers(values), tf.reduce_sum(tf.cast(loss.losses(values, y), tf.float64))
 
     signature = [rows, labels, batches, mask, tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.float32)]
     return tf.function(run, input_signature=signature), tf.function(score, input_signature=[rows, labels])

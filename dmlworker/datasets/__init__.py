@@ -49,7 +49,8 @@ SUFFIXES = tuple(_READERS)
 def read(path: Path | str, name: str, target: str | None = None, options: Options = PLAIN) -> Dataset:
     """The data set in the file at `path`, which the customer called `name`; its ending tells the kind.
 
-    `target` names the column to learn, for tables; without it, a column called like a target, else the last one.
+    `target` names the column to learn, for tables; without it, a column called like a target, else the last one. What of it is to be learnt,
+    `options.task` says (dmlworker/task.py); "auto": a number if it is all numbers, with a fraction or more than 20 different ones; else classes.
     Raises DatasetError with the reason if the file can't be trained on, not even with the customer's own `options`.
     """
     reader = next((found for suffix, found in _READERS.items() if name.lower().endswith(suffix)), None)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dmlworker.datasets import arrays, dates, leaks
+from dmlworker.task import CLASSIFICATION, REGRESSION
 
 MIN_PER_CLASS = 10
 """Samples a class needs: with a fifth held out, two to test on and eight to learn from."""
@@ -20,8 +21,9 @@ UNBALANCED = 10
 FEW_PER_CLASS = 30
 NAMED = 5
 """Columns that a warning names."""
-MOST_COMPARED = 1 << 20
-"""Samples that are compared with one another."""
+BARS = 10
+FAR = 10
+"""Standard deviations; a target that is farther from the mean is warned of."""
 REPEATED = 0.01
 """Of the samples; more that occur twice are warned of."""
 MOSTLY_MISSING = 0.5
@@ -63,7 +65,8 @@ class Raw:
 class Dataset:
     """Samples and labels.
 
-    x: (n, d) float32 or uint8, uint16 for the numbers of a text's words, or images (n, h, w) or (n, h, w, c), uint8 or float32. y: (n,) int32, indices into `classes`.
+    x: (n, d) float32 or uint8, uint16 for the numbers of a text's words, or images (n, h, w) or (n, h, w, c), uint8 or float32. task: see
+    dmlworker/task.py. y: (n,) int32, indices into `classes`; or, of a regression, which has none, (n,) float32.
     features: names of the columns, empty for images and arrays. kind: "csv", "npz" or "images".
     raw: of a table with more than plain numbers, what x holds until an `Encoder` made numbers of it; else empty. left_out: the
     columns of a table that are no features, each with the reason. groups: (n,) int32, of each sample, if there are such. w: (n,) float32, what
@@ -80,6 +83,7 @@ class Dataset:
     left_out: tuple[tuple[str, str], ...] = ()
     groups: np.ndarray | None = None
     w: np.ndarray | None = None
+    task: str = CLASSIFICATION
 
     def __len__(self) -> int:
         return len(self.y)
@@ -104,10 +108,22 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How the numbers of a target lie. bars: (from, to, samples) of BARS intervals of equal width."""
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+    bars: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What a data set is, for people. shape: of one sample. columns: of the features, `details` of the first of them. preview: a few
-    rows as text, the label last; head: its columns. warnings: what may make a model worse, in words. inputs: the shape of what the model
-    takes of a sample; of a table that has to be made numbers, the most columns that may come of it."""
+    """What a data set is, for people. shape: of one sample. columns: of the features, `details` of the first of them. classes: samples of
+    each; none of a regression, which has its target's `spread`. preview: a few rows as text, the label last; head: its columns. warnings:
+    what may make a model worse, in words. inputs: the shape of what the model takes of a sample; of a table that has to be made numbers,
+    the most columns that may come of it."""
 
     kind: str
     samples: int
@@ -120,6 +136,8 @@ class Facts:
     details: tuple[Column, ...] = ()
     warnings: tuple[str, ...] = ()
     inputs: tuple[int, ...] = ()
+    task: str = CLASSIFICATION
+    spread: Spread | None = None
 
     def json(self) -> dict[str, Any]:
         """The same as plain JSON types."""
@@ -127,13 +145,13 @@ class Facts:
         return plain | {
             "preview": [list(row) for row in self.preview],
             "details": [vars(column) for column in self.details],
+            "spread": self.spread and vars(self.spread),
         }
 
 
 def describe(dataset: Dataset) -> Facts:
     """Facts of a data set that was read."""
-    counts = np.bincount(dataset.y, minlength=len(dataset.classes))
-    classes = {name: int(count) for name, count in zip(dataset.classes, counts, strict=True)}
+    classes, spread = _samples_of(dataset), spread_of(dataset.y) if dataset.task == REGRESSION else None
     columns = tuple(_columns(dataset))
     return Facts(
         kind=dataset.kind,
@@ -147,7 +165,25 @@ def describe(dataset: Dataset) -> Facts:
         details=columns[:DETAILED_COLUMNS]
         + tuple(Column(name, f"left out: {why}") for name, why in dataset.left_out[:DETAILED_COLUMNS]),
         warnings=tuple(_warnings(dataset, classes, columns)),
+        task=dataset.task,
+        spread=spread,
     )
+
+
+def _samples_of(dataset: Dataset) -> dict[str, int]:
+    """Of each class."""
+    if not dataset.classes:
+        return {}
+    counts = np.bincount(dataset.y, minlength=len(dataset.classes))
+    return {name: int(count) for name, count in zip(dataset.classes, counts, strict=True)}
+
+
+def spread_of(y: np.ndarray) -> Spread:
+    """Of numbers (n,)."""
+    values = y.astype(np.float64)
+    counts, edges = np.histogram(values, BARS)
+    bars = tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True))
+    return Spread(float(values.min()), float(values.max()), float(values.mean()), float(values.std()), bars)
 
 
 def _columns(dataset: Dataset) -> Iterator[Column]:
@@ -188,14 +224,25 @@ def _head(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _warnings(dataset: Dataset, classes: dict[str, int], columns: tuple[Column, ...]) -> Iterator[str]:
+    yield from _warnings_of_classes(classes) if classes else _warnings_of_numbers(dataset.y)
+    yield from _warnings_of_columns(dataset, columns)
+    yield from _warnings_of_leaks(dataset)
+
+
+def _warnings_of_numbers(y: np.ndarray) -> Iterator[str]:
+    spread = spread_of(y)
+    far = max(spread.high - spread.mean, spread.mean - spread.low) / spread.deviation
+    if far > FAR:
+        yield f"A target lies {far:.0f} standard deviations away from the mean. A few such samples may outweigh all others."
+
+
+def _warnings_of_classes(classes: dict[str, int]) -> Iterator[str]:
     largest, smallest = max(classes, key=classes.__getitem__), min(classes, key=classes.__getitem__)
     ratio = classes[largest] / classes[smallest]
     if ratio > UNBALANCED:
         yield f"{largest!r:.60} has {ratio:.0f} times as many samples as {smallest!r:.60}. A model may hardly ever answer with the rare one."
     elif classes[smallest] < FEW_PER_CLASS:
         yield f"{smallest!r:.60} has {classes[smallest]} samples only. The model will know little of it, and its measures will be rough."
-    yield from _warnings_of_columns(dataset, columns)
-    yield from _warnings_of_leaks(dataset)
 
 
 def _warnings_of_leaks(dataset: Dataset) -> Iterator[str]:
@@ -245,7 +292,7 @@ def _listed(names: list[str], width: int = 40) -> str:
 
 
 def _row(dataset: Dataset, index: int) -> tuple[str, ...]:
-    sample, label = dataset.x[index], dataset.classes[dataset.y[index]]
+    sample, label = dataset.x[index], label_of(dataset, index)
     if sample.ndim > 1:
         return (" x ".join(map(str, sample.shape)), f"mean {sample.mean():.3g}", label)
     cells = _shown(dataset, index) if dataset.raw else [f"{v:g}" for v in sample[:PREVIEW_COLUMNS]]
@@ -255,6 +302,12 @@ def _row(dataset: Dataset, index: int) -> tuple[str, ...]:
 def _shown(dataset: Dataset, index: int) -> list[str]:
     cells = cells_of(dataset, index)[:PREVIEW_COLUMNS]
     return [cell if len(cell) <= PREVIEW_CHARACTERS else f"{cell[:PREVIEW_CHARACTERS]}…" for cell in cells]
+
+
+def label_of(dataset: Dataset, index: int) -> str:
+    """A sample's target as text."""
+    answer = dataset.y[index]
+    return f"{answer:.7g}" if dataset.task == REGRESSION else dataset.classes[answer]
 
 
 def cells_of(dataset: Dataset, index: int) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from dmlworker.datasets import archive
-from dmlworker.datasets.dataset import Dataset, DatasetError, encode_labels
+from dmlworker.datasets import archive, targets
+from dmlworker.datasets.dataset import Dataset, DatasetError
 
 MAX_BYTES = 2 * 10**9
 """Of all images, unpacked."""
@@ -36,7 +36,7 @@ def _plain(name: str) -> str:
     return str(PurePosixPath(name)).removesuffix(".gz").replace(".idx", "-idx")
 
 
-def read(file: archive.Archive, pairs: list[tuple[str, str]]) -> Dataset:
+def read(file: archive.Archive, pairs: list[tuple[str, str]], task: str) -> Dataset:
     """x (n, h, w) uint8. Raises DatasetError."""
     images, labels = [], []
     for name, twin in pairs:
@@ -49,8 +49,8 @@ def read(file: archive.Archive, pairs: list[tuple[str, str]]) -> Dataset:
             raise DatasetError(f"{name!r:.120} has {len(x):,} images, but {len(y):,} labels.")
         if x.shape[1:] != images[0].shape[1:]:
             raise DatasetError("The images are not all of one size.")
-    y, classes = encode_labels(np.concatenate(labels).astype(str).tolist())
-    return Dataset(np.concatenate(images), y, classes, (), "images")
+    y, classes, learnt = targets.of(np.concatenate(labels).astype(str).tolist(), task)
+    return Dataset(np.concatenate(images), y, classes, (), "images", task=learnt)
 
 
 def _array(file: archive.Archive, name: str, kind: int) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from dmlworker.datasets import archive, arrays, idx, labels
-from dmlworker.datasets.dataset import Dataset, DatasetError, encode_labels
+from dmlworker.datasets import archive, arrays, idx, labels, targets
+from dmlworker.datasets.dataset import Dataset, DatasetError
 from dmlworker.datasets.options import PLAIN, Options
+from dmlworker.task import AUTO, CLASSIFICATION
 
 MAX_SIDE = 64
 """Pixels; larger images are scaled down to this."""
@@ -35,23 +36,29 @@ class _Sizes:
 def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """Images as x (n, h, w) uint8 if all are grey, else (n, h, w, 3); h, w: the median size, at most MAX_SIDE.
 
-    The class is the folder that an image lies in; or, where a table lies beside them, what that says (labels.py), in its column `target`.
-    `options` have no meaning here. Raises DatasetError.
+    The class is the folder that an image lies in; or, where a table lies beside them, what that says (labels.py), in its column `target`. A
+    number only if `options.task` says so. Raises DatasetError.
     """
+    task = _task(options)
     with archive.opened(path, "ZIP", idx.MAX_BYTES) as file:
         if pairs := idx.found(file.namelist()):
-            return idx.read(file, pairs)
+            return idx.read(file, pairs, task)
     with archive.opened(path, "ZIP") as file:
-        return _read(file, "ZIP", target)
+        return _read(file, "ZIP", target, task)
 
 
 def read_tar(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """As `read`, of a TAR file, with gzip or without."""
     with archive.opened_tar(path) as file:
-        return _read(file, "TAR", target)
+        return _read(file, "TAR", target, _task(options))
 
 
-def _read(file: archive.Archive, kind: str, target: str | None) -> Dataset:
+def _task(options: Options) -> str:
+    """Folders called 1 to 100 are a hundred classes, and no quantity."""
+    return CLASSIFICATION if options.task == AUTO else options.task
+
+
+def _read(file: archive.Archive, kind: str, target: str | None, task: str) -> Dataset:
     entries = [entry for entry in file.infolist() if not _ignored(entry)]
     tables, images = _sorted(entries)
     if not images:
@@ -60,11 +67,11 @@ def _read(file: archive.Archive, kind: str, target: str | None) -> Dataset:
         raise DatasetError(f"The {kind} file holds {len(tables)} tables; one says which label each image has.")
     found = labels.read(file, tables[0], images, target) if tables else dict(enumerate(map(_label, images)))
     named = [images[place] for place in sorted(found)]
-    y, classes = encode_labels([found[place] for place in sorted(found)])
+    y, classes, learnt = targets.of([found[place] for place in sorted(found)], task)
     x = _decode(file, named, _sizes(file, named))
     unnamed = len(images) - len(named)
     left_out = ((f"{unnamed:,} images", "the table does not name them"),) if unnamed else ()
-    return Dataset(x, y, classes, (), "images", left_out=left_out)
+    return Dataset(x, y, classes, (), "images", left_out=left_out, task=learnt)
 
 
 def _sorted(entries: list[archive.Entry]) -> tuple[list[archive.Entry], list[archive.Entry]]:

@@ -7,8 +7,8 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from dmlworker.datasets import archive
-from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite, encode_labels
+from dmlworker.datasets import archive, targets
+from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite
 from dmlworker.datasets.options import PLAIN, Options
 
 MAX_ARRAY = 4 * 10**9
@@ -20,7 +20,7 @@ MAX_FEATURES = 1_000_000
 def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     """x (n, d), (n, h, w) or (n, h, w, c): uint8 stays, all else becomes float32. y: one label, number or text, a sample.
 
-    `target` and `options` have no meaning here and are ignored. Raises DatasetError.
+    `target` has no meaning here and is ignored, and of the options all but the task. Raises DatasetError.
     """
     with archive.opened(path, "NPZ", MAX_ARRAY) as file:
         x, y = _array(file, "x"), _array(file, "y")
@@ -29,8 +29,8 @@ def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
         raise DatasetError(f"x has {len(x):,} samples, but y has {len(labels):,} labels.")
     x = _features(x)
     check_finite(x)
-    indices, classes = encode_labels(labels)
-    return Dataset(x, indices, classes, (), "npz")
+    found = targets.of(labels, options.task)
+    return Dataset(x, found.y, found.classes, (), "npz", task=found.task)
 
 
 def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dmlworker.datasets.dataset import DatasetError, check_text
+from dmlworker.task import AUTO, SCORES
 
 KINDS = ("number", "category", "date", "text")
 SHARDINGS = ("iid", "group")
@@ -16,11 +17,12 @@ MAX_HORIZON = 10_000
 
 @dataclass(frozen=True)
 class Options:
-    """leave_out: columns that are no features. kinds: column -> one of KINDS, where ours was wrong. group: the column that names a person
+    """task: what of the target is to be learnt (dmlworker/task.py), or AUTO. leave_out: columns that are no features. kinds: column -> one of KINDS, where ours was wrong. group: the column that names a person
     or the like, whose rows stay together. window: rows of an ordered table that are one sample, 0: each row is. horizon: rows from a
     window's last to its target. sharding: "iid", or "group": a group's rows go to one provider. class_weights: "balanced": a class counts
     by the inverse of its frequency."""
 
+    task: str = AUTO
     leave_out: tuple[str, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
     group: str = ""
@@ -57,6 +59,8 @@ class Options:
         """Raises DatasetError for what makes no sense."""
         for name in (*self.leave_out, *self.kinds, self.group):
             check_text(name)
+        if self.task not in (AUTO, *SCORES):
+            raise DatasetError(f"The task is one of {', '.join((AUTO, *SCORES))}.")
         wrong = sorted(kind for kind in self.kinds.values() if kind not in KINDS)
         if wrong:
             raise DatasetError(f"There is no kind of column {wrong[0]!r:.40}. It is one of {', '.join(KINDS)}.")

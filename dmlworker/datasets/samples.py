@@ -35,6 +35,18 @@ def breast_cancer_csv() -> bytes:
     return text.getvalue().encode()
 
 
+def diabetes_csv() -> bytes:
+    """Diabetes (442 x 10, scikit-learn's copy, in the units of the paper) as CSV; the target is the column `progression`, a number."""
+    from sklearn.datasets import load_diabetes
+
+    source = load_diabetes(scaled=False)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*source.feature_names, "progression"])
+    writer.writerows([*row, label] for row, label in zip(source.data.tolist(), source.target.tolist(), strict=True))
+    return text.getvalue().encode()
+
+
 def npz(x: np.ndarray, y: np.ndarray) -> bytes:
     """An NPZ file, compressed, with arrays x and y."""
     buffer = io.BytesIO()

@@ -1,4 +1,5 @@
-"""Cutting a data set: a hold-out that no provider sees, and shards of equal size. And a shard as bytes."""
+"""Cutting a data set: a hold-out that no provider sees, and shards of equal size, each with its share of every class, or of every part
+of a target's range. And a shard as bytes."""
 
 import json
 from collections.abc import Iterator
@@ -9,6 +10,10 @@ from safetensors.numpy import load as _load
 
 from dmlworker.datasets import arrays, groups
 from dmlworker.datasets.dataset import Dataset, DatasetError
+from dmlworker.task import REGRESSION
+
+STRATUM = 10
+"""Samples of a regression that lie next to one another by their target: of these the hold-out takes its share, and each shard."""
 
 _TYPES = {"uint8": "U8", "uint16": "U16", "float32": "F32", "int32": "I32"}
 """What safetensors calls them."""
@@ -23,7 +28,8 @@ def training_samples(n: int) -> int:
 
 
 def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Dataset, Dataset]:
-    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them.
+    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them; of a
+    regression each STRATUM of the samples, sorted by target.
 
     The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class. Where samples are of
     groups, these stay whole, and the rest holds about: see `groups.split`, which raises DatasetError.
@@ -34,16 +40,16 @@ def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Datase
     if dataset.groups is not None:
         kept, held = groups.split(dataset, random, holdout)
         return dataset.take(random.permutation(kept)), dataset.take(random.permutation(held))
-    classes = _by_class(dataset, random)
-    quotas = _quotas([len(each) for each in classes], round(len(dataset) * holdout))
-    held = np.concatenate([each[:quota] for each, quota in zip(classes, quotas, strict=True)])
-    kept = np.concatenate([each[quota:] for each, quota in zip(classes, quotas, strict=True)])
+    strata = _strata(dataset, random)
+    quotas = _quotas([len(each) for each in strata], round(len(dataset) * holdout))
+    held = np.concatenate([each[:quota] for each, quota in zip(strata, quotas, strict=True)])
+    kept = np.concatenate([each[quota:] for each, quota in zip(strata, quotas, strict=True)])
     return dataset.take(random.permutation(kept)), dataset.take(random.permutation(held))
 
 
 def shards(train: Dataset, n: int, seed: int, sharding: str = "iid") -> list[Dataset]:
-    """`n` parts that together are `train` exactly; sizes, and the count of each class, differ by at most one. sharding: "group" gives
-    whole groups instead, sizes as even as these allow.
+    """`n` parts that together are `train` exactly; sizes, and the count of each class or stratum, differ by at most one. sharding: "group"
+    gives whole groups instead, sizes as even as these allow.
 
     Raises DatasetError if there are fewer samples, or groups, than shards.
     """
@@ -53,12 +59,17 @@ def shards(train: Dataset, n: int, seed: int, sharding: str = "iid") -> list[Dat
     if sharding == "group":
         return [train.take(indices) for indices in groups.dealt(train, n, random)]
     # Sorted by class and dealt out like cards: that evens out the sizes and the classes at once.
-    deck = np.concatenate(_by_class(train, random))
+    deck = np.concatenate(_strata(train, random))
     return [train.take(random.permutation(deck[first::n])) for first in range(n)]
 
 
 def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many samples, as evenly of all classes as there are, the first ones of each; copies, in their order."""
+    """At most so many samples, as evenly of all classes as there are, the first ones of each; of a regression, as evenly over the sorted
+    targets. Copies, in their order."""
+    if y.dtype == np.float32:
+        ranked = np.argsort(y, kind="stable")
+        chosen = np.sort(ranked[np.arange(min(most, len(y))) * len(y) // min(most, len(y))])
+        return x[chosen], y[chosen]
     turn = np.empty(len(y), np.int64)
     for index in np.unique(y):
         mine = y == index
@@ -67,9 +78,13 @@ def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray
     return x[chosen], y[chosen]
 
 
-def _by_class(dataset: Dataset, random: np.random.Generator) -> list[np.ndarray]:
-    """For each class, the indices of its samples, shuffled."""
+def _strata(dataset: Dataset, random: np.random.Generator) -> list[np.ndarray]:
+    """The indices of all samples in groups of which each part gets its share: those of each class, or of each stratum, shuffled."""
     # int32: half the memory where there are tens of millions.
+    if dataset.task == REGRESSION:
+        mixed = random.permutation(len(dataset)).astype(np.int32)  # equal targets are next to one another by chance
+        ranked = mixed[np.argsort(dataset.y[mixed], kind="stable")]
+        return [random.permutation(part) for part in np.array_split(ranked, max(1, len(ranked) // STRATUM))]
     found = (np.flatnonzero(dataset.y == index).astype(np.int32) for index in range(len(dataset.classes)))
     return [random.permutation(mine) for mine in found]
 
@@ -85,7 +100,7 @@ def _quotas(counts: list[int], total: int) -> list[int]:
 
 
 def dump(x: np.ndarray, y: np.ndarray, w: np.ndarray | None = None) -> bytes:
-    """A shard as safetensors bytes: x uint8, uint16 (tokens) or float32, y int32; w (n,) float32, what each sample counts in training, if not 1.
+    """A shard as safetensors bytes: x uint8, uint16 (tokens) or float32, y int32 or, of a regression, float32; w (n,) float32, what each sample counts in training, if not 1.
     Nothing else. The same arrays give the same bytes."""
     return b"".join(pieces(x, y, w))
 
@@ -126,8 +141,8 @@ def load_weighted(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
 
 def _check(tensors: dict[str, np.ndarray]) -> None:
     x, y, w = tensors["x"], tensors["y"], tensors.get("w")
-    if x.dtype not in (np.uint8, np.uint16, np.float32) or y.dtype != np.int32:
-        raise DatasetError("A shard's x is uint8, uint16 or float32, its y int32.")
+    if x.dtype not in (np.uint8, np.uint16, np.float32) or y.dtype not in (np.int32, np.float32):
+        raise DatasetError("A shard's x is uint8, uint16 or float32, its y int32 or float32.")
     if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or not len(y):
         raise DatasetError("A shard's x and y must be equally long, and not empty.")
     if w is not None and (w.dtype != np.float32 or w.shape != y.shape or not (w > 0).all() or not np.isfinite(w).all()):

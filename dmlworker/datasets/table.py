@@ -12,19 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dmlworker.datasets import cells, kinds
+from dmlworker.datasets import cells, kinds, targets
 from dmlworker.datasets.arrays import Growing
 from dmlworker.datasets.cells import Block, Blocks, Row
-from dmlworker.datasets.dataset import (
-    CHOSEN,
-    GROUPS,
-    Dataset,
-    DatasetError,
-    Raw,
-    check_finite,
-    check_text,
-    encode_labels,
-)
+from dmlworker.datasets.dataset import CHOSEN, GROUPS, Dataset, DatasetError, Raw, check_finite, check_text
 from dmlworker.datasets.kinds import is_missing, is_number
 from dmlworker.datasets.options import PLAIN, Options
 
@@ -110,11 +101,10 @@ def parse(names: list[str], blocks: Blocks, target: str | None, kind: str, optio
     if not labels:
         raise DatasetError("The file holds only a header, no rows.")
     check_finite(x, gaps=bool(raw))
-    y, classes = encode_labels(labels)
+    y, classes, learnt = targets.of(labels, options.task)
     features = tuple(layout.names[index] for index in layout.features)
-    return Dataset(
-        x, y, classes, features, kind, layout.names[layout.target], raw, left_out, _groups(blocks(), layout, options)
-    )
+    groups = _groups(blocks(), layout, options)
+    return Dataset(x, y, classes, features, kind, layout.names[layout.target], raw, left_out, groups, task=learnt)
 
 
 def rows_of(data: bytes, most: int) -> list[Row]:

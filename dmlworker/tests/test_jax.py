@@ -22,7 +22,9 @@ RANDOM = np.random.Generator(np.random.PCG64(0))
 TABLE = RANDOM.normal(size=(50, 4)).astype(np.float32)
 IMAGES = RANDOM.integers(0, 256, (50, 8, 8), dtype=np.uint8)
 LABELS = (TABLE[:, 0] > 0).astype(np.int32) + (TABLE[:, 1] > 1)
-KINDS = ["linear", "mlp", "cnn", "frozen"]
+NUMBERS = (1000 + 50 * TABLE[:, 0] - TABLE[:, 2]).astype(np.float32)
+SEVERAL = (TABLE[:, :3] > 0.5).astype(np.uint8)
+KINDS = ["linear", "mlp", "cnn", "frozen", "number", "several"]
 
 
 class Case(NamedTuple):
@@ -38,7 +40,8 @@ class Case(NamedTuple):
 
     @property
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        return (IMAGES if self.kind == "cnn" else TABLE)[: self.samples], LABELS[: self.samples]
+        y = {"number": NUMBERS, "several": SEVERAL}.get(self.kind, LABELS)
+        return (IMAGES if self.kind == "cnn" else TABLE)[: self.samples], y[: self.samples]
 
     @property
     def name(self) -> str:
@@ -54,6 +57,11 @@ AGAIN = [case for case in CASES if case.mu]
 def spec_of(kind: str) -> dict[str, Any]:
     if kind == "cnn":
         return models.spec(models.build((8, 8), 3, "cnn"))
+    if kind == "number":
+        head = {"task": "regression", "target": models.target_statistics(NUMBERS)}
+        return models.spec(models.build((4,), 1, "mlp", models.statistics(TABLE), **head))
+    if kind == "several":
+        return models.spec(models.build((4,), 3, "mlp", models.statistics(TABLE), task="multilabel"))
     spec = models.spec(models.build((4,), 3, "mlp" if kind == "frozen" else kind, models.statistics(TABLE)))
     if kind == "frozen":
         hidden = next(layer for layer in spec["config"]["layers"] if layer["config"]["name"] == "hidden_1")
@@ -83,7 +91,8 @@ def in_jax(folder: Path) -> None:
         found = [trainer.evaluate(spec, start, *Case(kind, samples, 0).data) for samples in (50, 47)]
         found.append(trainer.evaluate(spec, huge, *Case(kind, 50, 0).data))
         np.save(
-            folder / f"{kind}-scores.npy", [(score.correct, score.samples, score.loss, score.f1) for score in found]
+            folder / f"{kind}-scores.npy",
+            [(each.correct, each.samples, each.loss, each.f1 or 0, each.score) for each in found],
         )
     for samples in (50, 47):
         train(folder, Case("mlp", samples, 0.0))
@@ -132,15 +141,17 @@ def test_again_gives_the_same_bits(folder: Path, case: Case) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_many_are_right(folder: Path, kind: str) -> None:
     start = trainer.unpack((folder / kind).read_bytes())
-    for samples, (correct, counted, loss, f1) in zip((50, 47), np.load(folder / f"{kind}-scores.npy"), strict=False):
+    for samples, (correct, counted, loss, f1, score) in zip(
+        (50, 47), np.load(folder / f"{kind}-scores.npy"), strict=False
+    ):
         ours = trainer.evaluate(spec_of(kind), start, *Case(kind, samples, 0).data)
-        assert (ours.correct, ours.samples, ours.f1) == (correct, counted, f1)
-        assert ours.loss == pytest.approx(loss, rel=1e-5)
+        assert (ours.correct, ours.samples, ours.f1 or 0) == (correct, counted, f1)
+        assert (ours.loss, ours.score) == pytest.approx((loss, score), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "several"])
 def test_outputs_that_are_not_finite_count_as_wrong(folder: Path, kind: str) -> None:
-    correct, _, loss, f1 = np.load(folder / f"{kind}-scores.npy")[-1]
+    correct, _, loss, f1, _ = np.load(folder / f"{kind}-scores.npy")[-1]
     assert (correct, loss, f1) == (0, np.inf, 0)
 
 

@@ -160,6 +160,7 @@ def test_version_1_knew_pay_by_accuracy_alone() -> None:
         (b'{"ticket":"a","version":true}', "version True; this program reads"),
         (b'{"ticket":"a","version":1}', "should have exactly the fields"),
         (b'{"ticket":"a","version":2}', "should have exactly the fields"),
+        (make().to_bytes().replace(b'"version":3', b'"version":1'), "should have exactly the fields"),
         (make().to_bytes().replace(b'"version":3', b'"version":2'), "should have exactly the fields"),
         (replace(make(), version=1).to_bytes().replace(b'"version":1', b'"version":2'), "exactly the fields"),
         (make().to_bytes().replace(b'"price":10000', b'"price":true'), "receipt.price is True"),

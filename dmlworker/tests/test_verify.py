@@ -28,15 +28,17 @@ WALLETS = ("0x" + "Aa" * 20, "0x" + "bB" * 20)
 class House:
     """A platform with its two providers, all of them honest, and a folder with the files that they leave."""
 
-    def __init__(self, folder: Path, strategy: str = "fedavg", kind: str = "none", rule: str = "mean") -> None:
-        self.folder, self.kind = folder, kind
+    def __init__(
+        self, folder: Path, strategy: str = "fedavg", kind: str = "none", rule: str = "mean", target: str = "kind"
+    ) -> None:
+        self.folder, self.kind, self.target = folder, kind, target
         self.data = folder / "flowers.csv"
-        self.data.write_bytes(table())
-        self.data_set = datasets.read(self.data, "flowers.csv", "kind")
+        self.data.write_bytes(table(target))
+        self.data_set = datasets.read(self.data, "flowers.csv", target)
         train, holdout = datasets.split(self.data_set, 7)
         self.shards = datasets.shards(train, 2, 7)
         self.holdout = holdout
-        self.spec = models.spec(models.build((4,), 2, "linear", models.statistics(train.x)))
+        self.spec = models.spec(self.model(train))
         self.training = Training(2, 10, 0.1, rule, 1, strategy, 0.01, kind, 7)
         self.end, self.kept = trainer.initial_weights(self.spec, 7), []
         self.made: list[Round] = []
@@ -46,6 +48,11 @@ class House:
         self.cut = checks.cut(self.receipt, self.data)
         (folder / receipt.NAME).write_bytes(self.receipt.to_bytes())
         (folder / "mine.safetensors").write_bytes(pack(self.end))
+
+    def model(self, train: datasets.Dataset) -> Any:
+        task, fitted = train.task, models.statistics(train.x)
+        target = models.target_statistics(train.y) if task == "regression" else None
+        return models.build((4,), len(train.classes) or 1, "linear", fitted, task=task, target=target)
 
     def put(self, data: bytes) -> str:
         sha256 = blob_of([data]).sha256
@@ -63,7 +70,7 @@ class House:
         mean = trainer.evaluate(self.spec, self.end, self.holdout.x, self.holdout.y)
         ends = self.put(pack(start)), self.put(pack(self.end)), self.put(pack(kept)) if kept else None
         updates, audits = (tuple(work[index] for work in works) for index in (1, 2))
-        return Round(number, *ends, self.put(pack(root)) if root else None, mean.accuracy, mean.loss, updates, audits)
+        return Round(number, *ends, self.put(pack(root)) if root else None, mean.score, mean.loss, updates, audits)
 
     def work(self, number: int, shard: int) -> tuple[list[np.ndarray], Update, Audit]:
         part, start = self.shards[shard], self.end
@@ -98,7 +105,13 @@ class House:
             chain=Chain(31337, "0x" + "Cc" * 20),
             spec=self.put(models.spec_bytes(self.spec)),
             holdout=self.shard(self.holdout),
-            file=File("flowers.csv", self.data.stat().st_size, blob_of([self.data.read_bytes()]).sha256, "kind"),
+            file=File(
+                "flowers.csv",
+                self.data.stat().st_size,
+                blob_of([self.data.read_bytes()]).sha256,
+                self.target,
+                self.data_set.task,
+            ),
             shards=tuple(map(self.shard, self.shards)),
             training=self.training,
             price=10_000,
@@ -126,11 +139,17 @@ class House:
         return main(["verify", str(path), *given, *more])
 
 
-def table() -> bytes:
+def table(target: str = "kind") -> bytes:
     random = np.random.default_rng(1)
     rows = random.normal(size=(120, 4)).round(3)
-    lines = [[*row, "rose" if row[0] > 0 else "tulip"] for row in rows.tolist()]
-    return "\n".join(",".join(map(str, line)) for line in [["a", "b", "c", "d", "kind"], *lines]).encode()
+    lines = [[*row, TARGETS[target](row)] for row in rows.tolist()]
+    return "\n".join(",".join(map(str, line)) for line in [["a", "b", "c", "d", target], *lines]).encode()
+
+
+TARGETS: dict[str, Callable[[list[float]], object]] = {
+    "kind": lambda row: "rose" if row[0] > 0 else "tulip",
+    "height": lambda row: 170 + 20 * row[0] - 5 * row[1],
+}
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +174,19 @@ def test_a_receipt_of_version_1_is_checked_as_ever(house: House, capsys: pytest.
     assert b"reward" not in old.to_bytes()
     assert house.verify(changed=old) == 0
     assert lines(capsys.readouterr().out, "ok")[-2:] == ["replay", "model"]
+
+
+@pytest.mark.parametrize("target", ["height"])
+def test_another_task_is_checked_by_its_own_measure(tmp_path: Path, target: str, capsys: Any) -> None:
+    house = House(tmp_path, target=target)
+    assert house.verify() == 0
+    assert lines(capsys.readouterr().out, "ok")[-3:] == ["accuracy", "replay", "model"]
+    for lie in (update(house, correct=house.receipt.rounds[1].updates[0].correct + 3), second(house, accuracy=0.5)):
+        assert house.verify(changed=lie) == 1
+        assert "accuracy" in lines(capsys.readouterr().out, "FAILED")
+    as_classes = replace(house.receipt, file=replace(house.receipt.file, task="classification"))
+    assert house.verify("--no-replay", changed=as_classes) == 1
+    assert lines(capsys.readouterr().out, "FAILED") == ["data"]
 
 
 WAYS = [("fedprox", "none", "median"), ("fedadam", "int8", "fltrust"), ("fedavgm", "fp16", "rfa")]

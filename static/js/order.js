@@ -65,7 +65,7 @@
   });
   document.getElementById("order").addEventListener("input", quote);
   file.addEventListener("change", () => { say({}); chosen(); });
-  field("target").addEventListener("change", () => { if (file.files[0]) chosen(); });
+  for (const name of ["target", "task"]) field(name).addEventListener("change", () => { if (file.files[0]) chosen(); });
 
   // A page that comes back, by the back button or with an error, knows the file or at least its size. htmx is ready only then.
   document.addEventListener("DOMContentLoaded", () => {

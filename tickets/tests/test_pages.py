@@ -36,6 +36,7 @@ ORDER = {
     "on_cheat": "refund",
     "rule": "mean",
     "reward": "accuracy-1",
+    "task": "auto",
     "byzantine": "1",
     "price_scheme": "size-1",
     "payer": WALLET,

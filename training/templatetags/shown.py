@@ -2,12 +2,16 @@
 
 import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from django import template
 from django.template.loader import render_to_string
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
+
+from dmlworker import task as tasks
+from tickets.models import Ticket
 
 register = template.Library()
 TX = re.compile(r"(0x[0-9a-f]{64})")
@@ -17,6 +21,24 @@ TX = re.compile(r"(0x[0-9a-f]{64})")
 def percent(fraction: float | None) -> str:
     """0.9561 -> "95.6 %"; nothing for None."""
     return "" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+@register.filter
+def score(value: float | None, task: str) -> str:
+    """As a model's task has it: "95.6 %" or "0.478"; nothing for None."""
+    return "" if value is None else tasks.shown(task, value)
+
+
+@register.filter
+def result(ticket: Ticket) -> str:
+    """What a ticket's model reached, with its name: "accuracy 95.6 %"."""
+    return "" if ticket.accuracy is None else tasks.told(ticket.task, ticket.accuracy)
+
+
+@register.filter
+def figures(number: float | str | None) -> str:
+    """A number of any size with six figures: 1234567.8 -> "1234570"; nothing for None, or where there is none."""
+    return "" if number is None or number == "" else format(Decimal(f"{number:.6g}"), "f")
 
 
 @register.filter

@@ -26,7 +26,7 @@ def page(client, row):
 
 def test_a_run_shows_its_rounds_and_their_accuracy(client):
     text = page(client, Run.objects.get())
-    assert "97.00%" in text and "1 of 1" in text
+    assert "97.00 %" in text and "1 of 1" in text
 
 
 def test_a_round_shows_who_did_what(client):

@@ -53,16 +53,28 @@ class Worker:
         return audit
 
 
+def classes(x):
+    return (x[:, 0] > 0).astype(np.int32), 2, {}
+
+
+def numbers(x):
+    y = (1000 + 30 * x[:, 0] - 10 * x[:, 1]).astype(np.float32)
+    return y, 1, {"target": models.target_statistics(y)}
+
+
+TARGETS = {"classification": classes, "regression": numbers}
+
+
 @pytest.fixture
 def make(transactional_db, files, settings):
     """A worker that has done its work, on a tiny model."""
 
-    def made(**fields) -> Worker:
+    def made(learnt="classification", **fields) -> Worker:
         settings.PROVIDERS_PER_TICKET = 1
         random = np.random.default_rng(1)
         x = random.normal(size=(200, 4)).astype(np.float32)
-        y = (x[:, 0] > 0).astype(np.int32)
-        spec = models.spec(models.build((4,), 2, "mlp", models.statistics(x)))
+        y, outputs, head = TARGETS[learnt](x)
+        spec = models.spec(models.build((4,), outputs, "mlp", models.statistics(x), task=learnt, **head))
         start = trainer.initial_weights(spec, 1)
         blobs = [store.put(data) for data in (models.spec_bytes(spec), pack(start), datasets.dump(x, y))]
         prepared = actions.Prepared(*blobs, [(blobs[2], 200)], ["a", "b"], {"holdout_samples": 200})
@@ -154,6 +166,17 @@ def test_who_stops_early_is_contradicted_where_it_stopped(worker):
 
 def test_other_labels_are_contradicted(worker):
     worker.work(worker.x, 1 - worker.y)
+    worker.commit()
+    convicted(worker.audited(), 0)
+
+
+@pytest.mark.parametrize("learnt", ["regression"])
+def test_of_another_task_honest_work_passes_and_other_targets_are_contradicted(make, learnt):
+    worker = make(learnt)
+    worker.commit()
+    assert worker.audited().state == State.PASSED
+    Replay.objects.all().delete(), Audit.objects.all().delete()
+    worker.work(worker.x, worker.y[::-1].copy())
     worker.commit()
     convicted(worker.audited(), 0)
 
