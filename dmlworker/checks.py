@@ -220,7 +220,7 @@ class Work:
             f"measured again, {off} of {len(y)} samples are otherwise",
         )
         same = "the same" if not off else f"at most {off} samples off, by rounding"
-        reached = task.shown(self.receipt.file.task, mean.score)
+        reached = task.shown(models.task(spec), mean.score)
         return f"round {round_.number}, {reached}: on {len(y)} samples, its updates and their mean are {same}"
 
     def replay(self, piece: "Piece", cut: "Cut") -> str:

@@ -22,7 +22,7 @@ def read(folder: Path, content: str, name: str = "t.csv", **options: object) -> 
 
 def test_options_go_through_text_and_usual_ones_are_none() -> None:
     assert Options().text == "" and Options.from_text("") == Options()
-    options = Options(("a",), {"b": "text"}, "c", 0, 2, "group", "balanced")
+    options = Options("classification", ("a",), {"b": "text"}, "c", 0, 2, "group", "balanced")
     assert Options.from_text(options.text) == options
     for text in (
         "[",

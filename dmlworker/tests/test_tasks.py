@@ -14,7 +14,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.metrics import r2_score
 
 from dmlworker import datasets, models, task, trainer
-from dmlworker.datasets import Dataset, DatasetError, dump, few, load, samples, shards, split
+from dmlworker.datasets import Dataset, DatasetError, Options, dump, few, load, samples, shards, split
 from dmlworker.datasets.shards import STRATUM
 from dmlworker.models import ModelRefused
 from dmlworker.protocol import Hyper
@@ -33,7 +33,7 @@ HYPER = Hyper(epochs=30, batch_size=20, learning_rate=0.1, seed=5)
 def read(tmp_path: Path, cells: list[object], learn: str = "auto") -> Dataset:
     path = tmp_path / "a.csv"
     path.write_text("a,target\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)))
-    return datasets.read(path, "a.csv", task=learn)
+    return datasets.read(path, "a.csv", options=Options(task=learn))
 
 
 # --- What a target is -------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_an_array_of_numbers_is_a_regression_too(tmp_path: Path) -> None:
     path.write_bytes(samples.npz(X, PRICE))
     np.testing.assert_array_equal(datasets.read(path, "a.npz").y, PRICE)
     with pytest.raises(DatasetError, match="are too many|at least 10 samples"):
-        datasets.read(path, "a.npz", task="classification")
+        datasets.read(path, "a.npz", options=Options(task="classification"))
 
 
 def test_folders_called_by_numbers_are_classes_unless_the_customer_says_otherwise(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_folders_called_by_numbers_are_classes_unless_the_customer_says_otherwis
         for n in range(210):
             file.writestr(f"{n % 21}/{n}.png", picture.getvalue())
     assert datasets.read(path, "a.zip").task == "classification"
-    assert datasets.read(path, "a.zip", task="regression").y.max() == 20
+    assert datasets.read(path, "a.zip", options=Options(task="regression")).y.max() == 20
 
 
 def test_it_is_described_by_its_range_and_not_by_classes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dmlworker import aggregation, checks, compression, datasets, escrow, models
 from dmlworker.__main__ import main
 from dmlworker.cache import blob_of
 from dmlworker.checks import Wrong
+from dmlworker.datasets import Options
 from dmlworker.escrow import ChainError, Escrow, Payment
 from dmlworker.receipt import Audit, Chain, File, Receipt, Replay, Round, Shard, Training, Update
 from dmlworker.trace import Recorder
@@ -110,7 +111,7 @@ class House:
                 self.data.stat().st_size,
                 blob_of([self.data.read_bytes()]).sha256,
                 self.target,
-                self.data_set.task,
+                Options(task=self.data_set.task).text,
             ),
             shards=tuple(map(self.shard, self.shards)),
             training=self.training,
@@ -184,7 +185,7 @@ def test_another_task_is_checked_by_its_own_measure(tmp_path: Path, target: str,
     for lie in (update(house, correct=house.receipt.rounds[1].updates[0].correct + 3), second(house, accuracy=0.5)):
         assert house.verify(changed=lie) == 1
         assert "accuracy" in lines(capsys.readouterr().out, "FAILED")
-    as_classes = replace(house.receipt, file=replace(house.receipt.file, task="classification"))
+    as_classes = replace(house.receipt, file=replace(house.receipt.file, options=Options(task="classification").text))
     assert house.verify("--no-replay", changed=as_classes) == 1
     assert lines(capsys.readouterr().out, "FAILED") == ["data"]
 

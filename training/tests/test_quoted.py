@@ -70,7 +70,8 @@ def test_by_size_nothing_else_is_asked(files, settings):
 
 def test_the_model_card_names_the_scheme_and_its_parts(files, settings):
     ticket = prepared(quoted(samples.breast_cancer_csv(), "c.csv", settings))
-    Round.objects.create(run=ticket.run, number=1, start=ticket.run.start, state=Round.State.CLOSED, accuracy=1, loss=0)
+    run, last = ticket.run, {"state": Round.State.CLOSED, "accuracy": 1, "loss": 0}
+    Round.objects.create(run=run, number=run.rounds, start=run.start, **last)
     card = records.card(ticket.run, SimpleNamespace(tx="0x1"))
     assert "(`compute-1`; size 0.02 DML: " in card
     assert "; complexity 15988.45 DML: 280,992 operations for a sample × 569 samples × 10 rounds" in card

@@ -125,6 +125,7 @@ def test_many_columns_are_one_line_as_in_the_file(client, run, inline_jobs, monk
 def test_the_shards_are_cut_again_from_the_customers_own_file(run, tmp_path):
     data = (tmp_path / "p.csv").read_bytes()
     told = SimpleNamespace(
+        version=3,
         file=File("p.csv", len(data), hashlib.sha256(data).hexdigest(), ""),
         training=SimpleNamespace(seed=7),
         holdout=Shard(run.holdout_id, 80),
@@ -156,6 +157,7 @@ def prepared(tmp_path, content: str, **fields) -> Run:
 def recut(run, tmp_path) -> checks.Cut:
     data = run.ticket.dataset
     told = SimpleNamespace(
+        version=3,
         file=File("t.csv", data.size, data.sha256, "", datasets.Options.of(run.ticket).text),
         training=SimpleNamespace(seed=7),
         holdout=Shard(run.holdout_id, run.facts["holdout_samples"]),

@@ -15,7 +15,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from dmlworker import checks, datasets
 from dmlworker import receipt as form
 from dmlworker.cache import blob_of
-from dmlworker.datasets import samples
+from dmlworker.datasets import Options, samples
 from tickets.models import Dataset, Ticket
 from training import actions, compute, pay, records, store, tasks
 from training.models import Round, Run
@@ -112,7 +112,7 @@ def test_a_number_is_learnt_to_the_end(diabetes, client, tmp_path):
     for update in actions.updates_of(last):
         assert update.correct == round(len(y) * max(update.score, 0)) and update.f1 is None
     receipt = form.load(records.receipt(run, pay.merit(run)).to_bytes())
-    assert receipt.file.task == "regression"
+    assert Options.from_text(receipt.file.options).task == "regression"
     assert checks.payouts(receipt) and checks.cut(receipt, tmp_path / "diabetes.csv")
 
 
