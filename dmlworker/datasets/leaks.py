@@ -17,7 +17,7 @@ PURE = 0.999
 """Of the samples, that a column tells."""
 _NEIGHBOURS = 16
 _GRID = 8
-_COARSE, _FINE = 2.0, 3.0
+_COARSE, _FINE = 3.0, 4.0
 """Grey values of 255 that two images may differ by: the most of any field of a grid, and on average of all pixels."""
 _CHUNK = 4096
 
