@@ -84,8 +84,8 @@ class Dataset:
 
     def take(self, indices: np.ndarray) -> "Dataset":
         """The samples at `indices`, in that order; classes stay as they are."""
-        more = {name: None if (of := getattr(self, name)) is None else of[indices] for name in ("groups", "w")}
-        return replace(self, x=self.x[indices], y=self.y[indices], **more)
+        groups, w = (None if of is None else of[indices] for of in (self.groups, self.w))
+        return replace(self, x=self.x[indices], y=self.y[indices], groups=groups, w=w)
 
 
 @dataclass(frozen=True)

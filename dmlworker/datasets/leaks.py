@@ -48,7 +48,8 @@ def nearly(dataset: "Dataset", found: np.ndarray) -> int:
     near = np.zeros(len(x), bool)
     random = np.random.Generator(np.random.PCG64(1))
     for _ in range(2):
-        order = np.argsort(grid @ random.normal(size=grid.shape[1]).astype(np.float32), kind="stable")
+        direction: np.ndarray = random.normal(size=grid.shape[1:])
+        order = np.argsort(grid @ direction.astype(np.float32), kind="stable")
         for step in range(1, min(_NEIGHBOURS, len(x) - 1) + 1):
             a, b = order[:-step], order[step:]
             alike = (np.abs(grid[a] - grid[b]).max(axis=1) <= _COARSE) & (found[a] != found[b])

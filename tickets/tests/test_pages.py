@@ -375,7 +375,10 @@ def test_what_is_said_of_the_data_is_kept_and_offered_again(owner, ada, chain):
     assert (ticket.sharding, ticket.class_weights, ticket.window, ticket.horizon) == ("group", "balanced", 0, 1)
     again = owner.get(reverse("tickets:order"), {"like": ticket.pk}).content.decode()
     assert 'value="[&quot;id&quot;]"' in again and 'value="patient"' in again
-    assert "<details open>" in again.replace("\n", "")
+    opened = "<details open>\n        <summary>The data"
+    assert opened in again and opened not in owner.get(reverse("tickets:order")).content.decode()
+    told = owner.get(page("training:progress", ticket)).content.decode()
+    assert "without id; zip is a category; rows with the same patient stay together, a provider each" in told
 
 
 @pytest.mark.parametrize(
