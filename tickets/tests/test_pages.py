@@ -8,6 +8,7 @@ from django.core import signing
 from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -15,7 +16,7 @@ from accounts.models import User
 from contracts import devchain
 from dmlsite.tests.people import verified
 from ledger.gateway import key
-from tickets import actions, mail
+from tickets import actions, mail, personal
 from tickets.models import Artifact, Status, Ticket
 
 pytestmark = pytest.mark.django_db
@@ -399,3 +400,11 @@ def test_what_makes_no_sense_of_any_data_is_refused(owner, said, words):
     answer = owner.post(reverse("tickets:order"), ORDER | said)
     assert answer.status_code == 422 and words in answer.content.decode()
     assert not Ticket.objects.exists()
+
+
+def test_the_names_of_columns_are_erased_with_the_account(ada):
+    said = {"leave_out": ["hidden"], "kinds": {"hidden": "text"}, "group": "hidden", "target": "hidden"}
+    ticket = make(ada, Status.EXPIRED, **said)
+    with transaction.atomic():
+        personal.erase(ada)
+    assert "hidden" not in str(Ticket.objects.filter(pk=ticket.pk).values().get())
