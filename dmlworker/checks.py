@@ -280,8 +280,8 @@ def cut(receipt: Receipt, path: Path) -> Cut:
     old = datasets.Options(task=CLASSIFICATION)
     options = old if receipt.version < 3 else datasets.Options.from_text(receipt.file.options)
     whole = datasets.read(path, receipt.file.name, receipt.file.target or None, options)
-    found = datasets.parts(whole, seed, options)
-    holdout, parts = found.holdout, datasets.shards(found.train, len(receipt.shards), seed, options.sharding)
+    made = datasets.parts(whole, seed, options)
+    holdout, parts = made.holdout, datasets.shards(made.train, len(receipt.shards), seed, options.sharding)
     for number, (part, said) in enumerate(zip([holdout, *parts], [receipt.holdout, *receipt.shards], strict=True)):
         same = said == Shard(blob_of(datasets.pieces(part.x, part.y, part.w)).sha256, len(part))
         must(same, f"{f'shard {number - 1}' if number else 'the hold-out'} is not cut from this file")

@@ -122,9 +122,8 @@ class DataForm(forms.Form):
 
     def data_chosen(self) -> bool:
         """Whether any of it is not as usual, or wrong."""
-        return any(
-            field.errors or field.value() not in (field.initial, None, "", "[]", "{}") for field in self.data_fields()
-        )
+        usual = {str(getattr(datasets.Options(), name)) for name in DATA} | {"None", "[]"}
+        return any(field.errors or str(field.value()) not in usual for field in self.data_fields())
 
 
 def _names(found: Any) -> list[str]:

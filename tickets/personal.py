@@ -61,7 +61,7 @@ def erase(user: User) -> None:
     Mail.objects.filter(ticket__customer=user, sent=None).delete()
     Mail.objects.filter(ticket__customer=user).update(to=nobody, body="", error="")
     _erase_words(user, nobody)
-    tickets.update(file_name="erased", target="")
+    tickets.update(file_name="erased", target="", leave_out=[], kinds={}, group="")
 
 
 def _erase_files(user: User) -> None:

@@ -90,10 +90,9 @@ class Dataset:
 
     def take(self, indices: np.ndarray) -> "Dataset":
         """The samples at `indices`, in that order; classes stay as they are."""
-        whole = {"x": self.x, "y": self.y, "groups": self.groups, "w": self.w}
-        return replace(
-            self, **{name: array if array is None else arrays.take(array, indices) for name, array in whole.items()}
-        )
+        x, y = (arrays.take(of, indices) for of in (self.x, self.y))
+        groups, w = (None if of is None else arrays.take(of, indices) for of in (self.groups, self.w))
+        return replace(self, x=x, y=y, groups=groups, w=w)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ PURE = 0.999
 """Of the samples, that a column tells."""
 _NEIGHBOURS = 16
 _GRID = 8
-_COARSE, _FINE = 2.0, 3.0
+_COARSE, _FINE = 3.0, 4.0
 """Grey values of 255 that two images may differ by: the most of any field of a grid, and on average of all pixels."""
 _CHUNK = 4096
 
@@ -48,7 +48,8 @@ def nearly(dataset: "Dataset", found: np.ndarray) -> int:
     near = np.zeros(len(x), bool)
     random = np.random.Generator(np.random.PCG64(1))
     for _ in range(2):
-        order = np.argsort(grid @ random.normal(size=grid.shape[1]).astype(np.float32), kind="stable")
+        direction: np.ndarray = random.normal(size=grid.shape[1:])
+        order = np.argsort(grid @ direction.astype(np.float32), kind="stable")
         for step in range(1, min(_NEIGHBOURS, len(x) - 1) + 1):
             a, b = order[:-step], order[step:]
             alike = (np.abs(grid[a] - grid[b]).max(axis=1) <= _COARSE) & (found[a] != found[b])

@@ -8,6 +8,7 @@ from django.core import signing
 from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -15,7 +16,7 @@ from accounts.models import User
 from contracts import devchain
 from dmlsite.tests.people import verified
 from ledger.gateway import key
-from tickets import actions, mail
+from tickets import actions, mail, personal
 from tickets.models import Artifact, Status, Ticket
 
 pytestmark = pytest.mark.django_db
@@ -448,7 +449,10 @@ def test_what_is_said_of_the_data_is_kept_and_offered_again(owner, ada, chain):
     assert (ticket.sharding, ticket.class_weights, ticket.window, ticket.horizon) == ("group", "balanced", 0, 1)
     again = owner.get(reverse("tickets:order"), {"like": ticket.pk}).content.decode()
     assert 'value="[&quot;id&quot;]"' in again and 'value="patient"' in again
-    assert "<details open>" in again.replace("\n", "")
+    opened = "<details open>\n        <summary>The data"
+    assert opened in again and opened not in owner.get(reverse("tickets:order")).content.decode()
+    told = owner.get(page("training:progress", ticket)).content.decode()
+    assert "without id; zip is a category; rows with the same patient stay together, a provider each" in told
 
 
 @pytest.mark.parametrize(
@@ -469,3 +473,11 @@ def test_what_makes_no_sense_of_any_data_is_refused(owner, said, words):
     answer = owner.post(reverse("tickets:order"), ORDER | said)
     assert answer.status_code == 422 and words in answer.content.decode()
     assert not Ticket.objects.exists()
+
+
+def test_the_names_of_columns_are_erased_with_the_account(ada):
+    said = {"leave_out": ["hidden"], "kinds": {"hidden": "text"}, "group": "hidden", "target": "hidden"}
+    ticket = make(ada, Status.EXPIRED, **said)
+    with transaction.atomic():
+        personal.erase(ada)
+    assert "hidden" not in str(Ticket.objects.filter(pk=ticket.pk).values().get())

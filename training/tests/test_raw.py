@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import subprocess
+import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +14,12 @@ from django.core.files.base import ContentFile
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from dmlworker import checks, datasets, trainer
+from dmlworker import checks, comparison, datasets, trainer
+from dmlworker.client import load_shard
 from dmlworker.datasets import samples
+from dmlworker.protocol import Hyper
 from dmlworker.receipt import File, Shard
+from dmlworker.weights import unpack
 from tickets.models import Dataset
 from training import actions, compute, measures, raw, store
 from training.models import Round, Run
@@ -196,3 +202,20 @@ def test_a_run_on_windows_is_fed_as_the_page_says(files, tmp_path, monkeypatch):
     x, _ = datasets.load(store.get(run.holdout_id))
     wanted = trainer.predict(compute.spec_of(run), compute.weights_of(run.start_id), x[:1])
     np.testing.assert_allclose(found["answer"], wanted, atol=1e-6)
+
+
+def test_weighted_work_is_replayed_elsewhere_with_its_weights(files, tmp_path):
+    run = prepared(tmp_path, PATIENTS, class_weights="balanced", leave_out=["note", "patient"])
+    shard = store.get(run.shards.first().blob_id)
+    x, y, w = load_shard(shard)
+    hyper = Hyper(1, 10, 0.1, 3, checkpoint_every=4)
+    spec, start = compute.spec_of(run), compute.weights_of(run.start_id)
+    parts = {"spec": store.get(run.spec_id), "start": store.get(run.start_id), "at": store.get(run.start_id)}
+    for name, data in (parts | {"shard": shard, "hyper": json.dumps(asdict(hyper)).encode()}).items():
+        (tmp_path / name).write_bytes(data)
+    command = [sys.executable, "-m", "training.replay", str(tmp_path), "0"]
+    subprocess.run(command, check=True, env=compute.OTHER_KERNELS)
+    far = unpack((tmp_path / "end-0").read_bytes())
+    worked, plain = (trainer.replay(spec, start, x, y, hyper, start, range(4), w=each) for each in (w, None))
+    assert comparison.compare(start, worked, far).relative < 1e-5
+    assert comparison.compare(start, plain, far).relative > 0.05
