@@ -237,7 +237,7 @@ def test_the_key_is_nowhere_to_be_read(platform, key, caplog, capfd):
     with DML(platform.url, key) as client:
         client.tickets()
         said = repr(client) + str(vars(client))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="holds a key"):
         pickle.dumps(client)
     out = "".join(capfd.readouterr())
     assert key not in said + caplog.text + out
