@@ -106,14 +106,14 @@ class UserAdmin(DjangoUserAdmin):
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
     actions = buttons = ("revoke",)
-    fields = list_display = ("prefix", "user", "name", "created", "revoked")
-    list_filter = ["created", ("revoked", admin.EmptyFieldListFilter)]
+    fields = list_display = ("prefix", "user", "name", "use", "created", "revoked")
+    list_filter = ["use", "created", ("revoked", admin.EmptyFieldListFilter)]
     list_select_related = ["user"]
     search_fields = ["prefix", "user__email", "name"]
 
     @admin.action(description="Revoke", permissions=["act"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> Any:
-        """For good. A worker that shows the key is refused from its next connection on."""
+        """For good. A program that shows the key is refused at once, a worker from its next connection on."""
         rows = list(queryset.filter(revoked=None))
         self.carry_out(request, rows, _revoke, "revoked")
         return back(request, rows)

@@ -16,7 +16,7 @@ from dmlclient import __version__, config
 from dmlclient.client import DML
 from dmlclient.errors import DataError, DMLError, Expired, NetworkError, PaymentError, Refunded, Refused
 from dmlclient.progress import Progress
-from dmlclient.records import Event, Happened, Payment, Result, Round, Ticket
+from dmlclient.records import Event, Happened, Result, Round, Ticket
 from dmlclient.wallet import MOST, Keystore
 
 OTHER, USAGE, REFUSED, REFUNDED, NETWORK, PAYMENT, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
@@ -233,8 +233,6 @@ class _Told:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Ticket):
             self.ticket = event.id
-        if isinstance(event, Payment) and not event.tx and not sys.stderr.isatty():
-            print(f"Please pay at {event.link}", file=sys.stderr, flush=True)
         self.progress(event)
 
 

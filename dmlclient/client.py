@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import httpx
 
@@ -83,8 +83,12 @@ class DML(_Face):
     def close(self) -> None:
         self._http.close()
 
-    def __sklearn_clone__(self) -> "DML":
+    def __deepcopy__(self, memo: Any) -> "DML":
+        """The same connection: scikit-learn copies what its estimators are given."""
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A client holds a key, and is not pickled.")
 
     def _run(self, flow: Flow[_Made], tell: Told | None = None) -> _Made:
         return _run(flow, self._http, tell or self._shown())

@@ -1,4 +1,4 @@
-"""How far it is, on a terminal: one line that is written over and over. Nothing elsewhere."""
+"""How far it is, on a terminal: one line that is written over and over. Elsewhere only what somebody has to do: where to pay."""
 
 import shutil
 import sys
@@ -32,7 +32,10 @@ class Progress:
                 self.of(event)
                 self.say(f"Ticket {event.id}: {event.price} DML for {event.file_size:,} bytes")
             case Payment(link, tx):
-                self.say(f"Paying with {tx}" if tx else f"Please pay at {link}")
+                if tx:
+                    self.say(f"Paying with {tx}")
+                else:
+                    self.ask(f"Please pay at {link}")
                 self._bar("Waiting for the payment to be final", 0, 0)
             case Sent(done, total):
                 self._bar("Sending the data", done, total)
@@ -49,6 +52,13 @@ class Progress:
 
     def say(self, text: str) -> None:
         self._write(f"\r\x1b[K{_clean(text)}\n")
+
+    def ask(self, text: str) -> None:
+        """As `say`, and not on a terminal only: without an answer nothing goes on."""
+        if self._shown:
+            self.say(text)
+        else:
+            print(_clean(text), file=self._out, flush=True)
 
     def _bar(self, text: str, done: int, total: int) -> None:
         part = done / total if total else 0.0

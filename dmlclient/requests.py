@@ -7,13 +7,23 @@ import random
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from uuid import UUID
 
 import httpx
 
 from dmlclient.data import Data, data_of
-from dmlclient.errors import Damaged, DataError, Expired, NetworkError, PaymentError, Refunded, WrongState, refused
+from dmlclient.errors import (
+    Damaged,
+    DataError,
+    Expired,
+    NetworkError,
+    PaymentError,
+    Refunded,
+    Unavailable,
+    WrongState,
+    refused,
+)
 from dmlclient.flow import Flow, Send, Sleep, Tell
 from dmlclient.records import (
     File,
@@ -31,6 +41,8 @@ from dmlclient.wallet import Keystore
 
 TRIES = 6
 """About a quarter of a minute in all."""
+PATIENCE = 20
+"""As often as that again, while a ticket is followed: more than five minutes."""
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """The platform can't have done anything: such a request may always be repeated."""
 BUSY = frozenset({502, 503, 504})
@@ -41,6 +53,7 @@ SOONEST, LATEST = 0.5, 5.0
 RECEIPT = "receipt.json"
 TUS = {"Tus-Resumable": "1.0.0"}
 Id = Ticket | UUID | str
+_Made = TypeVar("_Made")
 
 
 def backoff(attempt: int) -> float:
@@ -103,6 +116,16 @@ class Platform:
         except ValueError:
             raise NetworkError(f"{self.url} does not answer like a DML platform.") from None
 
+    def _patiently(self, asked: Callable[[], Flow[_Made]]) -> Flow[_Made]:
+        """Trainings take long: a platform that is out of order for some minutes is waited for."""
+        for _ in range(PATIENCE):
+            try:
+                return (yield from asked())
+            except (NetworkError, Unavailable) as error:
+                last = error
+                yield Sleep(LATEST)
+        raise last
+
     # --- Ordering
 
     def terms(self) -> Flow[Terms]:
@@ -154,7 +177,7 @@ class Platform:
     def _paid(self, ticket: Ticket, wallet: Keystore | None, tx: str) -> Flow[Ticket]:
         pause = SOONEST
         while True:
-            now = yield from self.ticket(ticket)
+            now = yield from self._patiently(lambda: self.ticket(ticket))
             if now.status != "quoted":
                 return _alive(now)
             if wallet and tx and (yield from wallet.reverted(tx)):
@@ -223,8 +246,8 @@ class Platform:
         known: set[Happened | Round] = set()
         pause = SOONEST
         while True:
-            now = yield from self.ticket(ticket)
-            rounds = yield from self.rounds(ticket)
+            now = yield from self._patiently(lambda: self.ticket(ticket))
+            rounds = yield from self._patiently(lambda: self.rounds(ticket))
             news: list[Happened | Round] = [*now.events, *rounds]
             fresh = [new for new in news if new not in known]
             known.update(fresh)

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from uuid import UUID
 
 import httpx
@@ -57,8 +57,12 @@ class Keystore:
     def __repr__(self) -> str:
         return f"Keystore({self.address})"
 
-    def __sklearn_clone__(self) -> "Keystore":
+    def __deepcopy__(self, memo: Any) -> "Keystore":
+        """The same wallet: scikit-learn copies what its estimators are given."""
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A wallet holds a key, and is not pickled.")
 
     @property
     def address(self) -> str:

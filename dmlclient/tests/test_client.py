@@ -6,6 +6,9 @@ import io
 import json
 import logging
 import pickle
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -25,6 +28,7 @@ from dmlclient import (
     NetworkError,
     NotFound,
     NotLoggedIn,
+    Payment,
     Refunded,
     Round,
     Sent,
@@ -33,6 +37,7 @@ from dmlclient import (
     requests,
 )
 from dmlclient.data import data_of
+from dmlclient.progress import Progress
 from dmlworker.datasets import samples
 
 
@@ -237,15 +242,59 @@ def test_the_key_is_nowhere_to_be_read(platform, key, caplog, capfd):
     with DML(platform.url, key) as client:
         client.tickets()
         said = repr(client) + str(vars(client))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="holds a key"):
         pickle.dumps(client)
     out = "".join(capfd.readouterr())
     assert key not in said + caplog.text + out
 
 
-def test_on_no_terminal_there_is_no_bar(client, customer, iris, capfd):
+def test_a_platform_that_is_away_for_a_while_is_waited_for(platform, client, key, line, customer, iris, monkeypatch):
+    monkeypatch.setattr(requests, "TRIES", 1)
+    monkeypatch.setattr(requests, "LATEST", 0.1)
+    ticket = client.cancel(client.quote(iris, customer.wallet.address))
+    line._cuts += [1] * 5
+    with DML(f"http://localhost:{line.port}", key) as distant:
+        assert distant.wait(ticket, tell=lambda event: None).status == "expired"
+    assert line.broken == 5
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+EVENTS = [
+    Payment("http://dml.example/tickets/1/"),
+    Sent(50, 200),
+    Happened(datetime.now(UTC), "moved", "a\x1b[2Jb", new="x"),
+]
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is_and_nothing_commands_the_terminal():
+    out = Terminal()
+    with Progress(out) as shown:
+        for event in EVENTS:
+            shown(event)
+    text = out.getvalue()
+    assert "Please pay at http://dml.example/tickets/1/\n" in text
+    assert "[######..................]  25% Sending the data" in text
+    assert "\x1b[2J" not in text and "x: a [2Jb\n" in text
+
+
+def test_elsewhere_there_is_no_bar_but_where_to_pay(client, customer, iris, capfd):
+    out = io.StringIO()
+    with Progress(out) as shown:
+        for event in EVENTS:
+            shown(event)
+    assert out.getvalue() == "Please pay at http://dml.example/tickets/1/\n"
     client.quote(iris, customer.wallet.address)
     assert "".join(capfd.readouterr()) == ""
+
+
+def test_it_loads_with_httpx_alone():
+    code = "import sys, dmlclient, dmlclient.__main__; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"django", "numpy", "pandas", "sklearn", "keras", "tensorflow", "eth_account", "web3"} & set(loaded)
 
 
 def test_plain_http_to_far_away_warns():

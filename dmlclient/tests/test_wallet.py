@@ -1,5 +1,6 @@
 """A wallet signs the payment that was ordered, and nothing else."""
 
+import pickle
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -147,8 +148,10 @@ def test_a_wrong_passphrase_or_file_says_so_and_repeats_nothing(path, tmp_path):
         Keystore(tmp_path / "none.json", PASSPHRASE, "http://localhost:1")
 
 
-def test_the_key_is_not_in_its_repr(path, wallet):
+def test_the_key_is_not_in_its_repr_and_not_pickled(wallet):
     assert repr(wallet) == f"Keystore({wallet.address})"
+    with pytest.raises(TypeError, match="holds a key"):
+        pickle.dumps(wallet)
 
 
 # --- On the chain -----------------------------------------------------------------------------------------------------
