@@ -68,7 +68,7 @@ class OrderForm(forms.Form):
         label="What to learn",
         choices=Task.choices,
         initial=Task.AUTO,
-        help_text="By its values: a target of numbers with a fraction, or of more than 20 different ones, is a number; any other is a class.",
+        help_text="By its values: a target of numbers with a fraction, or of more than 20 different ones, is a number; cells such as a;b, in many combinations, are labels; any other is a class.",
     )
     on_cheat = forms.ChoiceField(
         label="If a provider cheats",

@@ -52,9 +52,9 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     with _one_at_a_time:
         shape, fitted = train.x.shape[1:], models.statistics(train.x, encoder.marks if encoder else None)
         target = models.target_statistics(train.y) if data.task == task.REGRESSION else None
-        outputs, head = len(data.classes) or 1, {"task": data.task, "target": target}
+        outputs = len(data.classes) or 1
         try:
-            spec = models.spec(models.build(shape, outputs, ticket.model_kind, fitted, **head))
+            spec = models.spec(models.build(shape, outputs, ticket.model_kind, fitted, task=data.task, target=target))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         start = pack(trainer.initial_weights(spec, seed))

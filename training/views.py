@@ -138,7 +138,11 @@ def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
         return {}
     if not names:
         return {"errors": measures.named(kept), "scatter": measures.scatter(kept["points"], SIDE)}
-    tables = {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)}
+    tables = {
+        "classes": measures.table(kept, names),
+        "matrix": measures.matrix(kept, names),
+        "exact": kept.get("exact"),
+    }
     return tables | {"most_classes": measures.MOST_CLASSES}
 
 

@@ -7,7 +7,7 @@ from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
 from dmlworker.datasets.dataset import Dataset, DatasetError
-from dmlworker.task import REGRESSION
+from dmlworker.task import MULTILABEL, REGRESSION
 
 STRATUM = 10
 """Samples of a regression that lie next to one another by their target: of these the hold-out takes its share, and each shard."""
@@ -15,7 +15,7 @@ STRATUM = 10
 
 def split(dataset: Dataset, seed: int, holdout: float = 0.2) -> tuple[Dataset, Dataset]:
     """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them; of a
-    regression each STRATUM of the samples, sorted by target.
+    regression each STRATUM of the samples, sorted by target; of several labels those whose rarest one is the same.
 
     The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class.
     """
@@ -49,21 +49,32 @@ def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray
         ranked = np.argsort(y, kind="stable")
         chosen = np.sort(ranked[np.arange(min(most, len(y))) * len(y) // min(most, len(y))])
         return x[chosen], y[chosen]
-    turn = np.empty(len(y), np.int64)
-    for index in np.unique(y):
-        mine = y == index
+    groups, turn = _rarest(y) if y.ndim == 2 else y, np.empty(len(y), np.int64)
+    for index in np.unique(groups):
+        mine = groups == index
         turn[mine] = np.arange(mine.sum())
     chosen = np.sort(np.argsort(turn, kind="stable")[:most])
     return x[chosen], y[chosen]
 
 
 def _groups(dataset: Dataset, random: np.random.Generator) -> list[np.ndarray]:
-    """The indices of all samples in groups of which each part gets its share: those of each class, or of each stratum, shuffled."""
+    """The indices of all samples in groups of which each part gets its share: those of each class, stratum or rarest label,
+    shuffled."""
     if dataset.task == REGRESSION:
         mixed = random.permutation(len(dataset))  # equal targets are next to one another by chance
         ranked = mixed[np.argsort(dataset.y[mixed], kind="stable")]
         return [random.permutation(part) for part in np.array_split(ranked, max(1, len(ranked) // STRATUM))]
-    return [random.permutation(np.flatnonzero(dataset.y == index)) for index in range(len(dataset.classes))]
+    several, count = dataset.task == MULTILABEL, len(dataset.classes)
+    place, groups = (_rarest(dataset.y), count + 1) if several else (dataset.y, count)
+    return [random.permutation(np.flatnonzero(place == index)) for index in range(groups)]
+
+
+def _rarest(y: np.ndarray) -> np.ndarray:
+    """For each sample of y (n, k), the rarest of its labels, the first of equally rare ones; k if it has none."""
+    order = np.argsort(y.sum(axis=0, dtype=np.int64), kind="stable")
+    ranked = y[:, order] != 0
+    found: np.ndarray = np.where(ranked.any(axis=1), order[ranked.argmax(axis=1)], y.shape[1])
+    return found
 
 
 def _quotas(counts: list[int], total: int) -> list[int]:
@@ -77,7 +88,8 @@ def _quotas(counts: list[int], total: int) -> list[int]:
 
 
 def dump(x: np.ndarray, y: np.ndarray) -> bytes:
-    """A shard as safetensors bytes: x uint8 or float32, y int32 or, of a regression, float32; nothing else. The same arrays give the same bytes."""
+    """A shard as safetensors bytes: x uint8 or float32, y int32; of a regression float32, of several labels
+    uint8 (n, k); nothing else. The same arrays give the same bytes."""
     _check(x, y)
     return bytes(_save({"x": np.ascontiguousarray(x), "y": np.ascontiguousarray(y)}))
 
@@ -95,7 +107,8 @@ def load(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(x: np.ndarray, y: np.ndarray) -> None:
-    if x.dtype not in (np.uint8, np.float32) or y.dtype not in (np.int32, np.float32):
-        raise DatasetError("A shard's x is uint8 or float32, its y int32 or float32.")
-    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or not len(y):
+    kinds = {np.dtype(np.int32): 1, np.dtype(np.float32): 1, np.dtype(np.uint8): 2}
+    if x.dtype not in (np.uint8, np.float32) or kinds.get(y.dtype) != y.ndim:
+        raise DatasetError("A shard's x is uint8 or float32, its y (n,) int32 or float32, or (n, k) uint8.")
+    if x.ndim < 2 or len(x) != len(y) or not len(y):
         raise DatasetError("A shard's x and y must be equally long, and not empty.")
