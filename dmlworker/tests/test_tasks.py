@@ -172,6 +172,16 @@ def test_the_last_layer_says_what_is_learnt() -> None:
     assert models.task(models.spec(models.build((3,), 2, "mlp", task="multilabel"))) == "multilabel"
 
 
+def test_of_a_functional_model_the_output_says_it_wherever_its_layer_is_listed() -> None:
+    import keras
+
+    rows = keras.Input((3,))
+    said = keras.layers.Rescaling(2.0, offset=5.0)(keras.layers.Dense(1)(rows))
+    spec = models.spec(keras.Model(rows, said))
+    spec["config"]["layers"].reverse()
+    assert (models.task(spec), models.target(spec)) == ("regression", (5.0, 2.0))
+
+
 @pytest.mark.parametrize("scale", [0.0, -1.0, [1.0, 2.0], None])
 def test_a_scale_that_is_none_is_refused(scale: object) -> None:
     spec = json.loads(json.dumps(SPEC))
