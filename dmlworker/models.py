@@ -159,8 +159,12 @@ def target(spec: dict[str, Any]) -> tuple[float, float]:
 
 
 def _last(spec: dict[str, Any]) -> dict[str, Any]:
-    layer: dict[str, Any] = spec["config"]["layers"][-1]
-    return layer
+    """The layer that a model's output is of: a functional one names it, a chain ends in it."""
+    layers: list[dict[str, Any]] = spec["config"]["layers"]
+    name = spec["config"].get("output_layers")
+    while isinstance(name, list) and name:
+        name = name[0]
+    return next((layer for layer in layers if name is not None and layer["config"].get("name") == name), layers[-1])
 
 
 def build_for(data: Any, classes: int, kind: str = "auto") -> "keras.Sequential":

@@ -98,7 +98,7 @@ class Event(serializers.ModelSerializer[TicketEvent]):
 
 class Row(serializers.ModelSerializer[Ticket]):
     """A ticket as in the list. `price` is in DML, `price_micro` in 10^-6 DML. `task` is auto until the file was read; `accuracy` is its
-    score: the accuracy, or R² of a number."""
+    score: the accuracy, R² of a number, or macro F1 of labels."""
 
     price = serializers.SerializerMethodField()
     price_micro = serializers.IntegerField(source="price")

@@ -60,7 +60,7 @@ class DataForm(forms.Form):
         choices=Task.choices,
         required=False,
         initial=Task.AUTO,
-        help_text="By its values: a target of numbers with a fraction, or of more than 20 different ones, is a number; any other is a class.",
+        help_text="By its values: a target of numbers with a fraction, or of more than 20 different ones, is a number; cells such as a;b, in many combinations, are labels; any other is a class.",
     )
     leave_out = forms.JSONField(required=False, initial=list, widget=forms.HiddenInput)
     kinds = forms.JSONField(required=False, initial=dict, widget=forms.HiddenInput)

@@ -65,6 +65,7 @@ class Task(models.TextChoices):
     AUTO = task.AUTO, "Found by its values"
     CLASSIFICATION = task.CLASSIFICATION, "A class: one of several"
     REGRESSION = task.REGRESSION, "A number"
+    MULTILABEL = task.MULTILABEL, "Labels: any of several at once"
 
 
 class Ticket(models.Model):
@@ -131,7 +132,7 @@ class Ticket(models.Model):
     upload_by = models.DateTimeField(null=True, blank=True)
     outcome = models.TextField("why it was refunded, or what was reached", blank=True)
     accuracy = models.FloatField(
-        null=True, blank=True, help_text="The score of what it learns: accuracy, or R² of a number"
+        null=True, blank=True, help_text="The score of what it learns: accuracy, R² of a number, macro F1 of labels"
     )
     created = models.DateTimeField(auto_now_add=True)
 

@@ -20,7 +20,7 @@ from training.views import facts_of, said
 
 
 class RoundRow(serializers.ModelSerializer[Round]):
-    """`accuracy` (0..1) and `loss` are measured on data that no provider saw, when the round is closed."""
+    """`accuracy`, the score of what the ticket learns (0..1; R² of a number may be below 0), and `loss` are measured on data that no provider saw, when the round is closed."""
 
     class Meta:
         model = Round

@@ -61,10 +61,11 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         rows = train.x.reshape(-1, train.x.shape[-1]) if options.window else train.x
         fitted = None if tokens else models.statistics(rows, encoder.marks if encoder else None)
         target = models.target_statistics(train.y) if data.task == task.REGRESSION else None
-        outputs, head = len(data.classes) or 1, {"task": data.task, "target": target}
+        outputs = len(data.classes) or 1
         try:
-            shape = train.x.shape[1:]
-            spec = models.spec(models.build(shape, outputs, ticket.model_kind, fitted, **tokens, **head))
+            head = {"task": data.task, "target": target}
+            built = models.build(train.x.shape[1:], outputs, ticket.model_kind, fitted, **tokens, **head)
+            spec = models.spec(built)
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         _check_quoted(ticket, len(data), spec)

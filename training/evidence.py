@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmlworker import aggregation
-from dmlworker.task import CLASSIFICATION, REGRESSION, score_of
+from dmlworker.task import CLASSIFICATION, score_of
 
 Weights = Sequence[np.ndarray]
 
@@ -30,8 +30,8 @@ MIN_ALIGNMENT = -0.3
 """Screen: cosine with the mean of the others, and with the platform's own update. Honest updates share a direction at first; near
 the end of a training they point anywhere, down to -0.21."""
 MIN_ACCURACY = 0.8
-"""Screen: the score on the hold-out as a part of the round's best. Of a regression, 1 + R², so that who knows no more than the mean is
-where one is who guesses between two classes; by R² itself, all would look odd in early rounds, when the best explains little."""
+"""Screen: the score on the hold-out as a part of the round's best. Of R² and of the labels' F1, 1 + score, so that who knows nothing, and
+has 0, is where one is who guesses between two classes; by the score itself, all would look odd in early rounds, when the best is little."""
 SCREEN_SAMPLES, SCREEN_TOGETHER = 200, 400
 """Screen: of a shard, and of all together, to see whether an update does better on its own."""
 ROOT_SAMPLES = 100
@@ -90,7 +90,7 @@ def measured_suspects(
 ) -> dict[int, str]:
     """As `suspects`, from what is known when updates were measured.
 
-    scores: of each update alone on the hold-out, as the task has it, in any unit where none can be below 0. leads: by how much each one's loss is below that of their
+    scores: of each update alone on the hold-out, as the task has it; of classes in any unit. leads: by how much each one's loss is below that of their
     average, on its own shard and on all shards; work that was done on a shard leads there (after Templar's test for free-riders,
     who are no better on their own data than on other). Against the average, a shard that is easy for all leads nowhere.
     cosines: with the update that the platform made of a part of the hold-out (FLTrust's root).
@@ -104,11 +104,11 @@ def measured_suspects(
 
 
 def _weak(score: float, best: float, task: str) -> str:
-    if task == REGRESSION:
-        known, most = max(0.0, 1 + score), max(0.0, 1 + best)
-        return f"R² is {score:.2f}, the round's best is {best:.2f}" if known < MIN_ACCURACY * most else ""
     name = score_of(task).name
-    return f"{name} is {score / best:.0%} of the round's best" if score < MIN_ACCURACY * best else ""
+    if task == CLASSIFICATION:
+        return f"{name} is {score / best:.0%} of the round's best" if score < MIN_ACCURACY * best else ""
+    known, most = max(0.0, 1 + score), max(0.0, 1 + best)
+    return f"{name} is {score:.2f}, the round's best is {best:.2f}" if known < MIN_ACCURACY * most else ""
 
 
 def cosines(start: Weights, updates: Sequence[Weights], root: Weights) -> list[float]:

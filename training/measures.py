@@ -17,7 +17,16 @@ MOST_POINTS = 300
 
 def of(learnt: str, y: np.ndarray, answers: np.ndarray, classes: int) -> dict[str, Any]:
     """What is kept of a model's answers, by its task; y, answers: as `trainer.Evaluation` has them."""
+    if learnt == task.MULTILABEL:
+        return by_label(y, answers)
     return errors(y, answers) if learnt == task.REGRESSION else by_class(y, answers, classes)
+
+
+def by_label(y: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+    """As `by_class`, of several labels: y, answers (n, k), where -1 is no answer. exact: samples with all of their labels right."""
+    labelled, answered, right = ((found == 1).sum(axis=0).tolist() for found in (y, answers, y * answers))
+    exact = int((y == answers).all(axis=1).sum())
+    return {"labelled": labelled, "answered": answered, "right": right, "confusion": None, "exact": exact}
 
 
 def errors(y: np.ndarray, answers: np.ndarray) -> dict[str, Any]:

@@ -160,7 +160,11 @@ def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
         return found
     if not names:
         return found | {"errors": measures.named(kept), "scatter": measures.scatter(kept["points"], SIDE)}
-    tables = found | {"classes": measures.table(kept, names), "matrix": measures.matrix(kept, names)}
+    tables = found | {
+        "classes": measures.table(kept, names),
+        "matrix": measures.matrix(kept, names),
+        "exact": kept.get("exact"),
+    }
     return tables | {"most_classes": measures.MOST_CLASSES}
 
 

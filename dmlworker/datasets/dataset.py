@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dmlworker.datasets import arrays, dates, leaks
-from dmlworker.task import CLASSIFICATION, REGRESSION
+from dmlworker.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 MIN_PER_CLASS = 10
 """Samples a class needs: with a fifth held out, two to test on and eight to learn from."""
@@ -66,7 +66,8 @@ class Dataset:
     """Samples and labels.
 
     x: (n, d) float32 or uint8, uint16 for the numbers of a text's words, or images (n, h, w) or (n, h, w, c), uint8 or float32. task: see
-    dmlworker/task.py. y: (n,) int32, indices into `classes`; or, of a regression, which has none, (n,) float32.
+    dmlworker/task.py. y: (n,) int32, indices into `classes`; of a regression, which has none, (n,) float32; of several labels, (n, k) uint8, 1
+    for each of `classes` that a sample has.
     features: names of the columns, empty for images and arrays. kind: "csv", "npz" or "images".
     raw: of a table with more than plain numbers, what x holds until an `Encoder` made numbers of it; else empty. left_out: the
     columns of a table that are no features, each with the reason. groups: (n,) int32, of each sample, if there are such. w: (n,) float32, what
@@ -170,10 +171,13 @@ def describe(dataset: Dataset) -> Facts:
 
 
 def _samples_of(dataset: Dataset) -> dict[str, int]:
-    """Of each class."""
+    """Of each class or label."""
     if not dataset.classes:
         return {}
-    counts = np.bincount(dataset.y, minlength=len(dataset.classes))
+    several = dataset.task == MULTILABEL
+    counts = (
+        dataset.y.sum(axis=0, dtype=np.int64) if several else np.bincount(dataset.y, minlength=len(dataset.classes))
+    )
     return {name: int(count) for name, count in zip(dataset.classes, counts, strict=True)}
 
 
@@ -306,6 +310,8 @@ def _shown(dataset: Dataset, index: int) -> list[str]:
 def label_of(dataset: Dataset, index: int) -> str:
     """A sample's target as text."""
     answer = dataset.y[index]
+    if dataset.task == MULTILABEL:
+        return "; ".join(dataset.classes[label] for label in np.flatnonzero(answer)) or "none"
     return f"{answer:.7g}" if dataset.task == REGRESSION else dataset.classes[answer]
 
 

@@ -10,6 +10,7 @@ from numpy.lib import format as npy
 from dmlworker.datasets import archive, targets
 from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite
 from dmlworker.datasets.options import PLAIN, Options
+from dmlworker.task import AUTO, MULTILABEL
 
 MAX_ARRAY = 4 * 10**9
 """Bytes in one array, at most."""
@@ -18,18 +19,21 @@ MAX_FEATURES = 1_000_000
 
 
 def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
-    """x (n, d), (n, h, w) or (n, h, w, c): uint8 stays, all else becomes float32. y: one label, number or text, a sample.
+    """x (n, d), (n, h, w) or (n, h, w, c): uint8 stays, all else becomes float32. y: one label, number or text, a sample; or (n, k) of 0 and
+    1, a column for each of several labels; or of classes, if every sample has exactly one.
 
     `target` has no meaning here and is ignored, and of the options all but the task. Raises DatasetError.
     """
     with archive.opened(path, "NPZ", MAX_ARRAY) as file:
         x, y = _array(file, "x"), _array(file, "y")
-    labels = _labels(y)
-    if len(x) != len(labels):
-        raise DatasetError(f"x has {len(x):,} samples, but y has {len(labels):,} labels.")
+    if len(x) != len(y):
+        raise DatasetError(f"x has {len(x):,} samples, but y has {len(y):,} labels.")
     x = _features(x)
     check_finite(x)
-    found = targets.of(labels, options.task)
+    several = _is_marks(y)
+    if several and options.task != MULTILABEL and (y.sum(axis=1) == 1).all():
+        y, several = y.argmax(axis=1), False  # one-hot: exactly one of the classes each
+    found = targets.marks(y) if several and options.task in (AUTO, MULTILABEL) else targets.of(_labels(y), options.task)
     return Dataset(x, found.y, found.classes, (), "npz", task=found.task)
 
 
@@ -88,10 +92,16 @@ def _is_picture(x: np.ndarray) -> bool:
     return x.ndim > 2 and x.dtype.kind in "ui" and int(x.min()) >= 0 and 1 < int(x.max()) <= 255
 
 
+def _is_marks(y: np.ndarray) -> bool:
+    return y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "iubf" and bool(((y == 0) | (y == 1)).all())
+
+
 def _labels(y: np.ndarray) -> list[str]:
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1:
-        raise DatasetError(f"The array y has the shape {y.shape}. It must hold one label for each sample.")
+        raise DatasetError(
+            f"The array y has the shape {y.shape}. It must hold one label for each sample, or 0 and 1 for each of several."
+        )
     if y.dtype.kind not in "iubfU":
         raise DatasetError("The array y must hold numbers or text.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():

@@ -10,7 +10,7 @@ from safetensors.numpy import load as _load
 
 from dmlworker.datasets import arrays, groups
 from dmlworker.datasets.dataset import Dataset, DatasetError
-from dmlworker.task import REGRESSION
+from dmlworker.task import MULTILABEL, REGRESSION
 
 STRATUM = 10
 """Samples of a regression that lie next to one another by their target: of these the hold-out takes its share, and each shard."""
@@ -29,7 +29,7 @@ def training_samples(n: int) -> int:
 
 def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Dataset, Dataset]:
     """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them; of a
-    regression each STRATUM of the samples, sorted by target.
+    regression each STRATUM of the samples, sorted by target; of several labels those whose rarest one is the same.
 
     The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class. Where samples are of
     groups, these stay whole, and the rest holds about: see `groups.split`, which raises DatasetError.
@@ -70,23 +70,33 @@ def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray
         ranked = np.argsort(y, kind="stable")
         chosen = np.sort(ranked[np.arange(min(most, len(y))) * len(y) // min(most, len(y))])
         return x[chosen], y[chosen]
-    turn = np.empty(len(y), np.int64)
-    for index in np.unique(y):
-        mine = y == index
+    groups, turn = _rarest(y) if y.ndim == 2 else y, np.empty(len(y), np.int64)
+    for index in np.unique(groups):
+        mine = groups == index
         turn[mine] = np.arange(mine.sum())
     chosen = np.sort(np.argsort(turn, kind="stable")[:most])
     return x[chosen], y[chosen]
 
 
 def _strata(dataset: Dataset, random: np.random.Generator) -> list[np.ndarray]:
-    """The indices of all samples in groups of which each part gets its share: those of each class, or of each stratum, shuffled."""
+    """The indices of all samples in groups of which each part gets its share: those of each class, stratum or rarest label,
+    shuffled."""
     # int32: half the memory where there are tens of millions.
     if dataset.task == REGRESSION:
         mixed = random.permutation(len(dataset)).astype(np.int32)  # equal targets are next to one another by chance
         ranked = mixed[np.argsort(dataset.y[mixed], kind="stable")]
         return [random.permutation(part) for part in np.array_split(ranked, max(1, len(ranked) // STRATUM))]
-    found = (np.flatnonzero(dataset.y == index).astype(np.int32) for index in range(len(dataset.classes)))
-    return [random.permutation(mine) for mine in found]
+    several, count = dataset.task == MULTILABEL, len(dataset.classes)
+    place, strata = (_rarest(dataset.y), count + 1) if several else (dataset.y, count)
+    return [random.permutation(np.flatnonzero(place == index).astype(np.int32)) for index in range(strata)]
+
+
+def _rarest(y: np.ndarray) -> np.ndarray:
+    """For each sample of y (n, k), the rarest of its labels, the first of equally rare ones; k if it has none."""
+    order = np.argsort(y.sum(axis=0, dtype=np.int64), kind="stable")
+    ranked = y[:, order] != 0
+    found: np.ndarray = np.where(ranked.any(axis=1), order[ranked.argmax(axis=1)], y.shape[1])
+    return found
 
 
 def _quotas(counts: list[int], total: int) -> list[int]:
@@ -100,7 +110,8 @@ def _quotas(counts: list[int], total: int) -> list[int]:
 
 
 def dump(x: np.ndarray, y: np.ndarray, w: np.ndarray | None = None) -> bytes:
-    """A shard as safetensors bytes: x uint8, uint16 (tokens) or float32, y int32 or, of a regression, float32; w (n,) float32, what each sample counts in training, if not 1.
+    """A shard as safetensors bytes: x uint8, uint16 (tokens) or float32, y int32 or, of a regression, float32, of
+    several labels uint8 (n, k); w (n,) float32, what each sample counts in training, if not 1.
     Nothing else. The same arrays give the same bytes."""
     return b"".join(pieces(x, y, w))
 
@@ -141,9 +152,12 @@ def load_weighted(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
 
 def _check(tensors: dict[str, np.ndarray]) -> None:
     x, y, w = tensors["x"], tensors["y"], tensors.get("w")
-    if x.dtype not in (np.uint8, np.uint16, np.float32) or y.dtype not in (np.int32, np.float32):
-        raise DatasetError("A shard's x is uint8, uint16 or float32, its y int32 or float32.")
-    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or not len(y):
+    kinds = {np.dtype(np.int32): 1, np.dtype(np.float32): 1, np.dtype(np.uint8): 2}
+    if x.dtype not in (np.uint8, np.uint16, np.float32) or kinds.get(y.dtype) != y.ndim:
+        raise DatasetError("A shard's x is uint8, uint16 or float32, its y (n,) int32 or float32, or (n, k) uint8.")
+    if x.ndim < 2 or len(x) != len(y) or not len(y):
         raise DatasetError("A shard's x and y must be equally long, and not empty.")
-    if w is not None and (w.dtype != np.float32 or w.shape != y.shape or not (w > 0).all() or not np.isfinite(w).all()):
+    if w is not None and (
+        w.dtype != np.float32 or w.shape != y.shape[:1] or not (w > 0).all() or not np.isfinite(w).all()
+    ):
         raise DatasetError("A shard's weights are float32, one above 0 for each sample.")

@@ -260,7 +260,7 @@ REFUSED_ARRAYS: dict[str, tuple[bytes, str]] = {
     "flat x": (npz(x=X[:, 0], y=Y), "shape .24,."),
     "x of many sides": (npz(x=np.zeros((24, 2, 2, 2, 2)), y=Y), "It must be .n, d."),
     "many channels": (npz(x=np.zeros((24, 9, 9, 5)), y=Y), "It must be .n, d."),
-    "one-hot labels": (npz(x=X, y=np.eye(2)[Y]), "one label for each sample"),
+    "a matrix of labels": (npz(x=X, y=np.eye(2)[Y] * 2), "one label for each sample"),
     "no samples": (npz(x=X[:0], y=Y[:0]), "The array x is empty"),
     "one class": (npz(x=X, y=Y * 0), "one class"),
     "few samples": (npz(x=X[:8], y=Y[:8]), "Class 0 has 4 of at least 10"),

@@ -223,7 +223,9 @@ def trained(data: Dataset) -> tuple[dict, list[np.ndarray], Encoder, Dataset]:
     train, holdout, encoder = datasets.encoded(*datasets.split(data, 1))
     assert encoder
     statistics = models.statistics(train.x, encoder.marks)
-    spec = models.spec(models.build(train.x.shape[1:], len(data.classes), "mlp", statistics))
+    target = models.target_statistics(train.y) if data.task == "regression" else None
+    outputs = len(data.classes) or 1
+    spec = models.spec(models.build(train.x.shape[1:], outputs, "mlp", statistics, task=data.task, target=target))
     start = trainer.initial_weights(spec, 1)
     return spec, trainer.train(spec, start, train.x, train.y, Hyper(20, 10, 0.05, 3)), encoder, holdout
 
@@ -258,6 +260,21 @@ def test_the_exported_model_takes_raw_rows_and_says_what_the_platform_measured(
     found = np.array(json.loads(done.stdout.partition("FOUND")[2]))
     np.testing.assert_allclose(found, trainer.predict(spec, weights, x), atol=1e-5)
     assert trainer.evaluate(spec, weights, holdout.x, holdout.y).accuracy > 0.8
+
+
+def test_a_number_comes_out_of_raw_rows_in_its_own_unit(tmp_path: Path) -> None:
+    import keras
+
+    (tmp_path / "p.csv").write_bytes(samples.passengers_csv())
+    data = datasets.read(tmp_path / "p.csv", "p.csv", "fare")
+    spec, weights, encoder, holdout = trained(data)
+    _, raw = datasets.split(data, 1)
+    trainer.export(spec, weights, tmp_path, encoder)
+    model = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    cells = columns(encoder, [datasets.cells_of(raw, index) for index in range(len(raw))])
+    found = model.predict({name: keras.ops.convert_to_tensor(values) for name, values in cells.items()}, verbose=0)
+    assert data.task == "regression" and 20 < found.mean() < 40
+    np.testing.assert_allclose(found, trainer.predict(spec, weights, holdout.x), rtol=1e-4)
     for name in ("model.keras", "model.weights.h5"):
         assert all(map(np.array_equal, _loaded(spec, tmp_path / name), weights))
 

@@ -1,4 +1,4 @@
-"""Learning a number: read, cut, trained in either library, measured, replayed and exported."""
+"""Learning a number, or several labels at once: read, cut, trained, measured and replayed. In JAX: test_jax."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_diabetes
-from sklearn.metrics import r2_score
+from sklearn.metrics import f1_score, log_loss, r2_score
 
 from dmlworker import datasets, models, task, trainer
 from dmlworker.datasets import Dataset, DatasetError, Options, dump, few, load, samples, shards, split
@@ -172,6 +172,16 @@ def test_the_last_layer_says_what_is_learnt() -> None:
     assert models.task(models.spec(models.build((3,), 2, "mlp", task="multilabel"))) == "multilabel"
 
 
+def test_of_a_functional_model_the_output_says_it_wherever_its_layer_is_listed() -> None:
+    import keras
+
+    rows = keras.Input((3,))
+    said = keras.layers.Rescaling(2.0, offset=5.0)(keras.layers.Dense(1)(rows))
+    spec = models.spec(keras.Model(rows, said))
+    spec["config"]["layers"].reverse()
+    assert (models.task(spec), models.target(spec)) == ("regression", (5.0, 2.0))
+
+
 @pytest.mark.parametrize("scale", [0.0, -1.0, [1.0, 2.0], None])
 def test_a_scale_that_is_none_is_refused(scale: object) -> None:
     spec = json.loads(json.dumps(SPEC))
@@ -258,3 +268,127 @@ def test_real_data_comes_near_to_least_squares() -> None:
 def test_a_score_reads_as_people_write_it() -> None:
     assert [task.shown(each, 0.4776) for each in ("auto", "regression", "multilabel")] == ["47.8 %", "0.478", "47.8 %"]
     assert task.shown("regression", -0.2) == "-0.200"
+
+
+# --- Several labels -----------------------------------------------------------------------------------------------------
+WORDS = [(["red"] * (n % 2 == 0) + ["big"] * (n % 3 == 0) + ["old"] * (n % 5 == 0)) or [";"] for n in range(120)]
+MARKS = np.array([[n % 3 == 0, n % 5 == 0, n % 2 == 0] for n in range(120)], np.uint8)
+
+
+@pytest.mark.parametrize("separator", [";", " | "])
+def test_cells_with_several_labels_in_many_combinations_are_several(tmp_path: Path, separator: str) -> None:
+    cells = [separator.join(words) if words != [";"] else separator for words in WORDS]
+    found = read(tmp_path, [f'"{cell}"' for cell in cells])
+    assert (found.task, found.classes) == ("multilabel", ("big", "old", "red"))
+    np.testing.assert_array_equal(found.y, MARKS)
+    facts = datasets.describe(found)
+    assert facts.classes == {"big": 40, "old": 24, "red": 60}
+    assert [row[-1] for row in facts.preview[:2]] == ["big; old; red", "none"]
+
+
+def test_names_with_a_separator_are_classes_unless_the_customer_says_otherwise(tmp_path: Path) -> None:
+    cells = ["beer|wine", "tea"] * 20
+    assert read(tmp_path, cells).classes == ("beer|wine", "tea")
+    assert read(tmp_path, cells, "multilabel").classes == ("beer", "tea", "wine")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["a"] * 40, "one label only"),
+        (["a|b"] * 20 + ["a|b|c"] * 9, "a is in every sample"),
+        (["a|b"] * 20 + ["c"] * 9, "c is in 9 of at least 10"),
+        ([f"{n}|{n + 1}" for n in range(1001)], "1,002 labels are too many"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, cells: list[object], said: str) -> None:
+    with pytest.raises(DatasetError, match=said):
+        read(tmp_path, cells, "multilabel")
+
+
+def test_an_array_of_marks_is_several_labels_and_a_one_hot_one_is_classes(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    path.write_bytes(samples.npz(X, MARKS.astype(float)))
+    found = datasets.read(path, "a.npz")
+    assert (found.classes, found.y.dtype, found.y.tolist()) == (
+        ("label 1", "label 2", "label 3"),
+        np.uint8,
+        MARKS.tolist(),
+    )
+    path.write_bytes(samples.npz(X, np.eye(3, dtype=int)[np.arange(120) % 3]))
+    assert datasets.read(path, "a.npz").y.tolist() == [n % 3 for n in range(120)]
+    assert datasets.read(path, "a.npz", task="multilabel").y.shape == (120, 3)
+
+
+def several(n: int, shares: list[float], seed: int) -> Dataset:
+    random = np.random.Generator(np.random.PCG64(seed))
+    y = (random.random((n, len(shares))) < shares).astype(np.uint8)
+    x = np.arange(n, dtype=np.float32).reshape(-1, 1)
+    return Dataset(x, y, tuple(map(str, range(len(shares)))), ("number",), "csv", "target", task="multilabel")
+
+
+def by_rarest(data: Dataset, part: Dataset) -> list[int]:
+    order = sorted(range(len(data.classes)), key=lambda label: (data.y[:, label].sum(), label))
+    found = [next((label for label in order if row[label]), len(order)) for row in part.y]
+    return np.bincount(found, minlength=len(order) + 1).tolist()
+
+
+LABELS = st.builds(
+    several, st.integers(20, 120), st.lists(st.floats(0.05, 0.9), min_size=2, max_size=6), st.integers(0, 99)
+)
+
+
+@given(LABELS, st.integers(0, 2**32), st.floats(0.1, 0.5))
+def test_split_is_exact_complete_and_takes_its_share_by_the_rarest_label(
+    data: Dataset, seed: int, holdout: float
+) -> None:
+    train, held = split(data, seed, holdout)
+    assert len(held) == round(len(data) * holdout)
+    assert sorted(np.concatenate([train.x, held.x]).ravel()) == list(range(len(data)))
+    assert all((data.y[int(number)] == marks).all() for number, marks in zip(held.x.ravel(), held.y, strict=True))
+    for taken, all_ in zip(by_rarest(data, held), by_rarest(data, data), strict=True):
+        assert abs(taken - all_ * len(held) / len(data)) < 1
+
+
+@given(LABELS, st.integers(1, 10), st.integers(0, 2**32))
+def test_shards_partition_the_data_evenly_by_the_rarest_label(data: Dataset, count: int, seed: int) -> None:
+    parts = shards(data, count, seed)
+    assert sorted(np.concatenate([part.x for part in parts]).ravel()) == list(range(len(data)))
+    for counted in ([len(part) for part in parts], *zip(*(by_rarest(data, part) for part in parts), strict=True)):
+        assert max(counted) - min(counted) <= 1
+
+
+def test_few_have_every_label_and_a_shard_survives_as_bytes() -> None:
+    data = several(200, [0.9, 0.05], 1)
+    x, y = few(data.x, data.y, 9)
+    assert len(y) == 9 and y[:, 1].sum() >= 3
+    assert [found.tobytes() for found in load(dump(x, y))] == [x.tobytes(), y.tobytes()]
+
+
+SEVERAL = models.spec(models.build((3,), 3, "mlp", models.statistics(X), task="multilabel"))
+SIGNS = (X + [0, 0, -1] > 0).astype(np.uint8)
+
+
+def test_labels_are_learnt_independently_of_one_another() -> None:
+    start = trainer.initial_weights(SEVERAL, 1)
+    before, end = trainer.evaluate(SEVERAL, start, X, SIGNS), trainer.train(SEVERAL, start, X, SIGNS, HYPER)
+    found, said = trainer.evaluate(SEVERAL, end, X, SIGNS), trainer.predict(SEVERAL, end, X)
+    assert found.loss < before.loss / 2 and found.score > 0.85
+    np.testing.assert_array_equal(found.answers, said > 0.5)
+    assert found.score == found.f1 == pytest.approx(f1_score(SIGNS, said > 0.5, average="macro"))
+    assert found.correct == round(120 * found.score)
+    assert found.loss == pytest.approx(log_loss(SIGNS.ravel(), said.ravel().astype(float)), rel=1e-4)
+
+
+def test_a_constant_answer_earns_nothing_however_rare_the_labels() -> None:
+    nothing = [np.zeros_like(array) for array in trainer.initial_weights(SEVERAL, 1)]
+    nothing[-1] -= 1
+    found = trainer.evaluate(SEVERAL, nothing, X, SIGNS)
+    assert (found.answers == 0).all()
+    assert (found.correct, found.score) == (0, 0.0)
+
+
+def test_labels_of_answers_that_are_not_finite_count_for_none() -> None:
+    huge = [np.full_like(array, 1e30) for array in trainer.initial_weights(SEVERAL, 1)]
+    found = trainer.evaluate(SEVERAL, huge, X, SIGNS)
+    assert (found.correct, found.score, found.loss, found.answers.max()) == (0, 0.0, np.inf, -1)

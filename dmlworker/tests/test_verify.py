@@ -149,6 +149,7 @@ def table(target: str = "kind") -> bytes:
 
 TARGETS: dict[str, Callable[[list[float]], object]] = {
     "kind": lambda row: "rose" if row[0] > 0 else "tulip",
+    "kinds": lambda row: "|".join(name for name, value in zip("abc", row, strict=False) if value > 0) or "|",
     "height": lambda row: 170 + 20 * row[0] - 5 * row[1],
 }
 
@@ -177,7 +178,7 @@ def test_a_receipt_of_version_1_is_checked_as_ever(house: House, capsys: pytest.
     assert lines(capsys.readouterr().out, "ok")[-2:] == ["replay", "model"]
 
 
-@pytest.mark.parametrize("target", ["height"])
+@pytest.mark.parametrize("target", ["height", "kinds"])
 def test_another_task_is_checked_by_its_own_measure(tmp_path: Path, target: str, capsys: Any) -> None:
     house = House(tmp_path, target=target)
     assert house.verify() == 0

@@ -14,16 +14,16 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='ticket',
             name='task',
-            field=models.CharField(choices=[('auto', 'Found by its values'), ('classification', 'A class: one of several'), ('regression', 'A number')], default='classification', help_text='auto: found when the file is read', max_length=14, verbose_name='learns'),
+            field=models.CharField(choices=[('auto', 'Found by its values'), ('classification', 'A class: one of several'), ('regression', 'A number'), ('multilabel', 'Labels: any of several at once')], default='classification', help_text='auto: found when the file is read', max_length=14, verbose_name='learns'),
         ),
         migrations.AlterField(
             model_name='ticket',
             name='task',
-            field=models.CharField(choices=[('auto', 'Found by its values'), ('classification', 'A class: one of several'), ('regression', 'A number')], default='auto', help_text='auto: found when the file is read', max_length=14, verbose_name='learns'),
+            field=models.CharField(choices=[('auto', 'Found by its values'), ('classification', 'A class: one of several'), ('regression', 'A number'), ('multilabel', 'Labels: any of several at once')], default='auto', help_text='auto: found when the file is read', max_length=14, verbose_name='learns'),
         ),
         migrations.AlterField(
             model_name='ticket',
             name='accuracy',
-            field=models.FloatField(blank=True, help_text='The score of what it learns: accuracy, or R² of a number', null=True),
+            field=models.FloatField(blank=True, help_text='The score of what it learns: accuracy, R² of a number, macro F1 of labels', null=True),
         ),
     ]

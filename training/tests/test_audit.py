@@ -62,7 +62,11 @@ def numbers(x):
     return y, 1, {"target": models.target_statistics(y)}
 
 
-TARGETS = {"classification": classes, "regression": numbers}
+def labels(x):
+    return (x[:, :3] > 0).astype(np.uint8), 3, {}
+
+
+TARGETS = {"classification": classes, "regression": numbers, "multilabel": labels}
 
 
 @pytest.fixture
@@ -170,7 +174,7 @@ def test_other_labels_are_contradicted(worker):
     convicted(worker.audited(), 0)
 
 
-@pytest.mark.parametrize("learnt", ["regression"])
+@pytest.mark.parametrize("learnt", ["regression", "multilabel"])
 def test_of_another_task_honest_work_passes_and_other_targets_are_contradicted(make, learnt):
     worker = make(learnt)
     worker.commit()

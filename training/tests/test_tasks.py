@@ -10,7 +10,7 @@ from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.template.loader import render_to_string
 from django.urls import reverse
-from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+from sklearn.metrics import f1_score, mean_absolute_error, mean_squared_error, precision_recall_fscore_support, r2_score
 
 from dmlworker import checks, datasets
 from dmlworker import receipt as form
@@ -169,3 +169,57 @@ def test_the_check_tells_the_range_of_a_number(client, transactional_db, files):
     file.seek(0)
     refused = client.post(reverse("training:check"), {"file": file, "task": "classification"})
     assert refused.status_code == 422 and "at least 10 samples" in refused.content.decode()
+
+
+# --- Several labels -----------------------------------------------------------------------------------------------------
+def scenes() -> bytes:
+    """400 rows of six numbers; each of three labels depends on two of them."""
+    random = np.random.Generator(np.random.PCG64(1))
+    x = random.normal(size=(400, 6)).round(4)
+    marks = x[:, ::2] + x[:, 1::2] > [0, 0.5, 1.2]
+    names = [[name for name, there in zip(("sea", "<b>hill", "town"), row, strict=True) if there] for row in marks]
+    rows = [",".join([*map(str, row), "|".join(labels) or "|"]) for row, labels in zip(x.tolist(), names, strict=True)]
+    return "\n".join(["a,b,c,d,e,f,labels", *rows]).encode()
+
+
+def test_labels_are_learnt_to_the_end(started, client, tmp_path, request):
+    run = started("scenes.csv", scenes(), reward="merit-1", epochs=5)
+    for number in (1, 2):
+        assert [update.suspicion for update in actions.updates_of(play(run, number))] == [""] * PARTS
+    play(run, 3)
+    Run.objects.filter(pk=run.pk).update(state=Run.State.DONE)
+    run = Run.objects.select_related("ticket").get(pk=run.pk)
+    last = run.all_rounds.get(number=ROUNDS)
+    assert (run.ticket.task, run.classes) == ("multilabel", ["<b>hill", "sea", "town"])
+
+    compute.export(run, last.end_id, tmp_path)
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    x, y = datasets.load(store.get(run.holdout_id))
+    said = model.predict(x, verbose=0)
+    assert last.accuracy == pytest.approx(f1_score(y, said > 0.5, average="macro"))
+    assert last.by_class["exact"] == ((said > 0.5) == y).all(axis=1).sum()
+
+    page, text = page_of(client, run), card(run)
+    for told in precision_recall_fscore_support(y, said > 0.5, zero_division=0)[2]:
+        assert f"{100 * told:.1f} %" in page
+    assert "&lt;b&gt;hill" in page and "matrix" not in page and f"All labels right: {last.by_class['exact']} of" in page
+    assert "- Labels, in the order of the model's outputs" in text and "| Round | Macro F1 | Loss |" in text
+
+    request.getfixturevalue("inline_jobs")
+    row = {f"value-{n}": value for n, value in enumerate(run.facts["example"])}
+    there = client.post(reverse("training:ask_trial", args=[run.ticket_id]), row, headers={"HX-Request": "true"})
+    answer = client.get(there.url, headers={"HX-Request": "true"}).content.decode()
+    assert "<th>Label</th>" in answer
+    for part in compute.predict(run, np.array(run.facts["example"], np.float32)):
+        assert f"{100 * part:.1f} %" in answer
+
+    for update in actions.updates_of(last):
+        assert update.correct == round(len(y) * update.score) and update.f1 == update.score
+    receipt = form.load(records.receipt(run, pay.merit(run)).to_bytes())
+    assert checks.payouts(receipt) and checks.cut(receipt, tmp_path / "scenes.csv")
+
+
+def test_the_check_tells_how_often_each_label_is_there(client, transactional_db, files):
+    client.force_login(make_ticket().customer)
+    text = client.post(reverse("training:check"), {"file": ContentFile(scenes(), "scenes.csv")}).content.decode()
+    assert "any of 3 labels." in text and "&lt;b&gt;hill" in text and text.count("<meter") == 3
