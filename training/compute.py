@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, metrics, rewards
+from dmlworker import aggregation, comparison, compression, datasets, exports, metrics, rewards
 from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
 from tickets.models import Ticket
-from training import audits, evidence, measures, pay, raw, store
+from training import audits, delivery, evidence, measures, pay, raw, store
 from training.actions import Prepared, hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from dmlworker import trainer
 
 Weights = list[np.ndarray]
-_one_at_a_time = threading.Lock()
+_one_at_a_time, _one_export_at_a_time = threading.Lock(), threading.Lock()
+COMPARED = 8
+"""Samples of the hold-out on which another format has to answer as the model does."""
 OUTPUTS = 50_000_000
 """Of a model on the hold-out, that are held in memory at once: 200 MB."""
 OTHER_KERNELS = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
@@ -424,12 +426,24 @@ def assess(run: Run, sha256: str) -> None:
     x, y = datasets.few(x, y, max(1, OUTPUTS // max(len(run.classes), 1)))
     with _one_at_a_time, store.weights(sha256) as weights:
         outputs = trainer.predict(spec, weights, x)
-    Run.objects.filter(pk=run.pk).update(metrics=metrics.TASKS["classification"](y, outputs))
+    Run.objects.filter(pk=run.pk).update(metrics=metrics.TASKS[task_of(run)](y, outputs))
 
 
-def export(run: Run, sha256: str, folder: Path) -> list[Path]:
-    """The customer's files: model.json, model.weights.h5, model.keras."""
+def export(run: Run, sha256: str, folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """(the customer's files, by format why it was left out): the model in all formats that there are of it, and what is needed to use
+    it."""
     from dmlworker import trainer
 
     with _one_at_a_time:
-        return trainer.export(spec_of(run), weights_of(sha256), folder, raw.encoder_of(run))
+        paths = trainer.export(spec_of(run), weights_of(sha256), folder, raw.encoder_of(run))
+    x, _ = datasets.load(store.get(run.holdout_id))
+    with _one_export_at_a_time:
+        left_out = exports.export(folder, x[:COMPARED])
+    others = [folder / file for name, file in exports.FILES.items() if name not in left_out]
+    return [*paths, *others, *delivery.write(run, task_of(run), folder)], left_out
+
+
+def task_of(run: Run) -> str:
+    """What the model learns, a name of `metrics.TASKS`: its last layer tells."""
+    last = spec_of(run)["config"]["layers"][-1]["config"]
+    return {"softmax": "classification", "sigmoid": "multilabel"}.get(last.get("activation"), "regression")
