@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from django.conf import settings
 from django.core.files.base import ContentFile
+from django.utils import timezone
 from PIL import Image
 
 from dmlworker import datasets, exports, trainer
 from dmlworker.datasets import images, samples
-from tickets.models import Dataset
-from training import actions, compute, delivery, raw, records
+from tickets.models import Dataset, Status, Ticket
+from training import actions, compute, delivery, raw, records, tasks
 from training.models import Round, Run
 from training.tests.conftest import make_ticket
 
@@ -163,6 +164,19 @@ def test_images(files, tmp_path):
     shape = tuple(run.facts["sample_shape"])
     x = np.stack([images.one(io.BytesIO(data), shape) for data in pictures().values()])
     check(run, tmp_path, names, x)
+
+
+def test_the_end_of_a_run_keeps_all_of_it_for_the_customer(chain, files, tmp_path):
+    """Nobody took part here, so the payment goes back in the end."""
+    run = made(tmp_path, "numbers.csv", numbers_csv())
+    Run.objects.update(state=Run.State.TRAINING, rounds=1)
+    Round.objects.update(accuracy=0.5, checked=timezone.now())
+    Ticket.objects.update(status=Status.TRAINING)
+    tasks.finish.fn(str(run.pk))
+    run.refresh_from_db()
+    assert run.state == Run.State.DONE and run.metrics["accuracy"][0] is not None
+    names = set(run.ticket.artifacts.values_list("name", flat=True))
+    assert names == {*delivery.MODEL, *exports.FILES.values(), *delivery.PROGRAM, "receipt.json"}
 
 
 # --- What fails -------------------------------------------------------------------------------------------------------
