@@ -82,10 +82,14 @@ def _rows(file: str) -> list[list[str]]:
     names = [column["name"] for column in COLUMNS]
     head = [name or f"column {number}" for number, name in enumerate(rows[0], 1)]
     if set(names) <= set(head):
-        return [[row[head.index(name)] for name in names] for row in rows[1:]]
-    if any(re.fullmatch("column [0-9]+", name) is None for name in names):
+        rows, places = rows[1:], [head.index(name) for name in names]
+    elif all(re.fullmatch("column [0-9]+", name) for name in names):  # trained on a table without a header
+        places = [int(name.split()[1]) - 1 for name in names]
+    else:
         raise SystemExit(f"{file} has no column {min(set(names) - set(head))!r}.")
-    return [[row[int(name.split()[1]) - 1] for name in names] for row in rows]  # trained without a header
+    if short := [row for row in rows if len(row) <= max(places)]:
+        raise SystemExit(f"{file} has a row with {len(short[0])} values only: {short[0]}")
+    return [[row[place] for place in places] for row in rows]
 
 
 def _number(cell: str) -> float:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -208,6 +210,78 @@ def test_a_format_that_is_left_out_is_told_once(run):
         records.tell_left_out(run.ticket, {"ONNX": "it is too large"})
     [event] = run.ticket.events.filter(kind=records.LEFT_OUT)
     assert event.text == "There is no ONNX file of this model: it is too large."
+
+
+# --- rows.py, by itself -----------------------------------------------------------------------------------------------
+def rows_of(folder: Path, run: Run) -> ModuleType:
+    """The delivered rows.py, as Python loads it from its folder."""
+    delivery.write(run, "classification", folder)
+    spec = importlib.util.spec_from_file_location("delivered_rows", folder / "rows.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MIXED = """id;seen;town;amount;class
+1;03.01.2024 23:59;Ávila;1.5;a
+2;29.02.2024 00:00;"Bonn; Rhein";-2e3;b
+3;;Ávila;n/a;a
+4;31.12.1999 07:30;NULL;0;b
+5;01.03.2023 12:00;"Bonn; Rhein";4;a
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_a_mixed_table_is_encoded_as_the_platform_does(tmp_path, encoding):
+    text = MIXED + "".join(f"{n};05.06.2020 0{n % 10}:00;Ávila;{n};{'ab'[n % 2]}\n" for n in range(6, 30))
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding=encoding)
+    data = datasets.read(path, "t.csv")
+    encoder = datasets.Encoder.fit(data)
+    facts = {"kind": "csv", "sample_shape": [len(encoder.marks)], "features": list(data.features)}
+    found = rows_of(tmp_path, Run(classes=["a", "b"], facts=facts | {"encoder": encoder.json()}))
+    np.testing.assert_array_equal(found.numbers([str(path)]), encoder.encode(data).x)
+    raw_ = found.raw([str(path)])
+    assert list(raw_) == encoder.inputs and raw_["town"].tolist()[:4] == ["Ávila", "Bonn; Rhein", "Ávila", ""]
+    lines = [line.split(";")[::-1] for line in text.replace("Bonn; Rhein", "elsewhere").splitlines()]
+    path.write_text(
+        "\n".join(",".join(line[1:]) for line in lines), encoding="utf-8"
+    )  # turned round, without the target
+    other = found.numbers([str(path)])
+    assert other.shape == (29, len(encoder.marks)) and (other[0] == encoder.encode(data).x[0]).all()
+
+
+def test_a_table_without_a_header_and_arrays_are_read(tmp_path):
+    random = np.random.default_rng(4).normal(size=(30, 2)).round(3)
+    path = tmp_path / "t.csv"
+    path.write_text("".join(f"{a},{'xy'[n % 2]},{b}\n" for n, (a, b) in enumerate(random)))
+    data = datasets.read(path, "t.csv", "column 2")
+    found = rows_of(
+        tmp_path, Run(classes=["x", "y"], facts={"kind": "csv", "sample_shape": [2], "features": list(data.features)})
+    )
+    np.testing.assert_array_equal(found.numbers([str(path)]), data.x)
+    np.save(tmp_path / "x.npy", data.x[:3])
+    np.testing.assert_array_equal(found.raw([str(tmp_path / "x.npy")]), data.x[:3])
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit):
+        found.numbers([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "said"),
+    [
+        ("classification", [[0.25, 0.75]], "y\t75.0%"),
+        ("multilabel", [[0.6, 0.7], [0.1, 0.2]], "x, y\n-"),
+        ("regression", [[1234.5678]], "1234.57"),
+    ],
+)
+def test_what_the_model_says_is_told_by_what_it_learnt(tmp_path, capsys, task, outputs, said):
+    found = rows_of(
+        tmp_path, Run(classes=["x", "y"], facts={"kind": "csv", "sample_shape": [2], "features": ["a", "b"]})
+    )
+    found.ABOUT["task"] = task
+    found.tell(np.array(outputs))
+    assert capsys.readouterr().out.strip() == said
 
 
 def test_data_that_no_program_of_ours_reads_comes_without_one(run, tmp_path):
