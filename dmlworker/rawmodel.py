@@ -47,6 +47,16 @@ def of(core: "keras.Sequential", encoder: Encoder) -> "keras.Model":
     return keras.Model(named, core(keras.ops.reshape(rows, (-1, encoder.steps, encoded.shape[1]))), name="raw")
 
 
+def is_raw(model: "keras.Model") -> bool:
+    """Whether it was made by `of`."""
+    return model.name == "raw"
+
+
+def core_of(model: "keras.Model") -> "keras.Model":
+    """What was trained, behind the encoding: numbers in. The model itself if there is no encoding."""
+    return model.layers[-1] if is_raw(model) else model
+
+
 def load_weights(core: "keras.Sequential", path: Path) -> None:
     """The core's weights out of an exported model, of either form. Raises as Keras' load_weights."""
     import keras

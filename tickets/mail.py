@@ -25,6 +25,8 @@ SUBJECTS = {
     "mishandled": "Your data was mishandled; your payment was returned",
     "failed": "Training failed; your payment was returned",
 }
+MAILED = ("model.json", "model.keras", "model.weights.h5", "model-card.md", "receipt.json")
+"""Files whose links are in the mail; the ticket's page has all."""
 SALT = "tickets.artifact"
 PATIENCE = timedelta(minutes=1)
 """A mail that is due for so long and not sent is taken up by the sweep."""
@@ -79,7 +81,8 @@ def send(mail: Mail) -> None:
 
     A link opens the model for whoever has it: it goes to no address that was not confirmed."""
     mailed = mail.kind == "done" and mail.ticket.customer.confirmed
-    links = [(artifact.name, link(artifact)) for artifact in mail.ticket.artifacts.all()] if mailed else []
+    files = mail.ticket.artifacts.filter(name__in=MAILED) if mailed else []
+    links = [(artifact.name, link(artifact)) for artifact in files]
     page = settings.SITE_URL + reverse("tickets:ticket", args=[mail.ticket_id])
     context = {"ticket": mail.ticket, "links": links, "page": page, "days": settings.ARTIFACT_LINK_SECONDS // 86400}
     mail.subject, mail.body = SUBJECTS[mail.kind], render_to_string(f"mail/{mail.kind}.txt", context)

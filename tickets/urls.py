@@ -8,6 +8,7 @@ urlpatterns = [
     path("order/", views.order, name="order"),
     path("price/", views.price, name="price"),
     path("files/<str:token>", views.artifact, name="artifact"),
+    path("<uuid:pk>/files.zip", views.everything, name="everything"),
     path("<uuid:pk>/", views.ticket, name="ticket"),
     path("<uuid:pk>/pay/", views.pay, name="pay"),
     path("<uuid:pk>/upload/", views.upload, name="upload"),

@@ -1,6 +1,6 @@
 """The customer's pages: order, pay, upload, follow, download."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from http import HTTPStatus
 from typing import IO, Any, cast
 from uuid import UUID
@@ -25,7 +25,7 @@ from dmlsite.views import wallet_request
 from dmlworker import rewards
 from ledger import funds
 from ledger.templatetags.money import breakdown
-from tickets import actions, mail
+from tickets import actions, bundle, mail
 from tickets.forms import OrderForm, PriceForm
 from tickets.models import Artifact, Ticket
 
@@ -140,6 +140,24 @@ def artifact(request: HttpRequest, token: str) -> HttpResponseBase:
     except signing.SignatureExpired:
         return expired(request)
     return download(lambda: found.file.open("rb"), found.name, found.size)
+
+
+@login_required
+def everything(request: HttpRequest, pk: UUID) -> StreamingHttpResponse:
+    """All files of a ticket in one ZIP. Raises Http404 if there are none."""
+    found = list(visible(request, pk).artifacts.all())
+    if not found:
+        raise Http404
+    headers = {
+        "Content-Disposition": content_disposition_header(True, f"{str(pk)[:8]}.zip"),
+        "Cache-Control": "private, no-store",
+    }
+    return StreamingHttpResponse(_parts(bundle.stream(found)), headers=headers, content_type="application/zip")
+
+
+async def _parts(stream: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (part := await sync_to_async(next)(stream, None)) is not None:
+        yield part
 
 
 def linked(token: str) -> Artifact:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, flops, metrics, rewards, task
+from dmlworker import aggregation, comparison, compression, datasets, exports, flops, metrics, rewards, task
 from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper, order_seed
@@ -27,7 +27,7 @@ from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
 from ledger import pricing
 from tickets.models import Ticket
-from training import audits, evidence, measures, pay, raw, store
+from training import audits, delivery, evidence, measures, pay, raw, store
 from training.actions import Prepared, hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from dmlworker import trainer
 
 Weights = list[np.ndarray]
-_one_at_a_time = threading.Lock()
+_one_at_a_time, _one_export_at_a_time = threading.Lock(), threading.Lock()
+COMPARED = 8
+"""Samples of the hold-out on which another format has to answer as the model does."""
 OUTPUTS = 50_000_000
 """Of a model on the hold-out, that are held in memory at once: 200 MB."""
 EXAMPLE = 500
@@ -462,12 +464,18 @@ def assess(run: Run, sha256: str) -> None:
     x, y = datasets.few(x, y, max(1, OUTPUTS // max(len(run.classes), 1)))
     with _one_at_a_time, store.weights(sha256) as weights:
         outputs = trainer.predict(spec, weights, x)
-    Run.objects.filter(pk=run.pk).update(metrics=metrics.TASKS["classification"](y, outputs))
+    Run.objects.filter(pk=run.pk).update(metrics=metrics.TASKS[run.ticket.task](y, outputs))
 
 
-def export(run: Run, sha256: str, folder: Path) -> list[Path]:
-    """The customer's files: model.json, model.weights.h5, model.keras."""
+def export(run: Run, sha256: str, folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """(the customer's files, by format why it was left out): the model in all formats that there are of it, and what is needed to use
+    it."""
     from dmlworker import trainer
 
     with _one_at_a_time:
-        return trainer.export(spec_of(run), weights_of(sha256), folder, raw.encoder_of(run))
+        paths = trainer.export(spec_of(run), weights_of(sha256), folder, raw.encoder_of(run))
+    x, _ = datasets.load(store.get(run.holdout_id))
+    with _one_export_at_a_time:
+        left_out = exports.export(folder, x[:COMPARED])
+    others = [folder / file for name, file in exports.FILES.items() if name not in left_out]
+    return [*paths, *others, *delivery.write(run, folder)], left_out

@@ -1,4 +1,4 @@
-"""What is told about a finished run: the receipt that the chain commits to, and the model card."""
+"""What is told about a finished run: the receipt that the chain commits to, who was paid, and which formats the model has not."""
 
 import math
 from collections.abc import Mapping
@@ -6,23 +6,23 @@ from dataclasses import fields
 from functools import lru_cache
 
 from django.db.models import QuerySet
-from django.template.loader import render_to_string
 
 from dmlsite.errors import Missing
 from dmlworker import receipt as form
 from dmlworker.aggregation import RULES
 from dmlworker.datasets import Options
 from dmlworker.receipt import Receipt
-from dmlworker.task import score_of
-from ledger import money, pricing
+from ledger import money
 from ledger.gateway import chain
-from ledger.models import ChainEvent, Transfer
-from tickets.models import Artifact
-from training import measures
+from ledger.models import Transfer
+from tickets import actions as tickets
+from tickets.models import Artifact, Ticket
 from training.actions import hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 from training.pay import seconds_of
-from training.raw import columns, loading
+
+LEFT_OUT = "left out"
+"""The kind of event that tells of a format that a model has not."""
 
 
 def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
@@ -158,19 +158,14 @@ def payments(run: Run) -> list[dict[str, object]]:
     return sorted(rows.values(), key=lambda row: str(row["name"]))
 
 
-def card(run: Run, event: ChainEvent) -> str:
-    """The model card, Markdown."""
-    context = {
-        "run": run,
-        "ticket": run.ticket,
-        "score": score_of(run.ticket.task),
-        "measures": measures.named(run.all_rounds.get(number=run.rounds).by_class),
-        "rounds": run.all_rounds.all(),
-        "payments": payments(run),
-        "fee": money.fee(run.ticket.price),
-        "price_parts": pricing.SCHEMES[run.ticket.price_scheme].parts(run.ticket.priced),
-        "tx": event.tx,
-        "columns": columns(run),
-        "loading": loading(run),
-    }
-    return render_to_string("training/model-card.md", context)
+def tell_left_out(ticket: Ticket, formats: Mapping[str, str]) -> None:
+    """On the timeline, once however often the job runs: which formats the model has not, and why. The card tells it, too."""
+    for name, reason in formats.items():
+        text = f"There is no {name} file of this model: {reason}."
+        if not ticket.events.filter(kind=LEFT_OUT, text=text).exists():
+            tickets.note(ticket, LEFT_OUT, text)
+
+
+def left_out(ticket: Ticket) -> list[str]:
+    """What was told of formats that the model has not."""
+    return list(ticket.events.filter(kind=LEFT_OUT).values_list("text", flat=True))

@@ -21,7 +21,7 @@ from ledger.books import following
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import Status, Ticket
-from training import actions, audits, compute, pay, records, store, trial
+from training import actions, audits, card, compute, pay, records, store, trial
 from training.actions import guarded
 from training.models import Assignment, Audit, Round, Run
 
@@ -161,9 +161,11 @@ def _finish(run: Run) -> None:
         return
     compute.assess(run, last.end_id)
     with TemporaryDirectory() as folder:
-        for path in compute.export(run, last.end_id, Path(folder)):
+        paths, left_out = compute.export(run, last.end_id, Path(folder))
+        for path in paths:
             with path.open("rb") as file:
                 tickets.store_artifact(run.ticket, path.name, File(file))
+    records.tell_left_out(run.ticket, left_out)
     merit = pay.merit(run)
     receipt = records.receipt(run, merit)
     tickets.store_artifact(run.ticket, NAME, ContentFile(receipt.to_bytes()))
@@ -185,8 +187,8 @@ def settled(event: int) -> None:
     with following(event) as found:
         ticket = Ticket.objects.filter(pk=found.case, status=Status.SETTLED).first() if found else None
         if ticket and ticket.customer.is_active:
-            card = records.card(ticket.run, found)
-            tickets.store_artifact(ticket, "model-card.md", ContentFile(card.encode()))
+            for name, data in card.documents(ticket.run, found).items():
+                tickets.store_artifact(ticket, name, ContentFile(data))
             mail.queue(ticket, "done")
 
 

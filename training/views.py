@@ -32,9 +32,9 @@ from providers.models import Provider
 from providers.score import FORMULA
 from tickets import mail
 from tickets.forms import DataForm
-from tickets.models import Status, Ticket
+from tickets.models import Artifact, Status, Ticket
 from tickets.views import download, expired, linked, visible
-from training import actions, measures, pay, raw, records, standing, store, trial
+from training import actions, delivery, measures, pay, raw, records, standing, store, trial
 from training.models import Assignment, Round, Run
 
 CHECKS = "30/10m"
@@ -77,7 +77,7 @@ def progress_of(ticket: Ticket, user: User) -> dict[str, Any]:
 
 def _mark(found: dict[str, Any]) -> str:
     """Of what people see. Links are signed anew each time, and so are forms, which has no meaning here."""
-    same = found | {"downloads": [(file, "") for file, _ in found["downloads"]]}
+    same = found | {"downloads": [(title, [(file, "") for file, _ in files]) for title, files in found["downloads"]]}
     text = render_to_string("training/_progress.html", same)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -96,7 +96,7 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "may_repeat": mine and ticket.status in (Status.SETTLED, Status.REFUNDED, Status.EXPIRED),
         "run": run,
         "events": ticket.events.exclude(kind="round"),  # the table of rounds says that already
-        "downloads": [(file, mail.link(file).removeprefix(settings.SITE_URL)) for file in ticket.artifacts.all()],
+        "downloads": _downloads(ticket),
         "link_days": settings.ARTIFACT_LINK_SECONDS // 86400,
         "chain_txs": ChainTx.objects.filter(case=ticket.pk).prefetch_related("attempts"),
         "payouts": payouts,
@@ -124,6 +124,14 @@ def _said_of(ticket: Ticket) -> Iterator[str]:
         yield f"windows of {ticket.window} rows, the target {ticket.horizon} further on"
     if ticket.class_weights != "none":
         yield "rare classes count more"
+
+
+def _downloads(ticket: Ticket) -> list[tuple[str, list[tuple[Artifact, str]]]]:
+    """The customer's files with their links, by kind."""
+    files = delivery.grouped({file.name: file for file in ticket.artifacts.all()})
+    return [
+        (title, [(file, mail.link(file).removeprefix(settings.SITE_URL)) for file in group]) for title, group in files
+    ]
 
 
 def _over(ticket: Ticket, payouts: list[dict[str, Any]], refund: dict[str, Any] | None) -> bool:

@@ -1,5 +1,8 @@
 """The customer's pages, as the owner, another customer, an admin and somebody without login see them."""
 
+import io
+import os
+import zipfile
 from datetime import timedelta
 
 import pytest
@@ -16,7 +19,7 @@ from accounts.models import User
 from contracts import devchain
 from dmlsite.tests.people import verified
 from ledger.gateway import key
-from tickets import actions, mail, personal
+from tickets import actions, bundle, mail, personal
 from tickets.models import Artifact, Status, Ticket
 
 pytestmark = pytest.mark.django_db
@@ -415,6 +418,23 @@ def test_a_forged_link_is_a_404(client, artifact):
     for token in (forged, str(artifact.pk), "x"):
         assert client.get(reverse("tickets:artifact", args=[token])).status_code == 404
     assert Artifact.objects.count() == 1
+
+
+def test_all_files_come_as_one_zip_to_their_owner_alone(owner, eve, client, artifact, monkeypatch):
+    monkeypatch.setattr(bundle, "CHUNK", 1000)
+    large = os.urandom(5500)
+    actions.store_artifact(artifact.ticket, "receipt.json", ContentFile(large))
+    url = page("tickets:everything", artifact.ticket)
+    parts = list(owner.get(url))
+    with zipfile.ZipFile(io.BytesIO(b"".join(parts))) as found:
+        assert {name: found.read(name) for name in found.namelist()} == {
+            "model.keras": b"weights",
+            "receipt.json": large,
+        }
+    assert len(parts) > 5 and max(map(len, parts)) < 2000, "it is not made in memory as a whole"
+    assert owner.get(page("tickets:everything", make(artifact.ticket.customer))).status_code == 404
+    client.force_login(eve)
+    assert client.get(url).status_code == 404
 
 
 def test_a_ticket_can_be_trained_again_with_other_settings(chain, owner, eve, ada, client):

@@ -9,7 +9,7 @@ from dmlworker import datasets
 from dmlworker.datasets import samples
 from tickets import actions as tickets
 from tickets.models import Dataset, Status, Ticket
-from training import records, tasks
+from training import card, tasks
 from training.models import Blob, Round, Run
 from training.tests.conftest import make_ticket
 
@@ -72,6 +72,6 @@ def test_the_model_card_names_the_scheme_and_its_parts(files, settings):
     ticket = prepared(quoted(samples.breast_cancer_csv(), "c.csv", settings))
     run, last = ticket.run, {"state": Round.State.CLOSED, "accuracy": 1, "loss": 0}
     Round.objects.create(run=run, number=run.rounds, start=run.start, **last)
-    card = records.card(ticket.run, SimpleNamespace(tx="0x1"))
-    assert "(`compute-1`; size 0.02 DML: " in card
-    assert "; complexity 15988.45 DML: 280,992 operations for a sample × 569 samples × 10 rounds" in card
+    text = card.markdown(ticket.run, SimpleNamespace(tx="0x1"))
+    assert "(`compute-1`; size 0.02 DML: " in text
+    assert "; complexity 15988.45 DML: 280,992 operations for a sample × 569 samples × 10 rounds" in text

@@ -17,7 +17,7 @@ from dmlworker import receipt as form
 from dmlworker.cache import blob_of
 from dmlworker.datasets import Options, samples
 from tickets.models import Dataset, Ticket
-from training import actions, compute, pay, records, store, tasks
+from training import actions, card, compute, pay, records, store, tasks
 from training.models import Round, Run
 from training.tests.conftest import leases, make_provider, make_ticket
 from training.tests.test_screen import alter, work
@@ -73,8 +73,8 @@ def page_of(client, run: Run) -> str:
     return client.get(reverse("training:progress", args=[run.ticket_id])).content.decode()
 
 
-def card(run: Run) -> str:
-    return records.card(run, SimpleNamespace(tx="0x" + "1" * 64))
+def card_of(run: Run) -> str:
+    return card.markdown(run, SimpleNamespace(tx="0x" + "1" * 64))
 
 
 # --- A number -----------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_a_number_is_learnt_to_the_end(diabetes, client, tmp_path):
     page = page_of(client, run)
     assert f"{last.accuracy:.3f}" in page and f"{last.by_class['rmse']:.6g}" in page
     assert len(re.findall(r"M\d+ \d+h0", page)) == len(y)
-    text = card(run)
+    text = card_of(run)
     assert "Learns: a number, progression" in text and "| Round | R² | Loss |" in text and "- RMSE of the last" in text
     for told in (page, text):
         assert not re.search(r"accura|class(es)?\b[^=]", re.sub(r'class="', "", told), re.IGNORECASE)
@@ -199,7 +199,7 @@ def test_labels_are_learnt_to_the_end(started, client, tmp_path, request):
     assert last.accuracy == pytest.approx(f1_score(y, said > 0.5, average="macro"))
     assert last.by_class["exact"] == ((said > 0.5) == y).all(axis=1).sum()
 
-    page, text = page_of(client, run), card(run)
+    page, text = page_of(client, run), card_of(run)
     for told in precision_recall_fscore_support(y, said > 0.5, zero_division=0)[2]:
         assert f"{100 * told:.1f} %" in page
     assert "&lt;b&gt;hill" in page and "matrix" not in page and f"All labels right: {last.by_class['exact']} of" in page

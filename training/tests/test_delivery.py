@@ -1,0 +1,293 @@
+"""What a customer gets, opened where nothing of ours is installed: every format answers as the platform does."""
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from django.conf import settings
+from django.core.files.base import ContentFile
+from django.utils import timezone
+from PIL import Image
+
+from dmlworker import datasets, exports, trainer
+from dmlworker.datasets import images, samples
+from tickets.models import Dataset, Status, Ticket
+from training import actions, compute, delivery, raw, records, tasks
+from training.models import Round, Run
+from training.tests.conftest import make_ticket
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+KERAS = """
+import sys, keras, numpy as np, rows, tensorflow as tf
+given = keras.tree.map_structure(keras.ops.convert_to_tensor, rows.raw(sys.argv[1:]))
+a = keras.saving.load_model("model.keras")
+b = keras.models.model_from_json(open("model.json").read())
+b.load_weights("model.weights.h5")
+if isinstance(given, dict):
+    served = {name: values[:, None] for name, values in given.items()}
+else:
+    served = given
+opened = tf.saved_model.load("savedmodel")
+np.savez("found", keras=a.predict(given, verbose=0), json=b.predict(given, verbose=0), savedmodel=opened.serve(served))
+"""
+LIGHT = """
+import sys, numpy as np, onnxruntime, rows
+from ai_edge_litert.interpreter import Interpreter
+x = rows.numbers(sys.argv[1:])
+session = onnxruntime.InferenceSession("model.onnx")
+a = session.run(None, {session.get_inputs()[0].name: x})[0]
+b = Interpreter("model.tflite").get_signature_runner()(rows=x)["output_0"]
+np.savez("found", onnx=a, tflite=b)
+"""
+
+
+def made(tmp_path: Path, name: str, data: bytes) -> Run:
+    """A run on the customer's file, with the model as it began."""
+    ticket = make_ticket(rounds=1)
+    Dataset.objects.create(ticket=ticket, file=ContentFile(data, "x"), name=name, size=len(data), sha256="1" * 64)
+    path = tmp_path / name
+    path.write_bytes(data)
+    found = actions.open_run(ticket, compute.prepare(ticket, path, 2, 7), 7)
+    Round.objects.create(run=found, number=1, start=found.start, end=found.start, state=Round.State.CLOSED)
+    return found
+
+
+def numbers_csv() -> bytes:
+    random = np.random.default_rng(2)
+    rows = [[*map(str, row), "high" if row.sum() > 0 else "low"] for row in random.normal(0, 50, (120, 5)).round(3)]
+    text = io.StringIO()
+    csv.writer(text).writerows([["a", "b b", "c", "d", "e", "class"], *rows])
+    return text.getvalue().encode()
+
+
+def pictures() -> dict[str, bytes]:
+    """In two folders, not all of one size."""
+    random, found = np.random.default_rng(3), {}
+    for number in range(40):
+        side, image = 12 + number % 3, io.BytesIO()
+        Image.fromarray(random.integers(0, 255, (side, side, 3), np.uint8)).save(image, "PNG")
+        found[f"{'left' if number % 2 else 'right'}/{number}.png"] = image.getvalue()
+    return found
+
+
+def pictures_zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in pictures().items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def environment(folder: Path, requirements: str) -> str:
+    """The Python of an environment with these packages alone; kept for the next time."""
+    home = settings.BASE_DIR / ".bench" / "delivery" / hashlib.sha256(requirements.encode()).hexdigest()[:12]
+    if not (home / ".done").exists():
+        (folder / "wanted.txt").write_text(requirements)
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, home], check=True)
+        install = [uv, "pip", "install", "-q", "--python", home / "bin" / "python", "-r", folder / "wanted.txt"]
+        subprocess.run(install, check=True)
+        (home / ".done").touch()
+    return str(home / "bin" / "python")
+
+
+def light(requirements: str) -> str:
+    """What the last line of requirements.txt says is enough for ONNX and TFLite."""
+    lines = requirements.splitlines()
+    named = [part.split()[-1] for part in lines[-1].split(";")]
+    return "\n".join([*named, *(line for line in lines if line.startswith(("numpy", "pillow")))])
+
+
+def ran(folder: Path, *command: str) -> str:
+    """What it prints, in an environment in which nothing of ours is set."""
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KERAS", "TF_"))}
+    done = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def answers(folder: Path, python: str, script: str, files: list[str]) -> dict[str, np.ndarray]:
+    ran(folder, python, "-c", script, *files)
+    with np.load(folder / "found.npz") as found:
+        return dict(found)
+
+
+def check(run: Run, folder: Path, files: list[str], x: np.ndarray) -> None:
+    """Everything answers to `files` as the platform does to x."""
+    paths, left_out = compute.export(run, run.start_id, folder)
+    assert not left_out and {path.name for path in paths} == {
+        *delivery.MODEL, *exports.FILES.values(), *delivery.PROGRAM
+    }  # fmt: skip
+    with zipfile.ZipFile(folder / "model.savedmodel.zip") as archive:
+        archive.extractall(folder / "savedmodel")
+    wanted = trainer.predict(compute.spec_of(run), compute.weights_of(run.start_id), x)
+    told = (folder / "requirements.txt").read_text()
+    heavy, small = (environment(folder, each) for each in (told, light(told)))
+    for python, script in ((heavy, KERAS), (small, LIGHT)):
+        for name, found in answers(folder, python, script, files).items():
+            np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
+    said = ran(folder, heavy, "predict.py", *files)
+    lines = [f"{run.classes[row.argmax()]}\t{row.max():.1%}" for row in wanted]
+    assert said.splitlines() == lines
+
+
+def test_a_table_of_numbers(files, tmp_path):
+    run = made(tmp_path, "numbers.csv", numbers_csv())
+    data = datasets.read(tmp_path / "numbers.csv", "numbers.csv")
+    check(run, tmp_path, ["numbers.csv"], data.x)
+
+
+def test_a_table_with_categories_dates_and_gaps(files, tmp_path):
+    run = made(tmp_path, "p.csv", samples.passengers_csv())
+    encoder = raw.encoder_of(run)
+    with (tmp_path / "p.csv").open(encoding="utf-8-sig", newline="") as file:
+        table = list(csv.DictReader(file, skipinitialspace=True))
+    x = np.stack([encoder.row([row[feature.name] for feature in encoder.features]) for row in table])
+    check(run, tmp_path, ["p.csv"], x)
+
+
+def test_images(files, tmp_path):
+    run = made(tmp_path, "pictures.zip", pictures_zip())
+    names = []
+    for name, data in pictures().items():
+        names.append(name.replace("/", "-"))
+        (tmp_path / names[-1]).write_bytes(data)
+    shape = tuple(run.facts["sample_shape"])
+    x = np.stack([images.one(io.BytesIO(data), shape) for data in pictures().values()])
+    check(run, tmp_path, names, x)
+
+
+def test_the_end_of_a_run_keeps_all_of_it_for_the_customer(chain, files, tmp_path):
+    """Nobody took part here, so the payment goes back in the end."""
+    run = made(tmp_path, "numbers.csv", numbers_csv())
+    Run.objects.update(state=Run.State.TRAINING, rounds=1)
+    Round.objects.update(accuracy=0.5, checked=timezone.now())
+    Ticket.objects.update(status=Status.TRAINING)
+    tasks.finish.fn(str(run.pk))
+    run.refresh_from_db()
+    assert run.state == Run.State.DONE and run.metrics["accuracy"][0] is not None
+    names = set(run.ticket.artifacts.values_list("name", flat=True))
+    assert names == {*delivery.MODEL, *exports.FILES.values(), *delivery.PROGRAM, "receipt.json"}
+
+
+# --- What fails -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def model(tmp_path):
+    from dmlworker import models
+
+    spec = models.spec(models.build((3,), 2, "linear", models.Statistics([0.0] * 3, [1.0] * 3)))
+    trainer.export(spec, trainer.initial_weights(spec, 1), tmp_path)
+    return tmp_path
+
+
+def test_a_conversion_that_takes_too_long_is_ended(model, monkeypatch):
+    monkeypatch.setattr(exports, "SECONDS", 0.5)
+    left_out = exports.export(model, np.ones((2, 3)))
+    assert left_out == dict.fromkeys(exports.FILES, "the conversion took more than 0.5 seconds")
+    assert sorted(path.name for path in model.iterdir()) == ["model.json", "model.keras", "model.weights.h5"]
+
+
+def test_a_format_that_cannot_be_tried_out_is_not_given(model):
+    """The samples do not fit the model; a runtime may crash on them, which leaves the next format its own process."""
+    left_out = exports.export(model, np.ones((2, 4)))
+    assert set(left_out) == set(exports.FILES) and all(left_out.values())
+    assert sorted(path.name for path in model.iterdir()) == ["model.json", "model.keras", "model.weights.h5"]
+
+
+def test_a_format_that_is_left_out_is_told_once(run):
+    for _ in range(2):
+        records.tell_left_out(run.ticket, {"ONNX": "it is too large"})
+    [event] = run.ticket.events.filter(kind=records.LEFT_OUT)
+    assert event.text == "There is no ONNX file of this model: it is too large."
+
+
+# --- rows.py, by itself -----------------------------------------------------------------------------------------------
+def rows_of(folder: Path, run: Run) -> ModuleType:
+    """The delivered rows.py, as Python loads it from its folder."""
+    delivery.write(run, folder)
+    spec = importlib.util.spec_from_file_location("delivered_rows", folder / "rows.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MIXED = """id;seen;town;amount;class
+1;03.01.2024 23:59;Ávila;1.5;a
+2;29.02.2024 00:00;"Bonn; Rhein";-2e3;b
+3;;Ávila;n/a;a
+4;31.12.1999 07:30;NULL;0;b
+5;01.03.2023 12:00;"Bonn; Rhein";4;a
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_a_mixed_table_is_encoded_as_the_platform_does(tmp_path, encoding):
+    text = MIXED + "".join(f"{n};05.06.2020 0{n % 10}:00;Ávila;{n};{'ab'[n % 2]}\n" for n in range(6, 30))
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding=encoding)
+    data = datasets.read(path, "t.csv")
+    encoder = datasets.Encoder.fit(data)
+    facts = {"kind": "csv", "sample_shape": [len(encoder.marks)], "features": list(data.features)}
+    found = rows_of(tmp_path, Run(classes=["a", "b"], facts=facts | {"encoder": encoder.json()}))
+    np.testing.assert_array_equal(found.numbers([str(path)]), encoder.encode(data).x)
+    raw_ = found.raw([str(path)])
+    assert list(raw_) == encoder.inputs and raw_["town"].tolist()[:4] == ["Ávila", "Bonn; Rhein", "Ávila", ""]
+    lines = [line.split(";")[::-1] for line in text.replace("Bonn; Rhein", "elsewhere").splitlines()]
+    path.write_text(
+        "\n".join(",".join(line[1:]) for line in lines), encoding="utf-8"
+    )  # turned round, without the target
+    other = found.numbers([str(path)])
+    assert other.shape == (29, len(encoder.marks)) and (other[0] == encoder.encode(data).x[0]).all()
+
+
+def test_a_table_without_a_header_and_arrays_are_read(tmp_path):
+    random = np.random.default_rng(4).normal(size=(30, 2)).round(3)
+    path = tmp_path / "t.csv"
+    path.write_text("".join(f"{a},{'xy'[n % 2]},{b}\n" for n, (a, b) in enumerate(random)))
+    data = datasets.read(path, "t.csv", "column 2")
+    found = rows_of(
+        tmp_path, Run(classes=["x", "y"], facts={"kind": "csv", "sample_shape": [2], "features": list(data.features)})
+    )
+    np.testing.assert_array_equal(found.numbers([str(path)]), data.x)
+    np.save(tmp_path / "x.npy", data.x[:3])
+    np.testing.assert_array_equal(found.raw([str(tmp_path / "x.npy")]), data.x[:3])
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(SystemExit):
+        found.numbers([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "said"),
+    [
+        ("classification", [[0.25, 0.75]], "y\t75.0%"),
+        ("multilabel", [[0.6, 0.7], [0.1, 0.2]], "x, y\n-"),
+        ("regression", [[1234.5678]], "1234.57"),
+    ],
+)
+def test_what_the_model_says_is_told_by_what_it_learnt(tmp_path, capsys, task, outputs, said):
+    found = rows_of(
+        tmp_path, Run(classes=["x", "y"], facts={"kind": "csv", "sample_shape": [2], "features": ["a", "b"]})
+    )
+    found.ABOUT["task"] = task
+    found.tell(np.array(outputs))
+    assert capsys.readouterr().out.strip() == said
+
+
+def test_data_that_no_program_of_ours_reads_comes_without_one(run, tmp_path):
+    run.facts = {"kind": "text", "sample_shape": [8, 3], "features": [], "holdout_samples": 10}
+    assert [path.name for path in delivery.write(run, tmp_path)] == [
+        "preprocessing.json",
+        "labels.txt",
+    ]
+    assert json.loads((tmp_path / "preprocessing.json").read_text())["labels"] == ["a", "b"]
