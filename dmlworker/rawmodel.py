@@ -25,7 +25,7 @@ _TO_EPOCH = 719468
 """Days from 1 March of the year 0 to 1970."""
 
 
-def of(core: "keras.Sequential", encoder: Encoder) -> "keras.Model":
+def of(core: "keras.Model", encoder: Encoder) -> "keras.Model":
     """`core` with raw columns as inputs, each (n,) or (n, 1): float32 with NaN, or text with "" for what is missing."""
     import keras
 
@@ -38,7 +38,7 @@ def of(core: "keras.Sequential", encoder: Encoder) -> "keras.Model":
     return keras.Model(dict(zip(names, inputs, strict=True)), core(preprocessing(inputs)), name="raw")
 
 
-def load_weights(core: "keras.Sequential", path: Path) -> None:
+def load_weights(core: "keras.Model", path: Path) -> None:
     """The core's weights out of an exported model, of either form. Raises as Keras' load_weights."""
     import keras
 

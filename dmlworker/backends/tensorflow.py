@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmlworker import models
 from dmlworker.backends import Run
 from dmlworker.protocol import Hyper
 
@@ -39,7 +40,7 @@ def device() -> str:
 class Steps:
     """See `backends.Steps`."""
 
-    def __init__(self, model: "keras.Sequential", batch_size: int, dtype: str, held: bool) -> None:
+    def __init__(self, model: "keras.Model", batch_size: int, dtype: str, held: bool) -> None:
         import tensorflow as tf
 
         self._weights = model.trainable_weights if held else []
@@ -64,7 +65,7 @@ class Steps:
         return classes.numpy(), float(loss)
 
 
-def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: list["tf.Variable"]) -> tuple[Any, Any]:
+def _compile(model: "keras.Model", batch_size: int, dtype: str, anchors: list["tf.Variable"]) -> tuple[Any, Any]:
     """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` tells the classes.
 
     anchors: FedProx' start weights, to which each step pulls back (Li et al. 2018, https://arxiv.org/abs/1812.06127: the
@@ -72,12 +73,11 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: li
     """
     import tensorflow as tf
 
+    before_last = models.before_last(model)
+
     def logits(rows: "tf.Tensor") -> "tf.Tensor":
         # Cross-entropy is taken before the softmax, the last layer, where it keeps its precision.
-        values = tf.cast(rows, tf.float32)
-        for layer in model.layers[:-1]:
-            values = layer(values)
-        return values
+        return before_last(tf.cast(rows, tf.float32))
 
     variables = [weight.value for weight in model.trainable_weights]
     rows = tf.TensorSpec((None, *model.input_shape[1:]), np.dtype(dtype))
@@ -95,7 +95,8 @@ def _compile(model: "keras.Sequential", batch_size: int, dtype: str, anchors: li
                 )
                 loss = tf.reduce_sum(losses * mask[step])
                 mean = loss / tf.reduce_sum(mask[step])
-            gradients = tape.gradient(mean, variables)
+            gradients = tape.gradient(mean, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # an embedding's are a few rows
             if anchors:
                 gradients = [g + pull * (w - a) for g, w, a in zip(gradients, variables, anchors, strict=True)]
             for variable, gradient in zip(variables, gradients, strict=True):
