@@ -184,8 +184,16 @@ def _clean(layer: dict[str, Any]) -> dict[str, Any]:
     if layer.get("class_name") not in LAYERS:
         raise _not_allowed(layer.get("class_name"))
     kept = {key: layer[key] for key in ("module", "class_name", "config", "registered_name") if key in layer}
-    _check(kept, str(layer["config"]["name"]))
-    return kept
+    found: dict[str, Any] = _without_history(kept)
+    _check(found, str(layer["config"]["name"]))
+    return found
+
+
+def _without_history(value: Any) -> Any:
+    if isinstance(value, dict):
+        gone = ("build_config", "shared_object_id")
+        return {key: _without_history(item) for key, item in value.items() if key not in gone}
+    return [_without_history(item) for item in value] if isinstance(value, list) else value
 
 
 def _check(value: Any, where: str) -> None:

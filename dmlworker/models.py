@@ -167,7 +167,7 @@ def from_spec(spec: dict[str, Any]) -> "keras.Model":
 
 def task(spec: dict[str, Any]) -> str:
     """What a model learns, which its last layer alone tells: "classification", "multilabel" or "regression"."""
-    last = _last_layer(spec)
+    last = last_layer(spec)
     config = last.get("config")
     if last.get("class_name") == "Rescaling":
         return "regression"
@@ -177,7 +177,7 @@ def task(spec: dict[str, Any]) -> str:
     return "classification" if activation == "softmax" else "multilabel"
 
 
-def _last_layer(spec: dict[str, Any]) -> dict[str, Any]:
+def last_layer(spec: dict[str, Any]) -> dict[str, Any]:
     """Its configuration; empty if there is none."""
     config = spec.get("config")
     layers = config.get("layers") if isinstance(config, dict) else None
@@ -188,6 +188,24 @@ def _last_layer(spec: dict[str, Any]) -> dict[str, Any]:
     while isinstance(output, list) and output:
         output = output[0]
     return next((layer for layer in found if layer.get("name") == output), {})
+
+
+def serialized_preprocessing(shape: tuple[int, ...], statistics: Statistics | None) -> dict[str, Any]:
+    """The configuration of what the platform puts in front of a model."""
+    return _serialized(_preprocessing(shape, statistics))
+
+
+def serialized_reshape(shape: tuple[int, ...]) -> dict[str, Any]:
+    import keras
+
+    return _serialized(keras.layers.Reshape(shape, name="channels"))
+
+
+def _serialized(layer: Any) -> dict[str, Any]:
+    import keras
+
+    found: dict[str, Any] = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    return found
 
 
 def before_last(model: "keras.Model") -> Callable[[Any], Any]:
