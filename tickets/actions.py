@@ -27,7 +27,7 @@ from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
-from tickets import files, mail
+from tickets import files, mail, ownmodels
 from tickets.models import MOVES, REFUNDABLE, Artifact, Dataset, PartialUpload, Status, Ticket, TicketEvent, UploadPart
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,23 @@ GIVING_BACK = "Giving your payment back"
 LOST = "Parts of your file were lost on our side. Please upload it again."
 
 
-def order(customer: User, *, file_name: str, file_size: int, payer: str, **options: Any) -> Ticket:
+def order(
+    customer: User,
+    *,
+    file_name: str,
+    file_size: int,
+    payer: str,
+    model_file: File | None = None,
+    model_weights: File | None = None,
+    **options: Any,
+) -> Ticket:
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
-    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed.
+    rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed. `model_file`, `model_weights`: a model of the customer's own.
     """
+    if model_weights and not model_file:
+        raise Invalid("Start weights need the model that they belong to.")
     if file_size <= 0:
         raise Invalid("The file is empty.")
     if file_size > settings.MAX_DATASET_BYTES:
@@ -57,6 +68,7 @@ def order(customer: User, *, file_name: str, file_size: int, payer: str, **optio
     _check_rule(options)
     if options.get("reward", rewards.DEFAULT) not in rewards.OFFERED:
         raise Invalid(f"The reward is one of {', '.join(rewards.OFFERED)}.")
+    own, weights = ownmodels.read(model_file, model_weights) if model_file else (None, None)
     now = timezone.now().replace(microsecond=0)
     ticket = Ticket(
         customer=customer,
@@ -72,6 +84,9 @@ def order(customer: User, *, file_name: str, file_size: int, payer: str, **optio
     with transaction.atomic():
         ticket.save()
         note(ticket, "quoted", f"{money.dml(ticket.price)} DML for {file_size:,} bytes", actor=customer.email)
+        if own:
+            own.ticket = ticket
+            ownmodels.keep(own, weights)
     return ticket
 
 

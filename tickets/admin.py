@@ -15,7 +15,7 @@ from dmlsite.admin import SHORT, ReadOnlyAdmin, ReadOnlyInline, actor, list_link
 from ledger.admin import amount, readable
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 from tickets import actions
-from tickets.models import TRAINING, Artifact, Dataset, Leftover, Mail, Ticket
+from tickets.models import TRAINING, Artifact, Dataset, Leftover, Mail, OwnModel, Ticket
 
 REFUND = (
     "Refund: the ticket ends here, training stops, and the whole payment goes back to the wallet that paid it. "
@@ -98,6 +98,11 @@ class DatasetInline(ReadOnlyInline):
     fields = ["name", "size", "sha256", "created"]
 
 
+class OwnModelInline(ReadOnlyInline):
+    model = OwnModel
+    fields = ["name", "parameters", "notes", "created"]
+
+
 class ArtifactInline(ReadOnlyInline):
     model = Artifact
     fields = ["name", "size", "sha256", "created"]
@@ -107,7 +112,7 @@ class ArtifactInline(ReadOnlyInline):
 class TicketAdmin(ReadOnlyAdmin):
     change_form_template = "admin/tickets/ticket/change_form.html"
     actions = buttons = ("refund",)
-    inlines = [DatasetInline, ArtifactInline]
+    inlines = [DatasetInline, OwnModelInline, ArtifactInline]
     list_display = ["created", "id", "customer", "status", "cost", "file_name", "result", "outcome"]
     list_filter = ["status", "created"]
     list_select_related = ["customer"]

@@ -25,7 +25,7 @@ from dmlworker.comparison import Distance
 from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
-from tickets.models import Ticket
+from tickets.models import OwnModel, Ticket
 from training import audits, evidence, measures, pay, raw, store
 from training.actions import Prepared, hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
@@ -44,18 +44,22 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
 
     Raises DatasetError, whose text is for the customer.
     """
-    from dmlworker import models, trainer
+    from dmlworker import models, ownmodel, trainer
 
     data = datasets.read(path, ticket.dataset.name, ticket.target or None)
     parts_as_read = datasets.split(data, seed)
     train, holdout, encoder = datasets.encoded(*parts_as_read)
     with _one_at_a_time:
         shape, fitted = train.x.shape[1:], models.statistics(train.x, encoder.marks if encoder else None)
+        own = OwnModel.objects.filter(ticket=ticket).first()
         try:
-            spec = models.spec(models.build(shape, len(data.classes), ticket.model_kind, fitted))
+            if own:
+                spec = ownmodel.fitted(models.spec_from_bytes(own.spec.encode()), shape, len(data.classes), fitted)
+            else:
+                spec = models.spec(models.build(shape, len(data.classes), ticket.model_kind, fitted))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
-        start = pack(trainer.initial_weights(spec, seed))
+        start = pack(_start(own, trainer.initial_weights(spec, seed)))
     shards = [(store.put(datasets.dump(part.x, part.y)), len(part.y)) for part in datasets.shards(train, parts, seed)]
     return Prepared(
         spec=store.put(models.spec_bytes(spec)),
@@ -66,6 +70,19 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         facts=_facts(data, train, holdout) | (_raw_facts(encoder, parts_as_read[1]) if encoder else {}),
         segment_steps=evidence.segment_steps(spec),
     )
+
+
+def _start(own: OwnModel | None, drawn: Weights) -> Weights:
+    """What training starts with: the weights that came with the customer's own model, or those drawn."""
+    if own is None or not own.file:
+        return drawn
+    with own.file.open("rb") as file:
+        given = unpack(file.read())
+    try:
+        aggregation.check(given, drawn)
+    except MalformedUpdate as error:
+        raise datasets.DatasetError("The start weights do not fit the model.") from error
+    return given
 
 
 def _raw_facts(encoder: datasets.Encoder, holdout: datasets.Dataset) -> dict[str, object]:

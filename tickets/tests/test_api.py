@@ -128,7 +128,7 @@ def test_a_provider_who_orders_becomes_a_customer_too(chain):
         ("learning_rate", 0),
         ("learning_rate", "nan"),
         ("learning_rate", "inf"),
-        ("model_kind", "transformer"),
+        ("model_kind", "forest"),
         ("strategy", "krum"),
         ("proximal", -1),
         ("patience", 101),
