@@ -1,18 +1,21 @@
 """The models that can be trained, and the safe way from a configuration to a model.
 
-A model is a chain of layers (Keras `Sequential`) from raw rows to class probabilities, or to a number; what the data needs first is a
-layer like any other, its constants part of the configuration. Keras is imported inside the functions.
+A model is made of layers (Keras `Sequential` or `Functional`), from raw rows to probabilities or a number; what the data needs first
+is a layer like any other, its constants part of the configuration. Keras is imported inside the functions.
 """
 
 import json
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from dmlworker import zoo
 from dmlworker.datasets.arrays import blocks
+from dmlworker.loader import ModelRefused, apart, load
 from dmlworker.protocol import nesting
 from dmlworker.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
@@ -24,30 +27,9 @@ if TYPE_CHECKING:
 for _name, _value in {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}.items():
     os.environ.setdefault(_name, _value)
 
-KINDS = ("auto", "linear", "mlp", "cnn")
-MAX_PARAMETERS = 50_000_000
-MAX_ACTIVATIONS = 20_000_000
-"""Values that the layers of a model may pass on for one sample, together."""
-MAX_LAYERS = 100
+KINDS = zoo.KINDS
 MAX_NESTING = 50
 """Objects within objects in a configuration; ours have 6."""
-
-LAYERS = frozenset(
-    {
-        "InputLayer", "Rescaling", "Normalization", "Reshape", "Flatten", "Dense", "Conv1D", "Conv2D", "MaxPooling1D",
-        "MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "Activation", "ReLU", "LeakyReLU", "LayerNormalization",
-    }
-)  # fmt: skip
-"""Layers a configuration may name: deterministic, without state of their own, and without code in their configuration."""
-_INITIALIZERS = frozenset(
-    {"GlorotUniform", "GlorotNormal", "HeUniform", "HeNormal", "LecunUniform", "LecunNormal", "Zeros", "Ones"}
-)
-_OTHERS = frozenset({"Sequential", "DTypePolicy"})
-_ACTIVATIONS = frozenset({"linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softmax"})
-
-
-class ModelRefused(ValueError):
-    """A configuration that is not loaded; the text gives the reason."""
 
 
 class Statistics(NamedTuple):
@@ -97,130 +79,70 @@ def build(
     statistics: Statistics | None = None,
     *,
     task: str = CLASSIFICATION,
+    tokens: int = 0,
     target: tuple[float, float] | None = None,
-) -> "keras.Sequential":
-    """An untrained model for samples of `shape`: (d,), (h, w) or (h, w, c); raw values in. What comes out: `outputs` probabilities, or
-    of a regression one number in the target's own unit, whose (mean, standard deviation) is `target`.
+) -> "keras.Model":
+    """An untrained model for samples of `shape`: (d,), (h, w), (h, w, c) or (steps, features); raw values in.
 
-    kind: "linear"; "mlp", 784-200-200-10 for MNIST; "cnn", 5x5x32, 5x5x64, dense 512 (both after McMahan et al. 2016);
-    "auto": cnn for images of at least 8 x 8, mlp otherwise. statistics: from `statistics(x)`; None means uint8, which is
-    divided by 255. Raises ModelRefused for an unknown kind, a cnn on a table, or a model that grows too large.
+    kind: "linear"; "mlp", 784-200-200-10 for MNIST; "cnn", 5x5x32, 5x5x64, dense 512 (both after McMahan et al. 2016); the others in
+    `zoo`. "auto": a 1-D CNN for tokens, a CNN for images of at least 8 x 8, mlp otherwise. statistics: from `statistics(x)`; None means
+    uint8, which is divided by 255. tokens: how many there are, for sequences of them, of shape (steps,), whose 0 is nothing.
+    Out come, by task, `outputs` probabilities of classes or of labels, or one
+    number; target: its mean and standard deviation. Raises ModelRefused for a kind that is unknown or doesn't fit, and for a model
+    that grows too large.
     """
     import keras
 
-    if kind == "auto":
-        kind = "cnn" if len(shape) > 1 and min(shape[:2]) >= 8 else "mlp"
-    bodies = {"linear": _linear, "mlp": _mlp, "cnn": _cnn}
-    if kind not in bodies:
-        raise ModelRefused(f"There is no kind of model {kind!r:.40}. Choose one of {', '.join(KINDS)}.")
-    # Every layer has a name of its own choosing: Keras would number them through the whole process.
-    layers = [keras.layers.InputLayer(shape, name="rows"), _preprocessing(shape, statistics), *bodies[kind](shape)]
-    layers += _head(outputs, task, target)
+    sample = zoo.Sample(shape, tokens)
+    kind = zoo.choose(sample) if kind == "auto" else kind
+    body = zoo.body(kind, sample)
+    first = [] if tokens else [_preprocessing(shape, statistics)]
+    last = [keras.layers.Dense(outputs, name="logits"), _last(task, target)]
+    if callable(body):
+        return from_spec(apart(lambda: _graph(kind, shape, first, body, last)))
+    layers = [keras.layers.InputLayer(shape, name="rows"), *first, *body, *last]
     configs = [keras.saving.serialize_keras_object(layer) for layer in layers]
     return from_spec({"class_name": "Sequential", "config": {"name": kind, "layers": configs}})
 
 
-def _head(outputs: int, task: str, target: tuple[float, float] | None) -> list[Any]:
-    """The last layer says the task, and nothing else does: see `task`."""
-    from keras import layers
-
-    if task == REGRESSION:
-        mean, deviation = target or (0.0, 1.0)
-        return [layers.Dense(outputs, name="standardised"), layers.Rescaling(deviation, offset=mean, name="prediction")]
-    activation = "sigmoid" if task == MULTILABEL else "softmax"
-    return [layers.Dense(outputs, name="logits"), layers.Activation(activation, name="probabilities")]
-
-
-def task(spec: dict[str, Any]) -> str:
-    """What a model learns, by its last layer. Raises ModelRefused for one that says nothing."""
-    layer = _last(spec)
-    if layer["class_name"] == "Rescaling":
-        return REGRESSION
-    found = {"softmax": CLASSIFICATION, "sigmoid": MULTILABEL}.get(str(layer["config"].get("activation")))
-    if layer["class_name"] != "Activation" or found is None:
-        raise ModelRefused(
-            "The last layer must be Activation('softmax') for classes, Activation('sigmoid') for several labels, or Rescaling for a number."
-        )
-    return found
-
-
-def target(spec: dict[str, Any]) -> tuple[float, float]:
-    """(mean, standard deviation) of a regression's target, which its last layer puts back. Raises ModelRefused if they are none."""
-    config = _last(spec)["config"]
-    mean, deviation = config.get("offset", 0.0), config.get("scale")
-    if (
-        not all(isinstance(number, int | float) and math.isfinite(number) for number in (mean, deviation))
-        or deviation <= 0
-    ):
-        raise ModelRefused(
-            "The last layer, Rescaling, must have a positive number as its scale, and a number as its offset."
-        )
-    return float(mean), float(deviation)
-
-
-def _last(spec: dict[str, Any]) -> dict[str, Any]:
-    """The layer that a model's output is of: a functional one names it, a chain ends in it."""
-    layers: list[dict[str, Any]] = spec["config"]["layers"]
-    name = spec["config"].get("output_layers")
-    while isinstance(name, list) and name:
-        name = name[0]
-    return next((layer for layer in layers if name is not None and layer["config"].get("name") == name), layers[-1])
-
-
-def build_for(data: Any, classes: int, kind: str = "auto") -> "keras.Sequential":
+def build_for(data: Any, classes: int, kind: str = "auto") -> "keras.Model":
     """The model for a training part with samples `data.x`, (n, ...) uint8 or float32; its constants come from them."""
     return build(data.x.shape[1:], classes, kind, statistics(data.x))
 
 
+def _graph(
+    kind: str, shape: tuple[int, ...], first: list[Any], body: Callable[[Any], Any], last: list[Any]
+) -> dict[str, Any]:
+    import keras
+
+    rows = keras.Input(shape, name="rows")
+    values = reduce(lambda values, layer: layer(values), first, rows)
+    return spec(keras.Model(rows, reduce(lambda values, layer: layer(values), last, body(values)), name=kind))
+
+
+def _last(task: str, target: tuple[float, float] | None) -> Any:
+    """The layer that tells what is learnt."""
+    import keras
+
+    if task == REGRESSION:
+        mean, deviation = target or (0.0, 1.0)
+        return keras.layers.Rescaling(deviation, offset=mean, name="prediction")
+    return keras.layers.Activation({CLASSIFICATION: "softmax", MULTILABEL: "sigmoid"}[task], name="probabilities")
+
+
 def _preprocessing(shape: tuple[int, ...], statistics: Statistics | None) -> Any:
+    """Of images, one number for all values; of a table, or a series whose statistics say it, a number for each column."""
     import keras
 
     if statistics is None:
         return keras.layers.Rescaling(1 / 255, name="preprocessing")
-    if len(shape) == 1:
+    if len(shape) == 1 or (len(shape) == 2 and len(statistics.mean) == shape[1] > 1):
         return keras.layers.Normalization(mean=statistics.mean, variance=statistics.variance, name="preprocessing")
     mean, variance = statistics.mean[0], statistics.variance[0]
     return keras.layers.Rescaling(1 / math.sqrt(variance), offset=-mean / math.sqrt(variance), name="preprocessing")
 
 
-def _flatten(shape: tuple[int, ...]) -> list[Any]:
-    import keras
-
-    return [keras.layers.Flatten(name="flatten")] if len(shape) > 1 else []
-
-
-def _linear(shape: tuple[int, ...]) -> list[Any]:
-    return _flatten(shape)
-
-
-def _mlp(shape: tuple[int, ...]) -> list[Any]:
-    import keras
-
-    hidden = [keras.layers.Dense(200, activation="relu", name=f"hidden_{number}") for number in (1, 2)]
-    return [*_flatten(shape), *hidden]
-
-
-def _cnn(shape: tuple[int, ...]) -> list[Any]:
-    from keras import layers
-
-    if len(shape) < 2 or min(shape[:2]) < 4:
-        raise ModelRefused("A CNN needs images of at least 4 x 4 pixels.")
-    channels = [layers.Reshape((*shape, 1), name="channels")] if len(shape) == 2 else []
-    convolutions = []
-    for number, filters in enumerate((32, 64), 1):
-        convolutions += [
-            layers.Conv2D(filters, 5, padding="same", activation="relu", name=f"convolution_{number}"),
-            layers.MaxPooling2D(2, name=f"pooling_{number}"),
-        ]
-    return [
-        *channels,
-        *convolutions,
-        layers.Flatten(name="flatten"),
-        layers.Dense(512, activation="relu", name="hidden"),
-    ]
-
-
-def spec(model: "keras.Sequential") -> dict[str, Any]:
+def spec(model: "keras.Model") -> dict[str, Any]:
     """The model's configuration as plain JSON types; weights are no part of it. Equal models give equal specs."""
     config: dict[str, Any] = json.loads(model.to_json())
     for key in ("build_config", "compile_config", "keras_version"):
@@ -245,101 +167,90 @@ def spec_from_bytes(data: bytes) -> dict[str, Any]:
     return spec
 
 
-def from_spec(spec: dict[str, Any]) -> "keras.Sequential":
+def from_spec(spec: dict[str, Any]) -> "keras.Model":
     """A model with fresh weights from a configuration that nobody vouches for.
 
-    Raises ModelRefused unless it is a chain of allowed layers that ends in a task's, within the limits on size. Sizes are
-    counted before any memory is set aside.
+    Raises ModelRefused unless it is made of allowed layers and ends in one that tells what it learns (`task`), within the limits on
+    size. Sizes are counted before any memory is set aside.
     """
+    learns = task(spec)
+    if learns == REGRESSION:
+        target(spec)
+    model = load(spec)
+    outputs = model.output_shape[1:]
+    if learns == REGRESSION and outputs != (1,):
+        raise ModelRefused("A model that ends in Rescaling must give one number.")
+    if learns != REGRESSION and (len(outputs) != 1 or outputs[0] < 2):
+        raise ModelRefused("The model must end in one probability for each of at least two classes or labels.")
+    return model
+
+
+def task(spec: dict[str, Any]) -> str:
+    """What a model learns, which its last layer alone tells: see dmlworker/task.py. Raises ModelRefused for one that says nothing."""
+    last = last_layer(spec)
+    config = last.get("config")
+    if last.get("class_name") == "Rescaling":
+        return REGRESSION
+    activation = config.get("activation") if isinstance(config, dict) else None
+    found = {"softmax": CLASSIFICATION, "sigmoid": MULTILABEL}.get(str(activation))
+    if last.get("class_name") != "Activation" or found is None:
+        raise ModelRefused(
+            "The last layer must be Activation('softmax') for classes, Activation('sigmoid') for several labels, or Rescaling for a number."
+        )
+    return found
+
+
+def target(spec: dict[str, Any]) -> tuple[float, float]:
+    """(mean, standard deviation) of a regression's target, which its last layer puts back. Raises ModelRefused if they are none."""
+    config = last_layer(spec).get("config")
+    config = config if isinstance(config, dict) else {}
+    mean, deviation = config.get("offset", 0.0), config.get("scale")
+    if (
+        not all(isinstance(number, int | float) and math.isfinite(number) for number in (mean, deviation))
+        or deviation <= 0
+    ):
+        raise ModelRefused(
+            "The last layer, Rescaling, must have a positive number as its scale, and a number as its offset."
+        )
+    return float(mean), float(deviation)
+
+
+def last_layer(spec: dict[str, Any]) -> dict[str, Any]:
+    """Its configuration; empty if there is none."""
+    config = spec.get("config")
+    layers = config.get("layers") if isinstance(config, dict) else None
+    found = [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
+    if spec.get("class_name") != "Functional" or not found:
+        return found[-1] if found else {}
+    output = config.get("output_layers") if isinstance(config, dict) else None
+    while isinstance(output, list) and output:
+        output = output[0]
+    return next((layer for layer in found if layer.get("name") == output), {})
+
+
+def serialized_preprocessing(shape: tuple[int, ...], statistics: Statistics | None) -> dict[str, Any]:
+    """The configuration of what the platform puts in front of a model."""
+    return _serialized(_preprocessing(shape, statistics))
+
+
+def serialized_reshape(shape: tuple[int, ...]) -> dict[str, Any]:
     import keras
 
-    try:
-        configs = _allowed_layers(spec)
-        layers = [keras.saving.deserialize_keras_object(config, safe_mode=True) for config in configs]
-        _check_sizes(layers, task(spec))
-        model = keras.Sequential(layers, name=str(spec["config"].get("name", "model")))
-        if not model.built:
-            raise ModelRefused("The first layer must say what shape goes in.")
-        return model
-    except ModelRefused:
-        raise
-    except Exception as error:  # Keras raises what it likes on a configuration that makes no sense.
-        raise ModelRefused(f"Keras can't build the model: {error!s:.300}") from error
+    return _serialized(keras.layers.Reshape(shape, name="channels"))
 
 
-def _allowed_layers(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The layers' configurations, after every object named anywhere inside them was found on the lists."""
-    if spec.get("class_name") != "Sequential":
-        raise ModelRefused("The model must be a chain of layers (Keras Sequential).")
-    layers = spec["config"]["layers"]
-    if not isinstance(layers, list) or not 2 <= len(layers) <= MAX_LAYERS:
-        raise ModelRefused(f"The model must have 2 to {MAX_LAYERS} layers.")
-    _check_objects(layers)
-    if layers[0]["class_name"] != "InputLayer" or any(layer["class_name"] not in LAYERS for layer in layers):
-        raise ModelRefused("The model must be an InputLayer followed by layers.")
-    if task(spec) == REGRESSION:
-        target(spec)
-    # What a layer was once built for is not asked; it is built here, for what really goes in.
-    return [{key: value for key, value in layer.items() if key != "build_config"} for layer in layers]
+def _serialized(layer: Any) -> dict[str, Any]:
+    import keras
+
+    found: dict[str, Any] = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    return found
 
 
-def _check_objects(value: Any) -> None:
-    if isinstance(value, list):
-        for item in value:
-            _check_objects(item)
-    if not isinstance(value, dict):
-        return
-    name = value.get("class_name")
-    if name is not None and name not in LAYERS | _INITIALIZERS | _OTHERS:
-        raise ModelRefused(f"{name!s:.60} is not among the layers that are allowed.")
-    if str(value.get("module") or "keras").split(".")[0] not in ("keras", "builtins"):
-        raise ModelRefused("Only Keras' own layers are allowed.")
-    if value.get("registered_name") not in (None, name):
-        raise ModelRefused("Only Keras' own layers are allowed.")
-    for key in ("activation", "recurrent_activation"):
-        if key in value and value[key] not in _ACTIVATIONS:
-            raise ModelRefused(f"The activation {value[key]!s:.60} is not among those allowed.")
-    for item in value.values():
-        _check_objects(item)
+def before_last(model: "keras.Model") -> Callable[[Any], Any]:
+    """Rows to what goes into the last layer: losses are taken there, where they keep their precision. float32 in."""
+    import keras
 
-
-def _check_sizes(layers: list[Any], learnt: str) -> None:
-    """Follows the shapes through layers that are not built yet; Dense(10^9) would fill the memory when it is."""
-    shape = tuple(layers[0].batch_shape)
-    if len(shape) < 2 or shape[0] is not None or not all(isinstance(side, int) and side > 0 for side in shape[1:]):
-        raise ModelRefused("The shape that goes in must be whole numbers.")
-    parameters, activations = 0, math.prod(shape[1:])
-    for layer in layers[1:]:
-        parameters += _PARAMETERS.get(type(layer).__name__, _none)(layer, shape)
-        shape = tuple(layer.compute_output_shape(shape))
-        activations += math.prod(shape[1:])
-    if parameters > MAX_PARAMETERS or activations > MAX_ACTIVATIONS:
-        raise ModelRefused(f"The model is too large: {parameters:,} parameters; at most {MAX_PARAMETERS:,} are taken.")
-    if learnt == REGRESSION and shape[1:] != (1,):
-        raise ModelRefused("The model must end in one number.")
-    if learnt != REGRESSION and (len(shape) != 2 or shape[1] < 2):
-        raise ModelRefused("The model must end in one probability for each of at least two classes or labels.")
-
-
-def _none(layer: Any, shape: tuple[int, ...]) -> int:
-    return 0
-
-
-def _dense(layer: Any, shape: tuple[int, ...]) -> int:
-    return (shape[-1] + 1) * int(layer.units)
-
-
-def _convolution(layer: Any, shape: tuple[int, ...]) -> int:
-    return int((math.prod(layer.kernel_size) * shape[-1] + 1) * layer.filters)
-
-
-def _layer_norm(layer: Any, shape: tuple[int, ...]) -> int:
-    return 2 * math.prod(shape[1:])
-
-
-_PARAMETERS: dict[str, Callable[[Any, tuple[int, ...]], int]] = {
-    "Dense": _dense,
-    "Conv1D": _convolution,
-    "Conv2D": _convolution,
-    "LayerNormalization": _layer_norm,
-}
+    if isinstance(model, keras.Sequential):
+        return lambda rows: reduce(lambda values, layer: layer(values), model.layers[:-1], rows)
+    last = model.outputs[0]._keras_history.operation
+    return cast(Callable[[Any], Any], keras.Model(model.inputs[0], last.input))

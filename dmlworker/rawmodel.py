@@ -25,7 +25,7 @@ _TO_EPOCH = 719468
 """Days from 1 March of the year 0 to 1970."""
 
 
-def of(core: "keras.Sequential", encoder: Encoder) -> "keras.Model":
+def of(core: "keras.Model", encoder: Encoder) -> "keras.Model":
     """`core` with raw columns as inputs, each (n,) or (n, 1), or (n, steps) of windows: float32 with NaN, or text with "" for what is missing."""
     import keras
 
@@ -57,7 +57,7 @@ def core_of(model: "keras.Model") -> "keras.Model":
     return model.layers[-1] if is_raw(model) else model
 
 
-def load_weights(core: "keras.Sequential", path: Path) -> None:
+def load_weights(core: "keras.Model", path: Path) -> None:
     """The core's weights out of an exported model, of either form. Raises as Keras' load_weights."""
     import keras
 

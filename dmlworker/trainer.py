@@ -96,7 +96,7 @@ def _initializers(value: Any) -> Iterator[dict[str, Any]]:
         yield from _initializers(item)
 
 
-def _arrays(model: "keras.Sequential") -> Weights:
+def _arrays(model: "keras.Model") -> Weights:
     # Copies: the library may hand out views of memory that the next step changes.
     return [np.array(weight, dtype=np.float32) for weight in model.get_weights()]
 

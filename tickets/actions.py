@@ -28,7 +28,7 @@ from ledger import money, pricing
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
-from tickets import files, mail
+from tickets import files, mail, ownmodels
 from tickets.models import (
     DATA,
     MOVES,
@@ -65,6 +65,8 @@ def order(
     payer: str,
     sample_shape: Sequence[int] = (),
     outputs: int | None = None,
+    model_file: File | None = None,
+    model_weights: File | None = None,
     **options: Any,
 ) -> Ticket:
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it. `samples`, `sample_shape` and `outputs` are
@@ -72,8 +74,10 @@ def order(
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
     rule, byzantine, strategy, proximal, compression, on_cheat, reward, seed, price_scheme, samples; and of the data: task, leave_out, kinds,
-    group, window, horizon, sharding, class_weights.
+    group, window, horizon, sharding, class_weights. `model_file`, `model_weights`: a model of the customer's own.
     """
+    if model_weights and not model_file:
+        raise Invalid("Start weights need the model that they belong to.")
     if file_size <= 0:
         raise Invalid("The file is empty.")
     if file_size > settings.MAX_DATASET_BYTES:
@@ -82,6 +86,7 @@ def order(
     _check_data(options)
     if options.get("reward", rewards.DEFAULT) not in rewards.OFFERED:
         raise Invalid(f"The reward is one of {', '.join(rewards.OFFERED)}.")
+    own, weights = ownmodels.read(model_file, model_weights) if model_file else (None, None)
     now = timezone.now().replace(microsecond=0)
     ticket = Ticket(
         customer=customer,
@@ -102,6 +107,9 @@ def order(
             f"{money.dml(ticket.price)} DML for {file_size:,} bytes, {ticket.price_scheme}",
             actor=customer.email,
         )
+        if own:
+            own.ticket = ticket
+            ownmodels.keep(own, weights)
     return ticket
 
 

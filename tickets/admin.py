@@ -16,7 +16,7 @@ from dmlworker import task
 from ledger.admin import amount, readable
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Transfer
 from tickets import actions
-from tickets.models import DATA, TRAINING, Artifact, Dataset, Leftover, Mail, Ticket
+from tickets.models import DATA, TRAINING, Artifact, Dataset, Leftover, Mail, OwnModel, Ticket
 
 REFUND = (
     "Refund: the ticket ends here, training stops, and the whole payment goes back to the wallet that paid it. "
@@ -99,6 +99,11 @@ class DatasetInline(ReadOnlyInline):
     fields = ["name", "size", "sha256", "created"]
 
 
+class OwnModelInline(ReadOnlyInline):
+    model = OwnModel
+    fields = ["name", "parameters", "notes", "created"]
+
+
 class ArtifactInline(ReadOnlyInline):
     model = Artifact
     fields = ["name", "size", "sha256", "created"]
@@ -108,7 +113,7 @@ class ArtifactInline(ReadOnlyInline):
 class TicketAdmin(ReadOnlyAdmin):
     change_form_template = "admin/tickets/ticket/change_form.html"
     actions = buttons = ("refund",)
-    inlines = [DatasetInline, ArtifactInline]
+    inlines = [DatasetInline, OwnModelInline, ArtifactInline]
     list_display = ["created", "id", "customer", "status", "cost", "file_name", "result", "outcome"]
     list_filter = ["status", "created"]
     list_select_related = ["customer"]

@@ -10,7 +10,7 @@ from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.parsers import MultiPartParser
+from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -27,6 +27,7 @@ from ledger.gateway import chain
 from tickets import actions, mail, uploads
 from tickets.forms import CLASS_WEIGHTS, COMPRESSIONS, MODELS, PRICES, REWARDS, SHARDINGS, STRATEGIES, OrderForm
 from tickets.models import DATA, Artifact, OnCheat, Task, Ticket, TicketEvent
+from tickets.ownmodels import OWN_MODELS
 
 PAGE = 100
 """Tickets in one answer, at most."""
@@ -57,6 +58,10 @@ class Order(serializers.Serializer[Any]):
     on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
     reward = serializers.ChoiceField(REWARDS, default=rewards.DEFAULT, help_text="How the providers are paid")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
+    model_file = serializers.FileField(
+        required=False, max_length=200, help_text="A model of one's own, in place of model_kind: model.json or .keras"
+    )
+    model_weights = serializers.FileField(required=False, max_length=200, help_text="Its start weights: .weights.h5")
     task = serializers.ChoiceField(Task.choices, default=Task.AUTO, help_text="What to learn of the target")
     leave_out = serializers.ListField(
         child=serializers.CharField(), max_length=10_000, default=list, help_text="Columns that are no features"
@@ -141,9 +146,12 @@ class Whole(Row):
     """A ticket with its timeline, oldest event first."""
 
     events = Event(many=True)
+    own_model = serializers.CharField(
+        source="own_model.name", default=None, help_text="The file's name, if there is one"
+    )
 
     class Meta(Row.Meta):
-        fields = [*Row.Meta.fields, "events"]
+        fields = [*Row.Meta.fields, "events", "own_model"]
 
 
 class Quoted(Whole):
@@ -195,12 +203,16 @@ class TermsView(APIView):
 
 
 class QuotesView(APIView):
+    parser_classes = (JSONParser, MultiPartParser)
+
     @extend_schema(operation_id="quote", request=Order, responses=answers({201: Quoted}, 401, 422, 429, 503))
     def post(self, request: Request) -> Response:
         """Order training on a file of this size: a ticket with its price, and the transaction that pays for it."""
         throttle(request, "order", "60/h", "user")
         form = Order(data=request.data)
         form.is_valid(raise_exception=True)
+        if "model_file" in form.validated_data:
+            throttle(request, "own-model", OWN_MODELS, "user")
         found = actions.order(request.user, **form.validated_data)
         accounts.become(request.user, "customer")
         found.payment = prepared(actions.payment_call(found), found.payer)  # type: ignore[attr-defined]

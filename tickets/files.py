@@ -10,7 +10,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from dmlsite import jobs
-from tickets.models import Artifact, Dataset, Leftover, UploadPart
+from tickets.models import Artifact, Dataset, Leftover, OwnModel, UploadPart
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ def _remove(left: Leftover) -> None:
     """The row is locked meanwhile, for `keep`: nobody else waits for it."""
     with transaction.atomic():
         if Leftover.objects.select_for_update().filter(pk=left.pk).first():
-            if not any(model.objects.filter(file=left.name).exists() for model in (Dataset, UploadPart, Artifact)):
+            if not any(
+                model.objects.filter(file=left.name).exists() for model in (Dataset, UploadPart, Artifact, OwnModel)
+            ):
                 default_storage.delete(left.name)
             left.delete()

@@ -18,6 +18,11 @@ MODELS = [
     ("linear", "Linear"),
     ("mlp", "MLP (two hidden layers)"),
     ("cnn", "CNN (images)"),
+    ("resmlp", "Residual MLP (tables; deeper)"),
+    ("resnet", "Small ResNet (images; deeper, needs more rounds)"),
+    ("cnn1d", "1-D CNN (text and series)"),
+    ("gru", "GRU (text and series; slow)"),
+    ("transformer", "Small transformer (text and series)"),
 ]
 
 STRATEGIES = [
@@ -228,6 +233,20 @@ class OrderForm(DataForm):
         max_value=2**31 - 1,
         help_text="The same file, settings and seed give the same split and order. Empty: drawn at random.",
     )
+    model_file = forms.FileField(
+        label="A model of your own",
+        required=False,
+        max_length=200,
+        help_text="In place of the kind above: model.json or .keras, as Keras 3 saves it. Of a .keras file, training starts with its weights. What makes your rows numbers of one size is put in front, unless the model has it.",
+        widget=forms.FileInput(attrs={"accept": ".json,.keras"}),
+    )
+    model_weights = forms.FileField(
+        label="Its start weights",
+        required=False,
+        max_length=200,
+        help_text="Beside a model.json, if you have some: a .weights.h5. Empty: drawn at random.",
+        widget=forms.FileInput(attrs={"accept": ".h5"}),
+    )
     price_scheme = forms.ChoiceField(
         label="How the price is made",
         choices=PRICES,
@@ -299,8 +318,11 @@ class OrderForm(DataForm):
     def advanced_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in self.ADVANCED]
 
+    def own_model_fields(self) -> list[forms.BoundField]:
+        return [self["model_file"], self["model_weights"]]
+
     def advanced_errors(self) -> bool:
-        return any(self[name].errors for name in self.ADVANCED)
+        return any(self[name].errors for name in (*self.ADVANCED, "model_file", "model_weights"))
 
 
 class PriceForm(OrderForm):

@@ -75,7 +75,7 @@ class Ticket(models.Model):
     file_name = models.CharField(max_length=200)
     file_size = models.BigIntegerField("quoted size", help_text="Bytes; a larger file is refused")
     target = models.CharField(max_length=200, blank=True, help_text="CSV: the column to predict; empty: found")
-    model_kind = models.CharField(max_length=10, default="auto")
+    model_kind = models.CharField(max_length=20, default="auto")
     rounds = models.PositiveIntegerField(default=10)
     patience = models.PositiveIntegerField(
         default=0, help_text="End after so many rounds without a lower loss; 0: never"
@@ -172,6 +172,24 @@ class Dataset(models.Model):
     name = models.CharField(max_length=200)
     size = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
+    created = models.DateTimeField(auto_now_add=True)
+
+
+class OwnModel(models.Model):
+    """The Keras model that the customer brought, found to be harmless, and the weights that its training starts with."""
+
+    NAME_LENGTH = 200
+
+    ticket = models.OneToOneField(Ticket, models.PROTECT, related_name="own_model")
+    name = models.CharField(max_length=NAME_LENGTH)
+    spec = models.TextField(
+        help_text="Its configuration, as JSON; preprocessing is put in front when the data is known"
+    )
+    parameters = models.PositiveIntegerField()
+    notes = models.TextField(blank=True, help_text="What was changed, in words")
+    file = models.FileField(
+        upload_to="models", max_length=300, blank=True, help_text="Start weights (safetensors); empty: drawn at random"
+    )
     created = models.DateTimeField(auto_now_add=True)
 
 

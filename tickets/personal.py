@@ -15,7 +15,7 @@ from ledger.books import ENDINGS
 from ledger.models import Alarm, ChainEvent
 from tickets import files
 from tickets.actions import drop_upload
-from tickets.models import REFUNDABLE, Artifact, Dataset, Mail, PartialUpload, Status, Ticket, TicketEvent
+from tickets.models import REFUNDABLE, Artifact, Dataset, Mail, OwnModel, PartialUpload, Status, Ticket, TicketEvent
 
 QUOTING = ("The file cannot be trained on", "Something went wrong on our side")
 """Reasons after whose colon stands what an error said: it may quote the file."""
@@ -42,6 +42,7 @@ def _ticket(ticket: Ticket, user: User) -> dict[str, Any]:
         "events": [event | {"actor": _named(event["actor"], user)} for event in events],
         "artifacts": ticket.artifacts.values("name", "size", "sha256", "created"),
         "files": Dataset.objects.filter(ticket=ticket).values("name", "size", "sha256", "created"),
+        "models": OwnModel.objects.filter(ticket=ticket).values("name", "spec", "parameters", "notes", "created"),
         "mails": ticket.mails.values("to", "subject", "body", "sent"),
     }
     return {"id": ticket.pk, "created": ticket.created, **own, **{name: list(rows) for name, rows in parts.items()}}
@@ -67,10 +68,11 @@ def erase(user: User) -> None:
 def _erase_files(user: User) -> None:
     for upload in PartialUpload.objects.filter(ticket__customer=user):
         drop_upload(upload)
-    datasets, artifacts = (kind.objects.filter(ticket__customer=user) for kind in (Dataset, Artifact))
-    files.let_go([*datasets.values_list("file", flat=True), *artifacts.values_list("file", flat=True)])
+    datasets, artifacts, own = (kind.objects.filter(ticket__customer=user) for kind in (Dataset, Artifact, OwnModel))
+    files.let_go([name for kind in (datasets, artifacts, own) for name in kind.values_list("file", flat=True)])
     datasets.update(file="", name="")
     artifacts.delete()
+    own.delete()
 
 
 def _erase_words(user: User, nobody: str) -> None:

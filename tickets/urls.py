@@ -6,6 +6,7 @@ app_name = "tickets"
 urlpatterns = [
     path("", views.tickets, name="list"),
     path("order/", views.order, name="order"),
+    path("model/", views.own_model, name="own_model"),
     path("price/", views.price, name="price"),
     path("files/<str:token>", views.artifact, name="artifact"),
     path("<uuid:pk>/files.zip", views.everything, name="everything"),

@@ -25,9 +25,10 @@ from dmlsite.views import wallet_request
 from dmlworker import rewards
 from ledger import funds
 from ledger.templatetags.money import breakdown
-from tickets import actions, bundle, mail
+from tickets import actions, bundle, mail, ownmodels
 from tickets.forms import OrderForm, PriceForm
 from tickets.models import Artifact, Ticket
+from tickets.ownmodels import OWN_MODELS
 
 CHUNK = 1 << 20
 
@@ -40,7 +41,7 @@ def tickets(request: HttpRequest) -> HttpResponse:
 
 @login_required
 def order(request: HttpRequest) -> HttpResponse:
-    form = OrderForm(request.POST or None, initial=_like(request))
+    form = OrderForm(request.POST or None, request.FILES or None, initial=_like(request))
     if request.method == "POST":
         throttle(request, "order", "60/h", "user")
         if form.is_valid() and (found := _ordered(request, form)):
@@ -62,6 +63,18 @@ def price(request: HttpRequest) -> HttpResponse:
     return render(request, "_price.html", breakdown(found.price, found.price_scheme, found.priced))
 
 
+@login_required
+@require_POST
+def own_model(request: HttpRequest) -> HttpResponse:
+    """Read a model of the customer's own before it is ordered, say what it is, keep nothing."""
+    throttle(request, "own-model", OWN_MODELS, "user")
+    file = request.FILES.get("model_file")
+    if file is None:
+        raise Invalid("Please choose a file.")
+    found, weights = ownmodels.read(file, request.FILES.get("model_weights"))
+    return render(request, "tickets/_own_model.html", ownmodels.told(found) | {"weights": weights is not None})
+
+
 def _like(request: HttpRequest) -> dict[str, Any]:
     """The settings of a ticket of one's own, to be trained again: `?like=ID`. The file is chosen anew."""
     if not (pk := request.GET.get("like")):
@@ -75,6 +88,8 @@ def _like(request: HttpRequest) -> dict[str, Any]:
 
 def _ordered(request: HttpRequest, form: OrderForm) -> Ticket | None:
     user = cast(User, request.user)
+    if request.FILES:
+        throttle(request, "own-model", OWN_MODELS, "user")
     try:
         found = actions.order(user, **form.options())
     except Invalid as error:

@@ -26,7 +26,7 @@ from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
 from ledger import pricing
-from tickets.models import Ticket
+from tickets.models import OwnModel, Ticket
 from training import audits, delivery, evidence, measures, pay, raw, store
 from training.actions import Prepared, hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
@@ -51,7 +51,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
 
     Raises DatasetError, whose text is for the customer.
     """
-    from dmlworker import models, trainer
+    from dmlworker import models, ownmodel, trainer
 
     options = datasets.Options.of(ticket)
     data = datasets.read(path, ticket.dataset.name, ticket.target or None, options)
@@ -64,14 +64,17 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         fitted = None if tokens else models.statistics(rows, encoder.marks if encoder else None)
         target = models.target_statistics(train.y) if data.task == task.REGRESSION else None
         outputs = len(data.classes) or 1
+        shape, head = train.x.shape[1:], {"task": data.task, "target": target}
+        own = OwnModel.objects.filter(ticket=ticket).first()
         try:
-            head = {"task": data.task, "target": target}
-            built = models.build(train.x.shape[1:], outputs, ticket.model_kind, fitted, **tokens, **head)
-            spec = models.spec(built)
+            if own:
+                spec = ownmodel.fitted(models.spec_from_bytes(own.spec.encode()), shape, outputs, fitted, **head)
+            else:
+                spec = models.spec(models.build(shape, outputs, ticket.model_kind, fitted, **tokens, **head))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         _check_quoted(ticket, len(data), spec)
-        start = pack(trainer.initial_weights(spec, seed))
+        start = pack(_start(own, trainer.initial_weights(spec, seed)))
     cut = datasets.shards(train, parts, seed, options.sharding)
     shards = [(store.put_pieces(datasets.pieces(part.x, part.y, part.w)), len(part.y)) for part in cut]
     return Prepared(
@@ -86,6 +89,19 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         segment_steps=evidence.segment_steps(spec),
         task=data.task,
     )
+
+
+def _start(own: OwnModel | None, drawn: Weights) -> Weights:
+    """What training starts with: the weights that came with the customer's own model, or those drawn."""
+    if own is None or not own.file:
+        return drawn
+    with own.file.open("rb") as file:
+        given = unpack(file.read())
+    try:
+        aggregation.check(given, drawn)
+    except MalformedUpdate as error:
+        raise datasets.DatasetError("The start weights do not fit the model.") from error
+    return given
 
 
 def _check_quoted(ticket: Ticket, samples: int, spec: Mapping[str, object]) -> None:

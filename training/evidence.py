@@ -17,6 +17,10 @@ Weights = Sequence[np.ndarray]
 # Thresholds, all but those of dmlworker/comparison.py. How they were found: docs/decisions/replay-tolerance.md.
 SEGMENT_STEPS, DENSE_SEGMENT_STEPS = 5, 10
 """Steps between two checkpoints: so few that SGD can't amplify rounding much. Nets of dense layers only amplify it less."""
+_DENSE = frozenset(
+    {"InputLayer", "Rescaling", "Normalization", "Reshape", "Flatten", "Identity", "Dense", "Add", "Activation"}
+    | {"ReLU", "LeakyReLU", "ELU", "Softmax", "LayerNormalization", "RMSNormalization"}
+)
 DRAWN_SEGMENTS = 2
 """Segments of an audited update that are drawn by chance, beside the first, the last and the one with the largest change."""
 FAR_BELOW = 4
@@ -42,8 +46,8 @@ TWIN = 0.999
 
 def segment_steps(spec: dict[str, Any]) -> int:
     """Steps between two checkpoints for a model's Keras configuration."""
-    layers = [str(layer["class_name"]) for layer in spec["config"]["layers"]]
-    return SEGMENT_STEPS if any("Conv" in name or "Pool" in name for name in layers) else DENSE_SEGMENT_STEPS
+    layers = {str(layer["class_name"]) for layer in spec["config"]["layers"]}
+    return DENSE_SEGMENT_STEPS if layers <= _DENSE else SEGMENT_STEPS
 
 
 def audit_probability(streak: int, always: int, least: float) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmlworker import models
 from dmlworker.backends import Run
 from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
@@ -43,7 +44,7 @@ def device() -> str:
 class Steps:
     """See `backends.Steps`."""
 
-    def __init__(self, model: "keras.Sequential", loss: Loss, batch_size: int, dtype: str, held: bool) -> None:
+    def __init__(self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool) -> None:
         self._variables = model.trainable_variables
         self._batch_size = batch_size
         self._held = held
@@ -75,7 +76,7 @@ class Steps:
         return [variable.value for variable in self._variables]
 
 
-def _compile(model: "keras.Sequential", loss: Loss) -> tuple[Any, Any]:
+def _compile(model: "keras.Model", loss: Loss) -> tuple[Any, Any]:
     """(step, score): `step` gives the weights after a step of SGD and the sum of the samples' losses; `score` says for each
     sample what it is taken for, and its loss.
 
@@ -85,13 +86,11 @@ def _compile(model: "keras.Sequential", loss: Loss) -> tuple[Any, Any]:
     import keras
     from jax import numpy as jnp
 
-    variables = model.trainable_variables
+    variables, before_last = model.trainable_variables, models.before_last(model)
 
     def losses_of(weights: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        values = x.astype(jnp.float32)
         with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
-            for layer in model.layers[:-1]:
-                values = layer(values)
+            values = before_last(x.astype(jnp.float32))
         return loss.losses(values, y), values
 
     def mean(weights: Any, x: Any, y: Any, share: Any) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmlworker import models
 from dmlworker.backends import Run
 from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
@@ -40,7 +41,7 @@ def device() -> str:
 class Steps:
     """See `backends.Steps`."""
 
-    def __init__(self, model: "keras.Sequential", loss: Loss, batch_size: int, dtype: str, held: bool) -> None:
+    def __init__(self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool) -> None:
         import tensorflow as tf
 
         self._weights = model.trainable_weights if held else []
@@ -66,7 +67,7 @@ class Steps:
 
 
 def _compile(
-    model: "keras.Sequential", loss: Loss, batch_size: int, dtype: str, anchors: list["tf.Variable"]
+    model: "keras.Model", loss: Loss, batch_size: int, dtype: str, anchors: list["tf.Variable"]
 ) -> tuple[Any, Any]:
     """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` tells what samples are taken for.
 
@@ -75,11 +76,10 @@ def _compile(
     """
     import tensorflow as tf
 
+    of_rows = models.before_last(model)
+
     def before_last(rows: "tf.Tensor") -> "tf.Tensor":
-        values = tf.cast(rows, tf.float32)
-        for layer in model.layers[:-1]:
-            values = layer(values)
-        return values
+        return of_rows(tf.cast(rows, tf.float32))
 
     variables = [weight.value for weight in model.trainable_weights]
     rows = tf.TensorSpec((None, *model.input_shape[1:]), np.dtype(dtype))
@@ -95,7 +95,8 @@ def _compile(
                 losses = loss.losses(before_last(tf.gather(x, batches[step])), tf.gather(y, batches[step]))
                 batch = tf.reduce_sum(losses * mask[step])
                 mean = batch / tf.reduce_sum(mask[step])
-            gradients = tape.gradient(mean, variables)
+            gradients = tape.gradient(mean, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # an embedding's are a few rows
             if anchors:
                 gradients = [g + pull * (w - a) for g, w, a in zip(gradients, variables, anchors, strict=True)]
             for variable, gradient in zip(variables, gradients, strict=True):

@@ -24,7 +24,16 @@ IMAGES = RANDOM.integers(0, 256, (50, 8, 8), dtype=np.uint8)
 LABELS = (TABLE[:, 0] > 0).astype(np.int32) + (TABLE[:, 1] > 1)
 NUMBERS = (1000 + 50 * TABLE[:, 0] - TABLE[:, 2]).astype(np.float32)
 SEVERAL = (TABLE[:, :3] > 0.5).astype(np.uint8)
-KINDS = ["linear", "mlp", "cnn", "frozen", "number", "several"]
+SERIES = RANDOM.normal(size=(50, 12, 3)).astype(np.float32)
+TEXTS = (RANDOM.integers(0, 30, (50, 12)) * (np.arange(12) < RANDOM.integers(0, 13, (50, 1)))).astype(np.uint16)
+"""Some are empty."""
+PLAIN = ["linear", "mlp", "cnn", "frozen", "number", "several"]
+OTHERS = [
+    "resmlp",
+    "resnet",
+    *(f"{of}-{kind}" for of in ("series", "text") for kind in ("cnn1d", "gru", "transformer")),
+]
+KINDS = [*PLAIN, *OTHERS, "text-linear"]
 
 
 class Case(NamedTuple):
@@ -41,27 +50,33 @@ class Case(NamedTuple):
     @property
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         y = {"number": NUMBERS, "several": SEVERAL}.get(self.kind, LABELS)
-        return (IMAGES if self.kind == "cnn" else TABLE)[: self.samples], y[: self.samples]
+        named = {"cnn": IMAGES, "resnet": IMAGES, "series": SERIES, "text": TEXTS}
+        return named.get(self.kind.split("-")[0], TABLE)[: self.samples], y[: self.samples]
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.samples}-{self.mu}"
 
 
-CASES = [Case(kind, samples, mu) for kind in KINDS for samples in (50, 47) for mu in (0.0, 0.3)]
-
+CASES = [Case(kind, samples, mu) for kind in PLAIN for samples in (50, 47) for mu in (0.0, 0.3)]
+CASES += [Case(kind, 47, 0.3) for kind in KINDS if kind not in PLAIN]
 
 AGAIN = [case for case in CASES if case.mu]
 
 
 def spec_of(kind: str) -> dict[str, Any]:
-    if kind == "cnn":
-        return models.spec(models.build((8, 8), 3, "cnn"))
     if kind == "number":
         head = {"task": "regression", "target": models.target_statistics(NUMBERS)}
         return models.spec(models.build((4,), 1, "mlp", models.statistics(TABLE), **head))
     if kind == "several":
         return models.spec(models.build((4,), 3, "mlp", models.statistics(TABLE), task="multilabel"))
+    of, _, rest = kind.rpartition("-")
+    if of == "text":
+        return models.spec(models.build((12,), 3, rest, tokens=30))
+    if of == "series":
+        return models.spec(models.build((12, 3), 3, rest, models.statistics(SERIES)))
+    if kind in ("cnn", "resnet"):
+        return models.spec(models.build((8, 8), 3, kind))
     spec = models.spec(models.build((4,), 3, "mlp" if kind == "frozen" else kind, models.statistics(TABLE)))
     if kind == "frozen":
         hidden = next(layer for layer in spec["config"]["layers"] if layer["config"]["name"] == "hidden_1")
@@ -104,7 +119,7 @@ def in_jax(folder: Path) -> None:
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"KERAS_BACKEND": "jax"}
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +144,9 @@ def test_five_steps_give_what_tensorflow_gives(folder: Path, case: Case) -> None
     assert np.count_nonzero(moved) == len(moved) - 2 * (case.kind == "frozen")  # its kernel and bias stay
     for mine, other, length in zip(ours, theirs, moved, strict=True):
         np.testing.assert_allclose(other, mine, rtol=1e-5, atol=1e-5)
-        # Against what the steps did, too: weights hardly move in five.
-        assert np.linalg.norm(other - mine) <= 1e-4 * length
+        # Against what the steps did, too: weights hardly move in five. What does not count, like the bias of attention's keys, moves
+        # by rounding alone. A deep net amplifies it.
+        assert np.linalg.norm(other - mine) <= (1e-4 if case.kind in PLAIN else 1e-3) * length + 1e-7
 
 
 @pytest.mark.parametrize("case", AGAIN, ids=lambda case: case.name)

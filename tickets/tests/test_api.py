@@ -143,7 +143,7 @@ def test_a_provider_who_orders_becomes_a_customer_too(chain):
         ("learning_rate", "nan"),
         ("learning_rate", "inf"),
         ("task", "clustering"),
-        ("model_kind", "transformer"),
+        ("model_kind", "forest"),
         ("strategy", "krum"),
         ("proximal", -1),
         ("patience", 101),

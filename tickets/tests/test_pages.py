@@ -179,7 +179,7 @@ def test_whoever_orders_is_a_customer_from_then_on(client, chain):
         ({"batch_size": 1025}, "less than or equal to 1024"),
         ({"learning_rate": "11"}, "less than or equal to 10"),
         ({"learning_rate": "nan"}, "Enter a number."),
-        ({"model_kind": "transformer"}, "Select a valid choice."),
+        ({"model_kind": "forest"}, "Select a valid choice."),
         ({"task": "clustering"}, "Select a valid choice."),
         ({"rule": "krum"}, "Krum needs 5 providers to withstand a cheat; among 4 it withstands none."),
         ({"rule": "median", "byzantine": 0}, "protects nothing"),

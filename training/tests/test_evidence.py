@@ -10,7 +10,7 @@ import pytest
 from dmlworker import aggregation, cheats, datasets, models, trainer
 from dmlworker.datasets import Dataset
 from dmlworker.protocol import Hyper
-from training.evidence import audit_probability, cosines, counts, measured_suspects, proven, suspects
+from training.evidence import audit_probability, cosines, counts, measured_suspects, proven, segment_steps, suspects
 
 Weights = list[np.ndarray]
 
@@ -29,6 +29,13 @@ def test_the_more_audits_were_passed_the_rarer_they_are(streak: int, chance: flo
 
 def test_without_a_first_and_a_least_nobody_is_audited_by_chance() -> None:
     assert audit_probability(0, 0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"), [("linear", 10), ("mlp", 10), ("cnn", 5), ("resnet", 5), ("gru", 5), ("transformer", 5)]
+)
+def test_segments_are_short_where_layers_amplify_rounding(kind: str, steps: int) -> None:
+    assert segment_steps(models.spec(models.build((8, 8), 2, kind))) == steps
 
 
 # --- Real updates: four shards of breast cancer, in the first round and later -----------------------------------------
