@@ -20,7 +20,7 @@ from tickets.models import Artifact
 from training.actions import hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 from training.pay import seconds_of
-from training.raw import columns, loading
+from training.raw import columns, loading, said
 
 
 def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
@@ -166,5 +166,6 @@ def card(run: Run, event: ChainEvent) -> str:
         "tx": event.tx,
         "columns": columns(run),
         "loading": loading(run),
+        "said": list(said(run.ticket)),
     }
     return render_to_string("training/model-card.md", context)
