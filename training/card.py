@@ -12,7 +12,7 @@ from ledger import money, pricing
 from ledger.models import ChainEvent
 from training import chart, delivery, measures, records
 from training.models import Run
-from training.raw import columns, loading
+from training.raw import columns, loading, said
 
 VERSION = 1
 """Of model-card.json."""
@@ -44,6 +44,7 @@ def markdown(run: Run, event: ChainEvent) -> str:
         "tx": event.tx,
         "columns": columns(run),
         "loading": loading(run),
+        "said": list(said(run.ticket)),
     }
     return render_to_string("training/model-card.md", context)
 

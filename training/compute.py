@@ -83,9 +83,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         holdout=store.put_pieces(datasets.pieces(holdout.x, holdout.y)),
         shards=shards,
         classes=list(data.classes),
-        facts=_facts(data, train, holdout)
-        | _raw_facts(data, found)
-        | ({"window": options.window} if options.window else {}),
+        facts=_facts(data, train, holdout) | _raw_facts(found) | ({"window": options.window} if options.window else {}),
         segment_steps=evidence.segment_steps(spec),
         task=data.task,
     )
@@ -120,14 +118,13 @@ def _check_quoted(ticket: Ticket, samples: int, spec: Mapping[str, object]) -> N
         )
 
 
-def _raw_facts(data: datasets.Dataset, found: datasets.Parts) -> dict[str, object]:
+def _raw_facts(found: datasets.Parts) -> dict[str, object]:
     """Of a table with more than plain numbers: how it became numbers, and a row as it was, or all rows of a window."""
     if found.encoder is None:
         return {}
     rows = [[cell[:EXAMPLE] for cell in row] for row in found.example]
     return {
         "encoder": found.encoder.json(),
-        "left_out": [name for name, _ in data.left_out],
         "example": rows if found.encoder.steps else rows[0],
     }
 
@@ -139,8 +136,10 @@ def _facts(data: datasets.Dataset, train: datasets.Dataset, holdout: datasets.Da
         "training_samples": len(train.y),
         "holdout_samples": len(holdout.y),
         "sample_shape": list(train.x.shape[1:]),
-        "features": list(data.features),
+        "features": list(train.features),
         "target": data.target,
+        "left_out": [f"{name} ({why})" for name, why in data.left_out],
+        "on_both_sides": datasets.on_both_sides(train, holdout),
         "example": holdout.x[0].tolist() if holdout.x[0].ndim == 1 else None,
     }
 

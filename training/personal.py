@@ -18,7 +18,7 @@ HOLDERS: list[tuple[type[Model], str, list[str]]] = [
     (Audit, "assignment__round__run__", ["trace"]),
 ]
 """Whatever names a blob: the model, the way from it to the run, the fields."""
-KEPT = ("kind", "samples", "training_samples", "holdout_samples", "sample_shape")
+KEPT = ("kind", "samples", "training_samples", "holdout_samples", "sample_shape", "on_both_sides")
 """The facts of a run that are kept; the others are out of the customer's file."""
 
 

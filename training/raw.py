@@ -1,9 +1,11 @@
 """A run on a table with more than plain numbers: how its rows became numbers, and how its model is fed. No TensorFlow in here."""
 
 import json
+from collections.abc import Iterator
 
 from dmlworker.datasets import Encoder, dates, text
 from dmlworker.datasets.encoding import Feature
+from tickets.models import Ticket
 from training.models import Run
 
 MOST_WORDS = 20
@@ -26,6 +28,20 @@ def loading(run: Run) -> str:
     rows = [f"    {_text(name)}: [{_sample(feature.kind, cell)}]," for name, feature, cell in cells]
     feed = "model.predict({name: keras.ops.convert_to_tensor(values) for name, values in rows.items()})"
     return "\n".join([LOAD, "rows = {  # as many as you like in each list", *rows, "}", feed])
+
+
+def said(ticket: Ticket) -> Iterator[str]:
+    """What the customer said of the data, in words."""
+    if ticket.leave_out:
+        yield f"without {', '.join(ticket.leave_out)}"
+    yield from (f"{name} is a {kind}" for name, kind in ticket.kinds.items())
+    if ticket.group:
+        apart = ", a provider each" if ticket.sharding == "group" else ""
+        yield f"rows with the same {ticket.group} stay together{apart}"
+    if ticket.window:
+        yield f"windows of {ticket.window} rows, the target {ticket.horizon} further on"
+    if ticket.class_weights != "none":
+        yield "rare classes count more"
 
 
 def columns(run: Run) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """The live part of a ticket's page, the files of a receipt, and the check of a file before it is paid for."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -101,7 +101,7 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "chain_txs": ChainTx.objects.filter(case=ticket.pk).prefetch_related("attempts"),
         "payouts": payouts,
         "rule": RULES[ticket.rule],
-        "said": list(_said_of(ticket)),
+        "said": list(raw.said(ticket)),
         "scheme": rewards.SCHEMES[ticket.reward],
         "price_scheme": pricing.SCHEMES[ticket.price_scheme],
         "price_parts": pricing.SCHEMES[ticket.price_scheme].parts(ticket.priced),
@@ -110,20 +110,6 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "over": _over(ticket, payouts, refund),
         **(_rounds(run) if run else {}),
     }
-
-
-def _said_of(ticket: Ticket) -> Iterator[str]:
-    """What the customer said of the data, in words."""
-    if ticket.leave_out:
-        yield f"without {', '.join(ticket.leave_out)}"
-    yield from (f"{name} is a {kind}" for name, kind in ticket.kinds.items())
-    if ticket.group:
-        apart = ", a provider each" if ticket.sharding == "group" else ""
-        yield f"rows with the same {ticket.group} stay together{apart}"
-    if ticket.window:
-        yield f"windows of {ticket.window} rows, the target {ticket.horizon} further on"
-    if ticket.class_weights != "none":
-        yield "rare classes count more"
 
 
 def _downloads(ticket: Ticket) -> list[tuple[str, list[tuple[Artifact, str]]]]:

@@ -17,13 +17,14 @@ from pathlib import Path
 from dmlworker.datasets import foreign, groups, images, jsonl, npz, table, windows
 from dmlworker.datasets.dataset import Dataset, DatasetError, Facts, cells_of, describe
 from dmlworker.datasets.encoding import Encoder, encoded
+from dmlworker.datasets.leaks import on_both_sides
 from dmlworker.datasets.options import PLAIN, Options
 from dmlworker.datasets.parts import Parts, parts
 from dmlworker.datasets.shards import dump, few, load, load_weighted, pieces, shards, split, training_samples
 
 __all__ = [
     "Dataset", "DatasetError", "Encoder", "Facts", "Options", "Parts", "cells_of", "describe", "dump", "encoded", "few", "inspect", "load",
-    "load_weighted", "parts", "pieces", "read", "shards", "split",
+    "load_weighted", "on_both_sides", "parts", "pieces", "read", "shards", "split", "training_samples",
 ]  # fmt: skip
 
 _READERS: dict[str, Callable[[Path, str | None, Options], Dataset]] = {

@@ -38,6 +38,11 @@ def repeated(found: np.ndarray, y: np.ndarray) -> tuple[int, int]:
     return len(found) - len(counts), int(counts[low < high].sum())
 
 
+def on_both_sides(train: "Dataset", holdout: "Dataset") -> int:
+    """Samples held out that are in the training part, too, with this label or another one."""
+    return int(np.isin(keys(holdout), keys(train)).sum())
+
+
 def nearly(dataset: "Dataset", found: np.ndarray) -> int:
     """Images that are nearly another one, as when it was saved again: some pairs may be missed, as only neighbours in an order by brightness
     along some directions are compared. `found`: the `keys`; what is equal does not count."""

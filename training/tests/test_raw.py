@@ -71,7 +71,12 @@ def test_the_delivered_model_is_loaded_and_fed_as_the_page_says(run, tmp_path, m
         "training/model-card.md",
         {"run": run, "ticket": run.ticket, "loading": code, "fee": 0, "columns": raw.columns(run)},
     )
-    assert code in card and "| boarded | date, YYYY-MM-DD | 1912-" in card and "left out, as nothing" in card
+    assert (
+        code in card
+        and "| boarded | date, YYYY-MM-DD | 1912-" in card
+        and "Left out: name (nearly every value is another)" in card
+        and "As the customer" not in card
+    )
 
 
 def test_the_page_offers_known_values_and_takes_text_and_gaps(client, run, inline_jobs):
@@ -186,6 +191,11 @@ def test_groups_and_balanced_classes_reach_the_shards_and_whoever_checks_them(fi
         assert w[y == 1].max() > w[y == 0].max()
         np.testing.assert_array_equal(stored, w)
     assert run.facts["features"] == ["a"]
+    context = {"run": run, "ticket": run.ticket, "fee": 0, "said": list(raw.said(run.ticket))}
+    card = render_to_string("training/model-card.md", context)
+    assert "Left out: note (you chose so), patient (it says which rows stay together)" in card
+    assert "rows with the same patient stay together, a provider each; rare classes count more" in card
+    assert f"Of the samples held out, {run.facts['on_both_sides']} are in the training part" in card
     run.ticket.class_weights = "none"
     with pytest.raises(checks.Wrong, match="shard 0 is not cut"):
         recut(run, tmp_path)
