@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
-VERSION = 4
+VERSION = 5
 SOCKET_PATH = "/ws/worker/"
 MAX_FRAME = 16 * 1024
 """Bytes of UTF-8 in one frame, at most. Far above any real one, far below what would hurt."""
@@ -275,7 +275,7 @@ _TYPES: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in Message.
 
 
 def encode(message: Message) -> str:
-    """The frame of a message: `{"v":4,"type":"accept",...}`, no spaces, fields in the order of the class.
+    """The frame of a message: `{"v":5,"type":"accept",...}`, no spaces, fields in the order of the class.
 
     Raises ProtocolError if a value is not of its field's type or the frame would be too long.
     """

@@ -220,7 +220,7 @@ class _Program:
         """The steps of `part`, or all, from the weights `at`, or the ones loaded."""
         self._check(x, y)
         w = np.ones(len(y), np.float32) if w is None else w
-        if w.shape != y.shape:
+        if w.shape != y.shape[:1]:
             raise ValueError(f"{len(y)} samples have {len(w)} weights.")
         run = self._steps.start(x, y, hyper)
         if at is not None:

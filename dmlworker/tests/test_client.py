@@ -415,7 +415,7 @@ def test_an_update_that_is_not_taken_is_declined(tmp_path: Path, statuses: list[
 
 
 def test_a_model_that_is_refused_is_declined(tmp_path: Path) -> None:
-    declined(tmp_path, lambda platform: offered(platform, spec=b'{"class_name":"Lambda"}'), "chain of layers")
+    declined(tmp_path, lambda platform: offered(platform, spec=b'{"class_name":"Lambda"}'), "last layer must be")
 
 
 def full(*_: object) -> None:

@@ -39,27 +39,27 @@ A, B, C = "a" * 64, "b" * 64, "c" * 64
 USED = '"joules":0.0,"gpu":0.0'
 
 OFFER = Offer(LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16", 5), 1_800_000_000)
-OFFERED = encode(OFFER).replace('"v":4,"type":"offer",', "")
+OFFERED = encode(OFFER).replace('"v":5,"type":"offer",', "")
 
 GOLDEN: dict[str, protocol.Message] = {
-    '{"v":4,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
-    '{"v":4,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
-    f'{{"v":4,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
+    '{"v":5,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
+    '{"v":5,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
+    f'{{"v":5,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
     f'"shard":{{"sha256":"{C}","size":3}},'
     '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01,"compression":"fp16",'
     '"checkpoint_every":5},"deadline":1800000000}': OFFER,
-    f'{{"v":4,"type":"accept",{L}}}': Accept(LEASE),
-    f'{{"v":4,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
-    f'{{"v":4,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
-    f'{{"v":4,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}","joules":12.5,"gpu":0.25}}': Commit(
+    f'{{"v":5,"type":"accept",{L}}}': Accept(LEASE),
+    f'{{"v":5,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
+    f'{{"v":5,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
+    f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}","joules":12.5,"gpu":0.25}}': Commit(
         LEASE, A, 5, B, 12.5, 0.25
     ),
-    f'{{"v":4,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
-    f'{{"v":4,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
-    f'{{"v":4,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":[0,7]}}': Challenge(OFFER, A, (0, 7)),
-    f'{{"v":4,"type":"reveal",{L},"trace":"{A}"}}': Reveal(LEASE, A),
-    f'{{"v":4,"type":"release",{L}}}': Release(LEASE),
-    '{"v":4,"type":"heartbeat"}': Heartbeat(),
+    f'{{"v":5,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
+    f'{{"v":5,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
+    f'{{"v":5,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":[0,7]}}': Challenge(OFFER, A, (0, 7)),
+    f'{{"v":5,"type":"reveal",{L},"trace":"{A}"}}': Reveal(LEASE, A),
+    f'{{"v":5,"type":"release",{L}}}': Release(LEASE),
+    '{"v":5,"type":"heartbeat"}': Heartbeat(),
 }
 
 
@@ -85,13 +85,13 @@ EARLIER = [
 def test_golden_frames_of_earlier_versions_are_told_apart(text: str) -> None:
     """Version 1 had no `proximal`: a worker that does not know it would train something else. Version 2 committed to no trace.
     Version 3 told nothing of energy and GPU."""
-    with pytest.raises(VersionMismatch, match="only version 4") as caught:
+    with pytest.raises(VersionMismatch, match="only version 5") as caught:
         decode(text)
     assert caught.value.theirs == json.loads(text)["v"]
 
 
 FIELDS = {
-    4: """
+    5: """
         Lease: run str, round int, shard int, attempt int
         Blob: sha256 str, size int
         Hyper: epochs int, batch_size int, learning_rate float, seed int, proximal float, compression str, checkpoint_every int
@@ -121,8 +121,8 @@ def test_a_frame_has_other_fields_only_under_another_version() -> None:
     assert [line.strip() for line in said] == [line.strip() for line in FIELDS[protocol.VERSION].strip().splitlines()]
 
 
-def test_constants_are_part_of_version_4() -> None:
-    assert (protocol.VERSION, protocol.SOCKET_PATH) == (4, "/ws/worker/")
+def test_constants_are_part_of_version_5() -> None:
+    assert (protocol.VERSION, protocol.SOCKET_PATH) == (5, "/ws/worker/")
     assert protocol.blob_path(A) == f"/worker/blobs/{A}"
     assert (protocol.CLOSE_BAD_KEY, protocol.CLOSE_BANNED, protocol.CLOSE_TOO_OLD) == (4401, 4403, 4426)
 
@@ -157,39 +157,39 @@ MALFORMED = {
     "no version": '{"type":"heartbeat"}',
     "version as text": '{"v":"1","type":"heartbeat"}',
     "version as truth": '{"v":true,"type":"heartbeat"}',
-    "no type": '{"v":4}',
-    "unknown type": '{"v":4,"type":"quit"}',
-    "type is a list": '{"v":4,"type":["hello"]}',
-    "unknown field": '{"v":4,"type":"heartbeat","more":1}',
-    "field missing": '{"v":4,"type":"welcome","provider":"ada"}',
-    "name twice": '{"v":4,"type":"heartbeat","v":4}',
-    "number as text": '{"v":4,"type":"welcome","provider":"ada","heartbeat":"10"}',
-    "truth as number": '{"v":4,"type":"welcome","provider":"ada","heartbeat":true}',
-    "fraction as number": '{"v":4,"type":"welcome","provider":"ada","heartbeat":1.5}',
-    "number as truth": f'{{"v":4,"type":"ack",{L},"ok":1,"reason":""}}',
-    "lease is text": '{"v":4,"type":"accept","lease":"7c9e6679"}',
-    "lease without attempt": '{"v":4,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
-    "negative round": '{"v":4,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
-    "huge round": '{"v":4,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
-    "endless digits": '{"v":4,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
-    "no run": '{"v":4,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
-    "hash in capitals": f'{{"v":4,"type":"commit",{L},"sha256":"{"A" * 64}","size":5,"root":"{A}",{USED}}}',
-    "hash too short": f'{{"v":4,"type":"commit",{L},"sha256":"{"a" * 63}","size":5,"root":"{A}",{USED}}}',
-    "hash with a newline": f'{{"v":4,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5,"root":"{A}",{USED}}}',
-    "no root": f'{{"v":4,"type":"commit",{L},"sha256":"{A}","size":5,"root":"",{USED}}}',
-    "energy below nothing": f'{{"v":4,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":-1.0,"gpu":0.0}}',
-    "a GPU at work more than all the time": f'{{"v":4,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":1.0,"gpu":1.1}}',
-    "segments as an object": f'{{"v":4,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":{{}}}}',
-    "a segment as text": f'{{"v":4,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":["0"]}}',
-    "negative size": f'{{"v":4,"type":"commit",{L},"sha256":"{A}","size":-5,"root":"{A}",{USED}}}',
-    "NaN": f'{{"v":4,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
-    "infinite": f'{{"v":4,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
-    "step after the last": f'{{"v":4,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
-    "long text": f'{{"v":4,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
-    "half a character": f'{{"v":4,"type":"cancel",{L},"reason":"\\ud800"}}',
+    "no type": '{"v":5}',
+    "unknown type": '{"v":5,"type":"quit"}',
+    "type is a list": '{"v":5,"type":["hello"]}',
+    "unknown field": '{"v":5,"type":"heartbeat","more":1}',
+    "field missing": '{"v":5,"type":"welcome","provider":"ada"}',
+    "name twice": '{"v":5,"type":"heartbeat","v":5}',
+    "number as text": '{"v":5,"type":"welcome","provider":"ada","heartbeat":"10"}',
+    "truth as number": '{"v":5,"type":"welcome","provider":"ada","heartbeat":true}',
+    "fraction as number": '{"v":5,"type":"welcome","provider":"ada","heartbeat":1.5}',
+    "number as truth": f'{{"v":5,"type":"ack",{L},"ok":1,"reason":""}}',
+    "lease is text": '{"v":5,"type":"accept","lease":"7c9e6679"}',
+    "lease without attempt": '{"v":5,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
+    "negative round": '{"v":5,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
+    "huge round": '{"v":5,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
+    "endless digits": '{"v":5,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
+    "no run": '{"v":5,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
+    "hash in capitals": f'{{"v":5,"type":"commit",{L},"sha256":"{"A" * 64}","size":5,"root":"{A}",{USED}}}',
+    "hash too short": f'{{"v":5,"type":"commit",{L},"sha256":"{"a" * 63}","size":5,"root":"{A}",{USED}}}',
+    "hash with a newline": f'{{"v":5,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5,"root":"{A}",{USED}}}',
+    "no root": f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":5,"root":"",{USED}}}',
+    "energy below nothing": f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":-1.0,"gpu":0.0}}',
+    "a GPU at work more than all the time": f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":1.0,"gpu":1.1}}',
+    "segments as an object": f'{{"v":5,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":{{}}}}',
+    "a segment as text": f'{{"v":5,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":["0"]}}',
+    "negative size": f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":-5,"root":"{A}",{USED}}}',
+    "NaN": f'{{"v":5,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
+    "infinite": f'{{"v":5,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
+    "step after the last": f'{{"v":5,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
+    "long text": f'{{"v":5,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
+    "half a character": f'{{"v":5,"type":"cancel",{L},"reason":"\\ud800"}}',
     "deep": "[" * 10_000,
-    "deep in an object": '{"v":4,"type":' + '{"a":' * 3000,
-    "long": f'{{"v":4,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
+    "deep in an object": '{"v":5,"type":' + '{"a":' * 3000,
+    "long": f'{{"v":5,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
 }
 
 

@@ -172,6 +172,6 @@ def test_an_earlier_worker_is_told_that_it_is_too_old_and_does_not_come_back(lea
         async with Socket(key) as socket:
             await socket.writes(frame.replace("%s", ROOT))
             assert await socket.is_closed_with() == protocol.CLOSE_TOO_OLD
-            assert socket.told == "protocol version 3 is not spoken here, only version 4"
+            assert socket.told == "protocol version 3 is not spoken here, only version 5"
 
     scenario()
