@@ -2,7 +2,7 @@
 
 DMLError
   NetworkError      no answer, however often asked
-  DataError         what was given can't be sent as a file
+  DataError         what was given is no data, no address, no ticket's number, or can't be read
   PaymentError      the wallet does not sign it, or the chain does not take it
   Damaged           a file did not arrive as the platform says that it is
   Refused           the platform's answer to this request is no
@@ -27,7 +27,7 @@ class NetworkError(DMLError):
 
 
 class DataError(DMLError):
-    """The data can't be sent."""
+    """What was given can't be used; the platform was not asked."""
 
 
 class PaymentError(DMLError):

@@ -69,11 +69,21 @@ def _pk(ticket: Id) -> str:
         raise DataError(f"{text} is no ticket's number.") from None
 
 
+def _address(url: str) -> httpx.URL:
+    try:
+        found = httpx.URL(url.rstrip("/") + "/")
+    except httpx.InvalidURL:
+        raise DataError(f"{url} is no address of a platform.") from None
+    if found.scheme not in ("http", "https") or not found.host:
+        raise DataError(f"{url} is no address of a platform: it begins with https://.")
+    return found
+
+
 class Platform:
     """One platform, in one person's name. timeout: seconds without a sign of life in which a request is given up."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
-        self.url = httpx.URL(url.rstrip("/") + "/")
+        self.url = _address(url)
         self._key, self._timeout = key, {"timeout": httpx.Timeout(timeout).as_dict()}
         self._terms: Terms | None = None
 
@@ -271,7 +281,7 @@ class Platform:
         """All files of a ticket that has a model. One that is there already, unharmed, is not fetched again. Raises Damaged."""
         now = _alive((yield from self.ticket(ticket)))
         if now.status != "settled":
-            raise DataError(f"There is no model yet: the ticket is {now.status}.")
+            raise WrongState(409, f"There is no model yet: the ticket is {now.status}.", {})
         place = Path(f"dml-{now.id[:8]}" if folder is None else folder)
         place.mkdir(parents=True, exist_ok=True)
         found = yield from self.files(now)
@@ -291,10 +301,10 @@ class Platform:
             draft.unlink(missing_ok=True)
 
     def receipt(self, ticket: Id) -> Flow[bytes]:
-        """What `dmlworker verify` checks. Raises DataError if there is none yet."""
+        """What `dmlworker verify` checks. Raises WrongState if there is none yet."""
         file = next((one for one in (yield from self.files(ticket)) if one.name == RECEIPT), None)
         if file is None:
-            raise DataError("There is no receipt yet: it comes with the model.")
+            raise WrongState(409, "There is no receipt yet: it comes with the model.", {})
         out = io.BytesIO()
         yield from self._fetched(file, out)
         return out.getvalue()

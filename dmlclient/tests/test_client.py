@@ -297,6 +297,12 @@ def test_it_loads_with_httpx_alone():
     assert not {"django", "numpy", "pandas", "sklearn", "keras", "tensorflow", "eth_account", "web3"} & set(loaded)
 
 
+@pytest.mark.parametrize("url", ["", "dml.example", "ftp://dml.example", "http://", "https://a:b:c"])
+def test_what_is_no_address_is_refused_here(url):
+    with pytest.raises(DataError, match="no address"):
+        DML(url, "dml_x")
+
+
 def test_plain_http_to_far_away_warns():
     with pytest.warns(UserWarning, match="unprotected"):
         DML("http://dml.example", "dml_x")

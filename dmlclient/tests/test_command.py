@@ -136,6 +136,8 @@ def test_a_refund_has_a_code_of_its_own(shell, platform):
 def test_a_quote_is_cancelled_for_nothing(shell, customer):
     found = json.loads(shell("quote", "small.csv", "--payer", customer.wallet.address, "--json"))
     assert found["price"] == "0.01"
+    assert "no receipt yet" in shell("receipt", found["id"], code=3)
+    assert "the ticket is quoted" in shell("download", found["id"], code=3)
     assert "expired" in shell("cancel", found["id"])
     assert "can no longer" in shell("cancel", found["id"], code=3)
 
