@@ -78,13 +78,15 @@ EARLIER = [
     f'{{"v":2,"type":"commit",{L},"sha256":"{A}","size":5}}',
     '{"v":3,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}',
     f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}"}}',
+    '{"v":4,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}',
+    f'{{"v":4,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}","joules":12.5,"gpu":0.25}}',
 ]
 
 
 @pytest.mark.parametrize("text", EARLIER)
 def test_golden_frames_of_earlier_versions_are_told_apart(text: str) -> None:
     """Version 1 had no `proximal`: a worker that does not know it would train something else. Version 2 committed to no trace.
-    Version 3 told nothing of energy and GPU."""
+    Version 3 told nothing of energy and GPU. Version 4 knew no weights of samples."""
     with pytest.raises(VersionMismatch, match="only version 5") as caught:
         decode(text)
     assert caught.value.theirs == json.loads(text)["v"]
