@@ -320,13 +320,14 @@ def cells_of(dataset: Dataset, index: int) -> list[str]:
     return [raw.text(value) for raw, value in zip(dataset.raw, dataset.x[index].tolist(), strict=True)]
 
 
-def encode_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as (n,) int32 indices, and the class names: numbers in their order, else by the alphabet.
+def encode_labels(labels: Sequence[str], codes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Classes as (n,) int32 indices, and their names: numbers in their order, else by the alphabet. labels: the different ones; codes (n,):
+    which of them each sample has.
 
     Whole numbers are one class however they are written ("1", "1.0"). Raises DatasetError for one class only, more than
     MAX_CLASSES, or a class with fewer than MIN_PER_CLASS samples.
     """
-    names = sorted(set(labels))
+    names = sorted(labels)
     for name in names[:MAX_CLASSES]:
         check_text(name)
     numbers = [number for name in names if (number := _whole(name)) is not None]
@@ -336,7 +337,7 @@ def encode_labels(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
         found = {key: str(key) for key in found}
     place = {key: index for index, key in enumerate(found)}
     code = {name: place[key] for name, key in zip(names, keys, strict=True)}
-    y = np.fromiter((code[label] for label in labels), np.int32, len(labels))
+    y = arrays.take(np.array([code[label] for label in labels], np.int32), codes)
     _check_classes(list(found.values()), np.bincount(y, minlength=len(found)))
     return y, tuple(found.values())
 

@@ -49,7 +49,7 @@ def read(file: archive.Archive, pairs: list[tuple[str, str]], task: str) -> Data
             raise DatasetError(f"{name!r:.120} has {len(x):,} images, but {len(y):,} labels.")
         if x.shape[1:] != images[0].shape[1:]:
             raise DatasetError("The images are not all of one size.")
-    y, classes, learnt = targets.of(np.concatenate(labels).astype(str).tolist(), task)
+    y, classes, learnt = targets.of(targets.Labels.of(np.concatenate(labels).astype(str).tolist()), task)
     return Dataset(np.concatenate(images), y, classes, (), "images", task=learnt)
 
 

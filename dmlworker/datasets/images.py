@@ -67,7 +67,7 @@ def _read(file: archive.Archive, kind: str, target: str | None, task: str) -> Da
         raise DatasetError(f"The {kind} file holds {len(tables)} tables; one says which label each image has.")
     found = labels.read(file, tables[0], images, target) if tables else dict(enumerate(map(_label, images)))
     named = [images[place] for place in sorted(found)]
-    y, classes, learnt = targets.of([found[place] for place in sorted(found)], task)
+    y, classes, learnt = targets.of(targets.Labels.of([found[place] for place in sorted(found)]), task)
     x = _decode(file, named, _sizes(file, named))
     unnamed = len(images) - len(named)
     left_out = ((f"{unnamed:,} images", "the table does not name them"),) if unnamed else ()

@@ -33,7 +33,11 @@ def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     several = _is_marks(y)
     if several and options.task != MULTILABEL and (y.sum(axis=1) == 1).all():
         y, several = y.argmax(axis=1), False  # one-hot: exactly one of the classes each
-    found = targets.marks(y) if several and options.task in (AUTO, MULTILABEL) else targets.of(_labels(y), options.task)
+    found = (
+        targets.marks(y)
+        if several and options.task in (AUTO, MULTILABEL)
+        else targets.of(targets.Labels.of(_labels(y)), options.task)
+    )
     return Dataset(x, found.y, found.classes, (), "npz", task=found.task)
 
 

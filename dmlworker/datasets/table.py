@@ -98,7 +98,7 @@ def parse(names: list[str], blocks: Blocks, target: str | None, kind: str, optio
         columns = [kinds.Column(what) for what in raw]
         x, labels = _values(blocks(), layout, partial(_typed, columns=columns))
         raw = tuple(column.raw for column in columns)
-    if not labels:
+    if not len(x):
         raise DatasetError("The file holds only a header, no rows.")
     check_finite(x, gaps=bool(raw))
     y, classes, learnt = targets.of(labels, options.task)
@@ -270,12 +270,12 @@ def _listed(names: list[str]) -> str:
 
 def _values(
     blocks: Iterator[Block], layout: _Layout, features: Callable[[Block, _Layout], np.ndarray]
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, targets.Labels]:
     """Features (n, d) float32 and labels; the text of one block is held at once."""
-    x, labels = Growing((len(layout.features),), np.float32), []
+    x, labels = Growing((len(layout.features),), np.float32), targets.Labels()
     for block in blocks:
         names, codes = _named(block, layout.target, f"The target {layout.names[layout.target]!r:.80}")
-        labels += [names[code] for code in codes.tolist()]
+        labels.add(names, codes)
         x.add(features(block, layout))
     return x.done(), labels
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dmlworker import datasets
 from dmlworker.datasets import Dataset, DatasetError, archive, samples
+from dmlworker.datasets.cells import Texts
 from dmlworker.datasets.dataset import describe, encode_labels
 
 ROWS = [f"{index},{index * 0.5},{'cat' if index % 2 else 'dog'}" for index in range(24)]
@@ -500,7 +501,7 @@ def test_too_many_entries_and_too_much_together_are_refused(tmp_path: Path, monk
 
 def described(x, labels, names):
     x = np.asarray(x, np.float32)
-    y, classes = encode_labels(labels)
+    y, classes = encode_labels(*Texts(labels).distinct())
     return describe(Dataset(x, y, classes, names, "csv", target="kind"))
 
 

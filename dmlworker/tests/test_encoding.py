@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dmlworker import datasets, models, rawmodel, trainer
 from dmlworker.checks import Wrong, _loaded
 from dmlworker.datasets import Dataset, DatasetError, Encoder, dates, samples
+from dmlworker.datasets.cells import Texts
 from dmlworker.datasets.dataset import Raw, encode_labels
 from dmlworker.protocol import Hyper
 
@@ -302,10 +303,10 @@ def test_dates_in_the_exported_model_are_the_encoders(tmp_path: Path) -> None:
 
 def test_labels_are_in_their_order_and_numbers_are_one_however_written() -> None:
     labels = ["10", "9", "1e1", "9.0", "b"] * 20
-    assert encode_labels(labels)[1] == ("10", "1e1", "9", "9.0", "b")
-    y, classes = encode_labels([label for label in labels if label != "b"])
+    assert encode_labels(*Texts(labels).distinct())[1] == ("10", "1e1", "9", "9.0", "b")
+    y, classes = encode_labels(*Texts([label for label in labels if label != "b"]).distinct())
     assert classes == ("9", "10") and y.tolist()[:4] == [1, 0, 1, 0]
-    assert encode_labels(["2.0", "10.0"] * 20)[1] == ("2.0", "10.0")
+    assert encode_labels(*Texts(["2.0", "10.0"] * 20).distinct())[1] == ("2.0", "10.0")
 
 
 def test_columns_may_have_any_name(tmp_path: Path) -> None:

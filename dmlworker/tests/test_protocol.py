@@ -148,8 +148,8 @@ def test_a_deep_frame_ends_no_process_whose_recursion_limit_was_raised() -> None
 
 def test_another_version_is_told_apart_whatever_its_fields() -> None:
     with pytest.raises(VersionMismatch) as caught:
-        decode('{"v":5,"type":"hello","capabilities":[]}')
-    assert caught.value.theirs == 5
+        decode('{"v":6,"type":"hello","capabilities":[]}')
+    assert caught.value.theirs == 6
 
 
 MALFORMED = {

@@ -317,7 +317,7 @@ def test_an_array_of_marks_is_several_labels_and_a_one_hot_one_is_classes(tmp_pa
     )
     path.write_bytes(samples.npz(X, np.eye(3, dtype=int)[np.arange(120) % 3]))
     assert datasets.read(path, "a.npz").y.tolist() == [n % 3 for n in range(120)]
-    assert datasets.read(path, "a.npz", task="multilabel").y.shape == (120, 3)
+    assert datasets.read(path, "a.npz", options=Options(task="multilabel")).y.shape == (120, 3)
 
 
 def several(n: int, shares: list[float], seed: int) -> Dataset:
