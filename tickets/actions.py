@@ -68,7 +68,7 @@ def order(
     _check_rule(options)
     if options.get("reward", rewards.DEFAULT) not in rewards.OFFERED:
         raise Invalid(f"The reward is one of {', '.join(rewards.OFFERED)}.")
-    own, weights = ownmodels.read(model_file, model_weights) if model_file else (None, None)
+    own, found = ownmodels.read(model_file, model_weights) if model_file else (None, None)
     now = timezone.now().replace(microsecond=0)
     ticket = Ticket(
         customer=customer,
@@ -84,9 +84,9 @@ def order(
     with transaction.atomic():
         ticket.save()
         note(ticket, "quoted", f"{money.dml(ticket.price)} DML for {file_size:,} bytes", actor=customer.email)
-        if own:
+        if own and found:
             own.ticket = ticket
-            ownmodels.keep(own, weights)
+            ownmodels.keep(own, found.weights)
     return ticket
 
 

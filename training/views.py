@@ -23,6 +23,7 @@ from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
+from dmlworker.datasets.dataset import ALWAYS_THE_SAME
 from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
 from providers.models import Provider
 from providers.score import FORMULA
@@ -43,6 +44,9 @@ PUBLIC = "120/m"
 
 SHOWN = 12
 """Classes named in the answer of a check."""
+
+PLAIN = ("numbers", "whole numbers", ALWAYS_THE_SAME)
+"""Columns that a model gets as they are."""
 
 WIDTH, HEIGHT = 300, 80
 """The curves' box, in SVG units."""
@@ -284,7 +288,14 @@ def check(request: HttpRequest) -> HttpResponse:
         file.close()  # the temporary file goes with it
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
     more = len(facts.classes) - len(largest)
-    return render(request, "training/_check.html", {"facts": facts, "classes": largest, "more": more})
+    found = {"facts": facts, "classes": largest, "more": more, "shape": _shape(facts)}
+    return render(request, "training/_check.html", found)
+
+
+def _shape(facts: datasets.Facts) -> tuple[int, ...]:
+    """Of one sample as a model gets it; empty where that is not known yet: only the training part tells what becomes of a category."""
+    plain = all(column.kind in PLAIN for column in facts.details) and len(facts.columns) <= len(facts.details)
+    return facts.shape if plain else ()
 
 
 def _inspect(file: UploadedFile, target: str) -> datasets.Facts:
