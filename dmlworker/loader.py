@@ -62,7 +62,9 @@ _WORDS = "makes numbers of raw data. Leave it out: the platform does that, and p
 _PENALTY = "is a regularizer, and the loss has no such term here. Leave it out."
 _LIMIT = "is a constraint on weights, and none is kept here. Leave it out."
 _NESTED = "is a model within the model. Put its layers into the model itself."
+_MASK = "is what a mask becomes in a graph of layers: masks (Masking, mask_zero) are taken in chains (Sequential) only."
 _WHY = {
+    **dict.fromkeys(("NotEqual", "Any"), _MASK),
     "Lambda": "holds code, which is never loaded. Say it in layers of Keras' own.",
     "BatchNormalization": _STATISTICS,
     "SpectralNormalization": _STATISTICS,
