@@ -19,6 +19,7 @@ MAX_PARAMETERS = 50_000_000
 MAX_ACTIVATIONS = 20_000_000
 """Values that the layers of a model may pass on for one sample, together."""
 MAX_LAYERS = 300
+MAX_ARGUMENTS = 10 * MAX_LAYERS
 MAX_NUMBER = 2**31
 """Of anything in a configuration; seeds are the largest."""
 
@@ -61,7 +62,9 @@ _WORDS = "makes numbers of raw data. Leave it out: the platform does that, and p
 _PENALTY = "is a regularizer, and the loss has no such term here. Leave it out."
 _LIMIT = "is a constraint on weights, and none is kept here. Leave it out."
 _NESTED = "is a model within the model. Put its layers into the model itself."
+_MASK = "is what a mask becomes in a graph of layers: masks (Masking, mask_zero) are taken in chains (Sequential) only."
 _WHY = {
+    **dict.fromkeys(("NotEqual", "Any"), _MASK),
     "Lambda": "holds code, which is never loaded. Say it in layers of Keras' own.",
     "BatchNormalization": _STATISTICS,
     "SpectralNormalization": _STATISTICS,
@@ -141,9 +144,9 @@ def apart(work: Callable[[], T]) -> T:
 # --- What is allowed --------------------------------------------------------------------------------------------------
 def _plan(spec: dict[str, Any]) -> Plan:
     config, kind = spec.get("config"), spec.get("class_name")
-    if kind not in ("Sequential", "Functional"):
+    if kind not in ("Sequential", "Functional") or not isinstance(config, dict):
         raise ModelRefused("The model must be a chain or a graph of layers (Keras Sequential or Functional).")
-    configs = config.get("layers") if isinstance(config, dict) else None
+    configs = config.get("layers")
     if not isinstance(configs, list) or not 2 <= len(configs) <= MAX_LAYERS:
         raise ModelRefused(f"The model must have 2 to {MAX_LAYERS} layers.")
     layers = {_name(layer): _clean(layer) for layer in configs}
@@ -222,7 +225,7 @@ def _check_object(value: dict[str, Any], where: str) -> None:
         raise ModelRefused(f"Layer {where} must compute in float32.")
     if name == "Bidirectional":
         inner = [config.get("layer"), config.get("backward_layer")]
-        if any(layer and layer.get("class_name") not in _RECURRENT for layer in inner):
+        if any(layer and (not isinstance(layer, dict) or layer.get("class_name") not in _RECURRENT) for layer in inner):
             raise ModelRefused(f"Layer {where}: Bidirectional goes around {', '.join(sorted(_RECURRENT))}.")
     if name == "Normalization" and (config.get("mean") is None or config.get("variance") is None):
         raise ModelRefused(
@@ -294,6 +297,8 @@ def _calls(configs: list[dict[str, Any]]) -> list[_Call]:
                     f"Layer {_name(layer)} is called with {', '.join(options)!s:.60}, which is not taken."
                 )
             found.append(_Call(_name(layer), _resolved(node["args"]), _resolved(options)))
+    if sum(1 for _ in _references([[call.arguments, call.options] for call in found])) > MAX_ARGUMENTS:
+        raise ModelRefused(f"All layers together may be called with at most {MAX_ARGUMENTS:,} outputs of others.")
     if not len(configs) - 1 <= len(found) <= MAX_LAYERS:
         raise ModelRefused(f"Each layer must be used, and the model must have at most {MAX_LAYERS} calls.")
     return found
@@ -391,7 +396,7 @@ def _count(plan: Plan) -> None:
     for call, number in _numbered(plan.calls):
         _check_size(sum(counted.values()), activations)
         arguments, options = _given(call.arguments, outputs), _given(call.options, outputs)
-        activations += _inner(layers[call.layer], arguments)
+        activations += _inner(layers[call.layer], [*arguments, *options.values()])
         _check_size(0, activations)
         output = layers[call.layer](*arguments, **options)
         if not isinstance(output, keras.KerasTensor) or None in output.shape[1:]:

@@ -36,11 +36,12 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 class Own(NamedTuple):
-    """spec: as in `models`. weights: safetensors, or none. notes: what was changed, in words. alone: whether it was read without a network."""
+    """spec: as in `models`. outputs: numbers that come out for a sample. weights: safetensors, or none. notes: what was changed, in words. alone: whether it was read without a network."""
 
     spec: dict[str, Any]
     weights: bytes | None
     parameters: int
+    outputs: int
     notes: list[str]
     alone: bool
 
@@ -115,7 +116,7 @@ def _found(folder: Path) -> Own:
     weights = paths[2].read_bytes() if paths[2].exists() else None
     notes = [str(note)[:300] for note in facts["notes"]][:10]
     spec = models.spec_from_bytes(paths[0].read_bytes())
-    return Own(spec, weights, int(facts["parameters"]), notes, facts["alone"] is True)
+    return Own(spec, weights, int(facts["parameters"]), int(facts["outputs"]), notes, facts["alone"] is True)
 
 
 # --- What the data asks of it -----------------------------------------------------------------------------------------
@@ -132,22 +133,40 @@ def fitted(
     put in front has none. Raises ModelRefused, whose text is for the customer, where the two don't fit."""
     if models.task(spec) != task:
         raise ModelRefused(f"Your model is made for {_TASKS[models.task(spec)]}, and the data for {_TASKS[task]}.")
-    layers = spec["config"]["layers"]
-    rows = next(layer for layer in layers if layer["class_name"] == "InputLayer")
-    wanted = tuple(rows["config"]["batch_shape"][1:])
-    if wanted not in (shape, (*shape, 1)):
-        raise ModelRefused(f"Your model takes samples of {_size(wanted)}, and the data has {_size(shape)}.")
+    wanted = takes(spec)
+    check_shape(wanted, shape)
     found = deepcopy(spec)
     if not _prepares(spec):
         found = _in_front(found, shape, wanted, statistics)
     elif wanted != shape:
-        raise ModelRefused(f"Your model takes samples of {_size(wanted)}, and the data has {_size(shape)}.")
+        raise _misfit(wanted, shape)
     if task == "regression" and target:
         _set_target(found, target)
-    given = models.from_spec(found).output_shape[-1]
-    if given != outputs:
-        raise ModelRefused(f"Your model gives {given} numbers for a sample, and the data has {outputs} classes.")
+    check_outputs(models.from_spec(found).output_shape[-1], outputs)
     return models.spec(models.from_spec(found))
+
+
+def takes(spec: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of a sample that goes in."""
+    layers = spec["config"]["layers"]
+    rows = next(layer for layer in layers if layer["class_name"] == "InputLayer")
+    return tuple(rows["config"]["batch_shape"][1:])
+
+
+def check_shape(wanted: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raises ModelRefused unless samples of this shape can go in; images without colours may for those with one."""
+    if wanted not in (shape, (*shape, 1)):
+        raise _misfit(wanted, shape)
+
+
+def check_outputs(given: int, classes: int) -> None:
+    """Raises ModelRefused unless a number comes out for each class."""
+    if given != classes:
+        raise ModelRefused(f"Your model gives {given} numbers for a sample, and the data has {classes} classes.")
+
+
+def _misfit(wanted: tuple[int, ...], shape: tuple[int, ...]) -> ModelRefused:
+    return ModelRefused(f"Your model takes samples of {_size(wanted)}, and the data has {_size(shape)}.")
 
 
 _TASKS = {"classification": "classes", "multilabel": "several labels at once", "regression": "a number"}

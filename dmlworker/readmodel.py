@@ -79,7 +79,7 @@ def _read(folder: Path, apart: bool) -> None:
         start = _loaded(load(given), weights)
         (folder / "weights.safetensors").write_bytes(pack(start))
     _try(spec, start or trainer.initial_weights(spec, 0))
-    facts = {"alone": apart, "parameters": model.count_params(), "notes": notes}
+    facts = {"alone": apart, "parameters": model.count_params(), "outputs": model.output_shape[-1], "notes": notes}
     (folder / "facts.json").write_text(json.dumps(facts))
     (folder / "spec.json").write_bytes(models.spec_bytes(spec))
 
@@ -130,7 +130,9 @@ def _with_head(spec: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
     found = json.loads(json.dumps(spec))
     last = models.last_layer(found)
-    config = last.get("config") if isinstance(last.get("config"), dict) else {}
+    config: Any = last.get("config")
+    if not isinstance(config, dict):
+        return found, []
     if last.get("class_name") == "Softmax" and config.get("axis") in (-1, [-1], 1):
         last |= {"class_name": "Activation", "config": _head(config["name"], "softmax")["config"]}
         return found, []

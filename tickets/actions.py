@@ -86,7 +86,7 @@ def order(
     _check_data(options)
     if options.get("reward", rewards.DEFAULT) not in rewards.OFFERED:
         raise Invalid(f"The reward is one of {', '.join(rewards.OFFERED)}.")
-    own, weights = ownmodels.read(model_file, model_weights) if model_file else (None, None)
+    own, found = ownmodels.read(model_file, model_weights) if model_file else (None, None)
     now = timezone.now().replace(microsecond=0)
     ticket = Ticket(
         customer=customer,
@@ -107,9 +107,9 @@ def order(
             f"{money.dml(ticket.price)} DML for {file_size:,} bytes, {ticket.price_scheme}",
             actor=customer.email,
         )
-        if own:
+        if own and found:
             own.ticket = ticket
-            ownmodels.keep(own, weights)
+            ownmodels.keep(own, found.weights)
     return ticket
 
 

@@ -1,13 +1,13 @@
 """Models of customers' own, which come with an order (dmlworker/ownmodel.py)."""
 
 import logging
-from typing import Any
 
 from django.core.files.base import ContentFile, File
 
 from dmlsite.errors import Invalid
 from dmlworker import models, ownmodel
 from dmlworker.loader import ModelRefused
+from dmlworker.ownmodel import Own
 from tickets.models import OwnModel
 
 log = logging.getLogger(__name__)
@@ -15,8 +15,8 @@ OWN_MODELS = "20/10m"
 """How often one person may have a model read."""
 
 
-def read(file: File, weights: File | None) -> tuple[OwnModel, bytes | None]:
-    """What is in a customer's file, not saved yet, and its start weights. Takes about ten seconds. Raises Invalid, with the reason."""
+def read(file: File, weights: File | None) -> tuple[OwnModel, Own]:
+    """What is in a customer's file, as it will be saved and as it was read. Takes about ten seconds. Raises Invalid, with the reason."""
     try:
         found = ownmodel.read(file, file.name or "", weights)
     except ModelRefused as error:
@@ -25,7 +25,7 @@ def read(file: File, weights: File | None) -> tuple[OwnModel, bytes | None]:
         log.warning("This kernel does not let a process leave the network: a customer's model was read within it.")
     spec = models.spec_bytes(found.spec).decode()
     name = (file.name or "model")[-OwnModel.NAME_LENGTH :]
-    return OwnModel(name=name, spec=spec, parameters=found.parameters, notes="; ".join(found.notes)), found.weights
+    return OwnModel(name=name, spec=spec, parameters=found.parameters, notes="; ".join(found.notes)), found
 
 
 def keep(own: OwnModel, weights: bytes | None) -> None:
@@ -35,8 +35,14 @@ def keep(own: OwnModel, weights: bytes | None) -> None:
     own.save()
 
 
-def told(own: OwnModel) -> dict[str, Any]:
-    """What a model is, for people."""
-    layers = models.spec_from_bytes(own.spec.encode())["config"]["layers"]
-    shape = next(layer for layer in layers if layer["class_name"] == "InputLayer")["config"]["batch_shape"][1:]
-    return {"own": own, "shape": shape, "layers": len(layers)}
+def check(found: Own, shape: str, classes: str) -> None:
+    """Compare it with what the check of a data file found, as far as that is known: numbers with commas, or nothing. Raises Invalid."""
+    try:
+        if shape:
+            ownmodel.check_shape(ownmodel.takes(found.spec), tuple(map(int, shape.split(","))))
+        if classes:
+            ownmodel.check_outputs(found.outputs, int(classes))
+    except ModelRefused as error:
+        raise Invalid(str(error)) from None
+    except ValueError:
+        raise Invalid("This is no shape of data.") from None

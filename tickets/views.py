@@ -23,6 +23,7 @@ from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 from dmlsite.views import wallet_request
 from dmlworker import rewards
+from dmlworker.ownmodel import takes
 from ledger import funds
 from ledger.templatetags.money import breakdown
 from tickets import actions, bundle, mail, ownmodels
@@ -71,8 +72,9 @@ def own_model(request: HttpRequest) -> HttpResponse:
     file = request.FILES.get("model_file")
     if file is None:
         raise Invalid("Please choose a file.")
-    found, weights = ownmodels.read(file, request.FILES.get("model_weights"))
-    return render(request, "tickets/_own_model.html", ownmodels.told(found) | {"weights": weights is not None})
+    own, found = ownmodels.read(file, request.FILES.get("model_weights"))
+    ownmodels.check(found, request.POST.get("data_shape", ""), request.POST.get("data_classes", ""))
+    return render(request, "tickets/_own_model.html", {"own": own, "found": found, "shape": takes(found.spec)})
 
 
 def _like(request: HttpRequest) -> dict[str, Any]:

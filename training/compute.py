@@ -70,7 +70,10 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
             if own:
                 spec = ownmodel.fitted(models.spec_from_bytes(own.spec.encode()), shape, outputs, fitted, **head)
             else:
-                spec = models.spec(models.build(shape, outputs, ticket.model_kind, fitted, **tokens, **head))
+                # Windows look like images without colours.
+                series = options.window and ticket.model_kind == "auto"
+                kind = "cnn1d" if series else ticket.model_kind
+                spec = models.spec(models.build(shape, outputs, kind, fitted, **tokens, **head))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         _check_quoted(ticket, len(data), spec)

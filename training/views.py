@@ -24,6 +24,7 @@ from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
+from dmlworker.datasets.dataset import ALWAYS_THE_SAME
 from dmlworker.datasets.options import KINDS
 from dmlworker.task import score_of
 from ledger import pricing
@@ -48,6 +49,9 @@ PUBLIC = "120/m"
 
 SHOWN = 12
 """Classes named in the answer of a check."""
+
+PLAIN = ("numbers", "whole numbers", ALWAYS_THE_SAME)
+"""Columns that a model gets as they are."""
 
 WIDTH, HEIGHT = 300, 80
 """The curves' box, in SVG units."""
@@ -302,7 +306,7 @@ def check(request: HttpRequest) -> HttpResponse:
     facts = facts_of(request, request.FILES.get("file"), request.POST.get("target", "").strip(), options)
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
     most = max((count for _, _, count in facts.spread.bars), default=0) if facts.spread else 0
-    context = {"classes": largest, "more": len(facts.classes) - len(largest), "most": most}
+    context = {"classes": largest, "more": len(facts.classes) - len(largest), "most": most, "shape": _shape(facts)}
     return render(request, "training/_check.html", _checked(facts, options) | context)
 
 
@@ -318,6 +322,12 @@ def facts_of(request: HttpRequest, file: UploadedFile | None, target: str, optio
         return _inspect(file, target, options)
     finally:
         file.close()  # the temporary file goes with it
+
+
+def _shape(facts: datasets.Facts) -> tuple[int, ...]:
+    """Of one sample as a model gets it; empty where that is not known yet: only the training part tells what becomes of a category."""
+    plain = all(column.kind in PLAIN for column in facts.details) and len(facts.columns) <= len(facts.details)
+    return facts.inputs if plain else ()
 
 
 def said(given: Mapping[str, Any]) -> datasets.Options:

@@ -154,6 +154,16 @@ def test_again_gives_the_same_bits(folder: Path, case: Case) -> None:
     assert (folder / f"{case.name}-jax").read_bytes() == (folder / f"{case.name}-again-jax").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["resnet", "text-linear", "text-cnn1d", "text-gru", "text-transformer"])
+def test_tensorflow_compiled_anew_gives_the_same_bits(tmp_path: Path, kind: str) -> None:
+    spec = spec_of(kind)
+    (tmp_path / f"{kind}.json").write_bytes(models.spec_bytes(spec))
+    (tmp_path / kind).write_bytes(trainer.pack(trainer.initial_weights(spec, 1)))
+    first = trainer.pack(train(tmp_path, Case(kind, 47, 0.3)))
+    trainer._program.cache_clear()
+    assert trainer.pack(train(tmp_path, Case(kind, 47, 0.3))) == first
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_many_are_right(folder: Path, kind: str) -> None:
     start = trainer.unpack((folder / kind).read_bytes())

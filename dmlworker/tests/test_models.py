@@ -140,6 +140,12 @@ def rewired(name: str, *source: Any, **options: Any) -> dict[str, Any]:
     return spec
 
 
+def rewired_with_many() -> dict[str, Any]:
+    spec = graph()
+    layer(spec, "ordered")["inbound_nodes"][0]["args"] = [[tensor("order")] * 4000]
+    return spec
+
+
 def set_in(where: str, **config: Any) -> dict[str, Any]:
     spec = graph()
     layer(spec, where)["config"].update(config)
@@ -238,6 +244,9 @@ OTHERS |= keras_layers() | {
     "a layer of someone's own in the graph": more(class_name="Dense", module="mine.layers"),
     "a wrapper of Keras' that loads by name": more(class_name="TFSMLayer", config={"name": "more", "filepath": "/x"}),
     "the last layer in use": rewired("mean", "probabilities", 0, 0),
+    "a layer called with very much": rewired_with_many(),
+    "a bidirectional of nothing": more(class_name="Bidirectional", config={"name": "more", "layer": "GRU"}),
+    "configuration of text": {"class_name": "Sequential", "config": "x"},
     "layers of one": with_graph(layers=graph()["config"]["layers"][:1]),
     "layers of text": with_graph(layers="abc"),
     "deep": with_graph(layers=[json.loads('{"a":' * 500 + "1" + "}" * 500)] * 3),

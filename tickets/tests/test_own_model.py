@@ -77,10 +77,14 @@ def test_a_model_that_can_t_be_taken_costs_nothing(owner):
 
 def test_a_model_is_described_before_it_is_ordered(owner):
     text = owner.post(reverse("tickets:own_model"), files(units=5)).content.decode()
-    assert "43 parameters in 4 layers; samples of 4 numbers go in" in text
+    assert "43 parameters; 4 numbers go in for a sample, 3 come out" in text
     answer = owner.post(reverse("tickets:own_model"), files("BatchNormalization"))
     assert answer.status_code == 422
     assert "Use LayerNormalization or GroupNormalization" in answer.content.decode()
+    data = {"data_shape": "5", "data_classes": "3"}
+    answer = owner.post(reverse("tickets:own_model"), files(units=5) | data)
+    assert answer.status_code == 422
+    assert "takes samples of 4 numbers, and the data has 5 numbers" in answer.content.decode()
     assert owner.post(reverse("tickets:own_model")).status_code == 422
     assert not OwnModel.objects.exists()
     codes = [owner.post(reverse("tickets:own_model")).status_code for _ in range(20)]

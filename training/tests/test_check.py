@@ -72,6 +72,13 @@ def test_what_the_price_may_need_of_the_file_comes_with_the_answer(owner):
     assert re.search(r'data-samples="\d+" data-shape="(19|2\d)" data-outputs="2"', text)
 
 
+def test_what_a_model_must_take_is_told_where_it_is_known(owner):
+    text = check(owner, samples.breast_cancer_csv()).content.decode()
+    assert 'name="data_shape" value="30"' in text
+    assert 'name="data_classes" value="2"' in text
+    assert 'name="data_shape" value=""' in check(owner, samples.passengers_csv()).content.decode()
+
+
 def test_a_wrong_target_names_the_columns(owner):
     answer = check(owner, b"a,b\n1,x\n", target="c")
     assert answer.status_code == 422
