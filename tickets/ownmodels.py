@@ -6,7 +6,7 @@ from typing import Any
 from django.core.files.base import ContentFile, File
 
 from dmlsite.errors import Invalid
-from dmlworker import models, ownmodel
+from dmlworker import flops, models, ownmodel
 from dmlworker.loader import ModelRefused
 from tickets.models import OwnModel
 
@@ -37,6 +37,14 @@ def keep(own: OwnModel, weights: bytes | None) -> None:
 
 def told(own: OwnModel) -> dict[str, Any]:
     """What a model is, for people."""
-    layers = models.spec_from_bytes(own.spec.encode())["config"]["layers"]
-    shape = next(layer for layer in layers if layer["class_name"] == "InputLayer")["config"]["batch_shape"][1:]
-    return {"own": own, "shape": shape, "layers": len(layers)}
+    spec = models.spec_from_bytes(own.spec.encode())
+    shape = ownmodel.input_shape(spec)
+    return {"own": own, "shape": shape, "layers": len(spec["config"]["layers"]), "operations": operations(own)}
+
+
+def operations(own: OwnModel) -> int:
+    """Of training on one sample, preprocessing included; 0 if it can't be told."""
+    try:
+        return ownmodel.operations(models.spec_from_bytes(own.spec.encode()))
+    except flops.Unknown:
+        return 0

@@ -57,9 +57,10 @@ def price(request: HttpRequest) -> HttpResponse:
     form = PriceForm(request.GET)
     if not form.is_valid():
         raise Invalid(form.first_error())
-    sample_shape, outputs = form.cleaned_data.pop("sample_shape"), form.cleaned_data.pop("outputs")
+    said = {name: form.cleaned_data.pop(name) for name in PriceForm.SAID}
+    own = form.cleaned_data.pop("own_operations")
     found = Ticket(**form.cleaned_data)
-    actions.set_price(found, sample_shape, outputs)
+    actions.set_price(found, **said, own=own)
     return render(request, "_price.html", breakdown(found.price, found.price_scheme, found.priced))
 
 
