@@ -1,7 +1,7 @@
 """How much a model computes: floating-point operations for one sample, counted from its configuration. Standard library only.
 
-    of(spec)                      a pass forward and backward of a model, from `models.spec`
-    of(zoo("cnn", (28, 28), 10))  of one that is not built yet
+    of(spec)                            a pass forward and backward of a model, from `models.spec`
+    zoo("cnn", Sample((28, 28)), 10)    the same of one that is not built yet
 
 The web process quotes by it, where there is no Keras; so does the platform when it reads the file, from the spec of the real model.
 A multiplication and an addition are two operations; an activation counts one for each value, however it is computed. What no layer
@@ -11,6 +11,9 @@ of the list does (the loss, the step of the optimizer) is not counted.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from dmlworker import zoo as kinds
+from dmlworker.loader import ModelRefused
 
 Shape = tuple[int, ...]
 Config = Mapping[str, Any]
@@ -23,13 +26,20 @@ MOST_VALUES = 20_000_000
 """That a sample may have; no model takes more."""
 
 
+MOST = 2**63 - 1
+"""Operations: what a database can hold."""
+
+
 class Unknown(ValueError):
     """It can't be told how much this computes; the text says why, to the customer."""
 
 
 def of(spec: Config) -> int:
     """Operations of training on one sample: forward and backward. Raises Unknown."""
-    return PASSES * forward(spec)
+    found = PASSES * forward(spec)
+    if not 0 <= found <= MOST:
+        raise Unknown("The model's configuration says that it computes more than anything can.")
+    return found
 
 
 def forward(spec: Config) -> int:
@@ -53,11 +63,18 @@ def _functional(spec: Config) -> Iterator[int]:
     """A layer that is used twice counts twice; what goes into it stands with each use."""
     for layer in spec["config"]["layers"]:
         for node in layer["inbound_nodes"]:
-            yield _count(layer, list(_shapes(node)))[0]
+            yield _count(layer, list(_given(node)))[0]
+
+
+def _given(node: Config) -> Iterator[Shape]:
+    """The shapes that a layer is called with; of attention query, value, key, however they are written."""
+    yield from _shapes(node["args"])
+    for name in ("value", "key"):
+        yield from _shapes(node["kwargs"].get(name))
 
 
 def _shapes(value: Any) -> Iterator[Shape]:
-    """Of the tensors that are named anywhere in a node, in their order."""
+    """Of the tensors that are named anywhere in a value, in their order."""
     if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
         yield tuple(value["config"]["shape"][1:])
     elif isinstance(value, Mapping | list):
@@ -86,7 +103,21 @@ def _each(operations: int) -> Rule:
 
 
 def _merge(config: Config, shapes: Sequence[Shape]) -> Counted:
-    return (len(shapes) - 1) * math.prod(shapes[0]), shapes[0]
+    """One value of each, where a side of 1 stands for as many as the others have."""
+    longest = max(map(len, shapes))
+    out = tuple(map(max, *(((1,) * (longest - len(shape)) + shape) for shape in shapes)))
+    return (len(shapes) - 1) * math.prod(out), out
+
+
+def _dot(config: Config, shapes: Sequence[Shape]) -> Counted:
+    """Sums of products along one axis of each; axes count from the batch on. Normalized, each value is squared, summed and divided."""
+    axes = config["axes"]
+    sides = [list(shape) for shape in shapes]
+    along = [(axis - 1 if axis > 0 else axis) for axis in ([axes] * 2 if isinstance(axes, int) else axes)]
+    common = [side.pop(axis) for side, axis in zip(sides, along, strict=True)][0]
+    out = (*sides[0], *sides[1]) or (1,)
+    lengths = 3 * sum(map(math.prod, shapes)) if config.get("normalize") else 0
+    return 2 * common * math.prod(out) + lengths, out
 
 
 def _concatenate(config: Config, shapes: Sequence[Shape]) -> Counted:
@@ -115,9 +146,17 @@ def _repeat(config: Config, shapes: Sequence[Shape]) -> Counted:
 
 
 def _pad(config: Config, shapes: Sequence[Shape]) -> Counted:
-    sides, padding = shapes[0][:-1], config["padding"]
-    pairs = [padding] if len(sides) == 1 else padding
-    return 0, (*(side + sum(pair) for side, pair in zip(sides, pairs, strict=True)), shapes[0][-1])
+    return 0, _longer(shapes[0], config["padding"], 1)
+
+
+def _crop(config: Config, shapes: Sequence[Shape]) -> Counted:
+    return 0, _longer(shapes[0], config["cropping"], -1)
+
+
+def _longer(shape: Shape, ends: Any, sign: int) -> Shape:
+    """By what is put to either end of a side, or cut off."""
+    pairs = [ends] if len(shape) == 2 else ends
+    return (*(side + sign * sum(pair) for side, pair in zip(shape[:-1], pairs, strict=True)), shape[-1])
 
 
 def _dense(config: Config, shapes: Sequence[Shape]) -> Counted:
@@ -191,40 +230,34 @@ def _recurrent(gates: int) -> Rule:
 
 
 def _both_ways(config: Config, shapes: Sequence[Shape]) -> Counted:
-    operations, out = _count(config["layer"], shapes)
-    joined = (*out[:-1], 2 * out[-1]) if config.get("merge_mode") == "concat" else out
-    return 2 * operations, joined
-
-
-def _at_each_step(config: Config, shapes: Sequence[Shape]) -> Counted:
-    steps, *rest = shapes[0]
-    operations, out = _count(config["layer"], [tuple(rest)])
-    return steps * operations, (steps, *out)
+    forwards, out = _count(config["layer"], shapes)
+    backwards = _count(config.get("backward_layer") or config["layer"], shapes)[0]
+    if config.get("merge_mode") == "concat":
+        return forwards + backwards, (*out[:-1], 2 * out[-1])
+    return forwards + backwards + math.prod(out), out
 
 
 def _attention(config: Config, shapes: Sequence[Shape]) -> Counted:
-    """Multi-head: query, value and, unless it is the value, key; each (steps, features)."""
+    """Multi-head: query, value and, unless it is the value, key; each (places…, features). Between the axes that are not attended to,
+    places don't meet."""
     query, value = shapes[0], shapes[min(1, len(shapes) - 1)]
     key = shapes[2] if len(shapes) > 2 else value
+    asked, known = math.prod(query[:-1]), math.prod(key[:-1])
     heads, wide = config["num_heads"], config["key_dim"]
     deep = config.get("value_dim") or wide
-    into = query[0] * query[1] * wide + key[0] * key[1] * wide + value[0] * value[1] * deep
-    between = query[0] * key[0] * (wide + deep)
-    out = query[0] * heads * deep * query[1]
-    return 2 * (heads * (into + between) + out) + 3 * heads * query[0] * key[0], query
+    attended = _tuple(config.get("attention_axes") or tuple(range(1, len(query))), 1)
+    apart = math.prod(side for axis, side in enumerate(query[:-1], 1) if axis not in attended)
+    into = asked * query[-1] * wide + known * key[-1] * wide + known * value[-1] * deep
+    pairs = asked * known // apart
+    out = (*query[:-1], *_tuple(config.get("output_shape") or query[-1], 1))
+    return 2 * heads * (into + pairs * (wide + deep) + deep * math.prod(out)) + 3 * heads * pairs, out
 
 
-_PASSED_ON = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "Masking", "Identity")
+_PASSED_ON = ("Masking", "Identity")
 _ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax")
 _POOLINGS = ("MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D")
 _GLOBAL = ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D")
-_NORMALISATIONS = (
-    "LayerNormalization",
-    "BatchNormalization",
-    "GroupNormalization",
-    "RMSNormalization",
-    "UnitNormalization",
-)
+_NORMALISATIONS = ("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization")
 
 RULES: dict[str, Rule] = {
     "InputLayer": _input,
@@ -233,12 +266,14 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Rescaling", "Normalization"), _each(2)),
     **dict.fromkeys(_NORMALISATIONS, _each(7)),  # mean 1, variance 2, both applied 2, scale and offset 2
     **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), _merge),
+    "Dot": _dot,
     "Concatenate": _concatenate,
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Permute": _permute,
     "RepeatVector": _repeat,
     **dict.fromkeys(("ZeroPadding1D", "ZeroPadding2D"), _pad),
+    **dict.fromkeys(("Cropping1D", "Cropping2D"), _crop),
     "Dense": _dense,
     **dict.fromkeys(("Conv1D", "Conv2D"), _convolution),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
@@ -250,50 +285,150 @@ RULES: dict[str, Rule] = {
     "GRU": _recurrent(3),
     "LSTM": _recurrent(4),
     "Bidirectional": _both_ways,
-    "TimeDistributed": _at_each_step,
     "MultiHeadAttention": _attention,
 }
 
 
 # --- Models that are not built yet ------------------------------------------------------------------------------------
-def zoo(kind: str, shape: Shape, outputs: int) -> dict[str, Any]:
-    """What `of` needs to know of `models.build(shape, outputs, kind)`; tests hold the two together. Raises Unknown for a kind that is not
-    here, or a shape that it does not take."""
-    if not shape or min(shape) < 1 or math.prod(shape) > MOST_VALUES:
+def zoo(kind: str, sample: kinds.Sample, outputs: int) -> int:
+    """What `of` says of `models.build` with a kind of model, the same sample and so many outputs, one of which is a number to be learnt;
+    tests hold the two together. It is the same for any number of tokens. Raises Unknown for a kind that doesn't take such samples."""
+    shape = sample.shape
+    if not shape or min(shape) < 1 or math.prod(shape) > MOST_VALUES or (sample.tokens and len(shape) > 1):
         raise Unknown("No model takes samples of this shape.")
-    if kind == "auto":
-        kind = "cnn" if len(shape) > 1 and min(shape[:2]) >= 8 else "mlp"
-    if kind not in _ZOO:
-        raise Unknown("How much this kind of model computes is known only when it is built. Choose the price by size.")
-    layers = [("InputLayer", {"batch_shape": [None, *shape]}), ("Rescaling", {}), *_ZOO[kind](shape)]
-    layers += [("Dense", {"units": outputs}), ("Activation", {})]
-    return {
-        "class_name": "Sequential",
-        "config": {"layers": [{"class_name": name, "config": config} for name, config in layers]},
-    }
+    kind = kinds.choose(sample) if kind == "auto" else kind
+    try:
+        kinds.check(kind, sample)
+    except ModelRefused as error:
+        raise Unknown(str(error)) from error
+    put = _Sketch()
+    rows = shape if sample.tokens else put("Rescaling", shape)
+    logits = put("Dense", _ZOO[kind](put, rows, sample), units=outputs)
+    put("Activation" if outputs > 1 else "Rescaling", logits)
+    return PASSES * put.operations
 
 
-_Layers = list[tuple[str, dict[str, Any]]]
-_FLAT: _Layers = [("Flatten", {})]
+class _Sketch:
+    """Layers put to shapes, as the zoo puts them to values, and what they compute together."""
+
+    operations = 0
+
+    def __call__(self, name: str, *shapes: Shape, **config: Any) -> Shape:
+        operations, shape = RULES[name](config, shapes)
+        self.operations += operations
+        return shape
 
 
-def _linear(shape: Shape) -> _Layers:
-    return _FLAT
+_Body = Callable[[_Sketch, Shape, kinds.Sample], Shape]
+_SAME = {"strides": 1, "padding": "same"}
+_HALF = {"pool_size": 2, "strides": 2}
 
 
-def _mlp(shape: Shape) -> _Layers:
-    return [*_FLAT, *[("Dense", {"units": 200, "activation": "relu"})] * 2]
+def _dense_body(*hidden: int) -> _Body:
+    def body(put: _Sketch, values: Shape, sample: kinds.Sample) -> Shape:
+        values = _bag(put, sample) if sample.tokens else put("Flatten", values)
+        for units in hidden:
+            values = put("Dense", values, units=units, activation="relu")
+        return values
+
+    return body
 
 
-def _cnn(shape: Shape) -> _Layers:
-    if len(shape) < 2 or min(shape[:2]) < 4:
-        raise Unknown("A CNN needs images of at least 4 x 4 pixels.")
-    layers: _Layers = [("Reshape", {"target_shape": [*shape, 1]})] if len(shape) == 2 else []
+def _present(put: _Sketch, sample: kinds.Sample) -> Shape:
+    return put("Reshape", put("ReLU", sample.shape), target_shape=(*sample.shape, 1))
+
+
+def _embedded(put: _Sketch, values: Shape, sample: kinds.Sample) -> Shape:
+    return put("Embedding", values, output_dim=kinds.EMBEDDING) if sample.tokens else values
+
+
+def _sum(put: _Sketch, present: Shape, values: Shape) -> Shape:
+    return put("LayerNormalization", put("Flatten", put("Dot", present, values, axes=1)))
+
+
+def _bag(put: _Sketch, sample: kinds.Sample) -> Shape:
+    return _sum(put, _present(put, sample), _embedded(put, sample.shape, sample))
+
+
+def _resmlp(put: _Sketch, values: Shape, sample: kinds.Sample) -> Shape:
+    values = put("Dense", values, units=kinds.WIDTH)
+    for _ in range(kinds.BLOCKS):
+        inside = put("LayerNormalization", values)
+        inside = put("Dense", inside, units=2 * kinds.WIDTH, activation="relu")
+        values = put("Add", values, put("Dense", inside, units=kinds.WIDTH))
+    return put("ReLU", put("LayerNormalization", values))
+
+
+def _with_channels(put: _Sketch, values: Shape) -> Shape:
+    return put("Reshape", values, target_shape=(*values, 1)) if len(values) == 2 else values
+
+
+def _cnn(put: _Sketch, values: Shape, sample: kinds.Sample) -> Shape:
+    values = _with_channels(put, values)
     for filters in (32, 64):
-        same = {"strides": 1, "padding": "same"}
-        layers.append(("Conv2D", {"filters": filters, "kernel_size": 5, "activation": "relu", **same}))
-        layers.append(("MaxPooling2D", {"pool_size": 2, "strides": 2, "padding": "valid"}))
-    return [*layers, *_FLAT, ("Dense", {"units": 512, "activation": "relu"})]
+        values = put("Conv2D", values, filters=filters, kernel_size=5, activation="relu", **_SAME)
+        values = put("MaxPooling2D", values, padding="valid", **_HALF)
+    return put("Dense", put("Flatten", values), units=512, activation="relu")
 
 
-_ZOO: dict[str, Callable[[Shape], _Layers]] = {"linear": _linear, "mlp": _mlp, "cnn": _cnn}
+def _resnet(put: _Sketch, values: Shape, sample: kinds.Sample) -> Shape:
+    values = put("Conv2D", _with_channels(put, values), filters=32, kernel_size=3, **_SAME)
+    for filters, stride in ((32, 1), (64, 2), (128, 2)):
+        values = _residual(put, values, filters, stride)
+    return put("GlobalAveragePooling2D", put("ReLU", put("GroupNormalization", values)))
+
+
+def _residual(put: _Sketch, values: Shape, filters: int, stride: int) -> Shape:
+    inside = values
+    for step in (stride, 1):
+        inside = put("ReLU", put("GroupNormalization", inside))
+        inside = put("Conv2D", inside, filters=filters, kernel_size=3, strides=step, padding="same")
+    if stride > 1:
+        values = put("Conv2D", values, filters=filters, kernel_size=1, strides=stride, padding="same")
+    return put("Add", values, inside)
+
+
+def _cnn1d(put: _Sketch, values: Shape, sample: kinds.Sample) -> Shape:
+    values = _embedded(put, values, sample)
+    for _ in range(2):
+        values = put("Conv1D", values, filters=64, kernel_size=5, activation="relu", **_SAME)
+        values = put("MaxPooling1D", values, padding="same", **_HALF)
+    places = not sample.tokens and sample.shape[0] <= kinds.MOST_STEPS
+    values = put("Flatten" if places else "GlobalMaxPooling1D", values)
+    return put("Dense", values, units=128, activation="relu")
+
+
+def _gru(put: _Sketch, values: Shape, sample: kinds.Sample) -> Shape:
+    values = put("GRU", _embedded(put, values, sample), units=64)
+    return put("Dense", values, units=64, activation="relu")
+
+
+def _transformer(put: _Sketch, values: Shape, sample: kinds.Sample) -> Shape:
+    present = _present(put, sample) if sample.tokens else ()
+    values = _embedded(put, values, sample) if present else put("Dense", values, units=kinds.EMBEDDING)
+    if present:
+        values = put("Multiply", present, values)
+    values = put("Add", values, put("Conv1D", values, filters=kinds.EMBEDDING, kernel_size=5, **_SAME))
+    for _ in range(kinds.ATTENTIONS):
+        values = _attended(put, values)
+    return _sum(put, present, values) if present else put("GlobalAveragePooling1D", put("LayerNormalization", values))
+
+
+def _attended(put: _Sketch, values: Shape) -> Shape:
+    inside = put("LayerNormalization", values)
+    heads = {"num_heads": kinds.HEADS, "key_dim": kinds.EMBEDDING // kinds.HEADS}
+    values = put("Add", values, put("MultiHeadAttention", inside, inside, **heads))
+    inside = put("Dense", put("LayerNormalization", values), units=kinds.INSIDE, activation="gelu")
+    return put("Add", values, put("Dense", inside, units=kinds.EMBEDDING))
+
+
+_ZOO: dict[str, _Body] = {
+    "linear": _dense_body(),
+    "mlp": _dense_body(200, 200),
+    "resmlp": _resmlp,
+    "cnn": _cnn,
+    "resnet": _resnet,
+    "cnn1d": _cnn1d,
+    "gru": _gru,
+    "transformer": _transformer,
+}

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple
 
-from dmlworker import models
+from dmlworker import flops, models
 from dmlworker.loader import ModelRefused
 from dmlworker.models import Statistics
 
@@ -133,7 +133,7 @@ def fitted(
     put in front has none. Raises ModelRefused, whose text is for the customer, where the two don't fit."""
     if models.task(spec) != task:
         raise ModelRefused(f"Your model is made for {_TASKS[models.task(spec)]}, and the data for {_TASKS[task]}.")
-    wanted = takes(spec)
+    wanted = input_shape(spec)
     check_shape(wanted, shape)
     found = deepcopy(spec)
     if not _prepares(spec):
@@ -144,13 +144,6 @@ def fitted(
         _set_target(found, target)
     check_outputs(models.from_spec(found).output_shape[-1], outputs)
     return models.spec(models.from_spec(found))
-
-
-def takes(spec: dict[str, Any]) -> tuple[int, ...]:
-    """The shape of a sample that goes in."""
-    layers = spec["config"]["layers"]
-    rows = next(layer for layer in layers if layer["class_name"] == "InputLayer")
-    return tuple(rows["config"]["batch_shape"][1:])
 
 
 def check_shape(wanted: tuple[int, ...], shape: tuple[int, ...]) -> None:
@@ -174,6 +167,20 @@ _TASKS = {"classification": "classes", "multilabel": "several labels at once", "
 
 def _size(shape: tuple[int, ...]) -> str:
     return f"{' x '.join(map(str, shape))} numbers"
+
+
+def operations(spec: dict[str, Any]) -> int:
+    """Of training on one sample, with what the platform will put in front: as `flops.of` says of the `fitted` model. Raises Unknown."""
+    shape = input_shape(spec)
+    rows = {"class_name": "InputLayer", "config": {"batch_shape": [None, *shape]}}
+    front = {"class_name": "Sequential", "config": {"layers": [rows, {"class_name": "Rescaling", "config": {}}]}}
+    return flops.of(spec) + (0 if _prepares(spec) else flops.of(front))
+
+
+def input_shape(spec: dict[str, Any]) -> tuple[int, ...]:
+    """Of a sample that the model takes."""
+    rows = next(layer for layer in spec["config"]["layers"] if layer["class_name"] == "InputLayer")
+    return tuple(rows["config"]["batch_shape"][1:])
 
 
 def _prepares(spec: dict[str, Any]) -> bool:

@@ -13,11 +13,11 @@ from dmlworker.loader import ModelRefused
 KINDS = ("auto", "linear", "mlp", "cnn", "resmlp", "resnet", "cnn1d", "gru", "transformer")
 EMBEDDING = 64
 """Numbers that a token becomes."""
-_WIDTH, _BLOCKS = 128, 3
+WIDTH, BLOCKS = 128, 3
 """Of the residual MLP."""
-_HEADS, _ATTENTIONS, _INSIDE = 4, 2, 128
+HEADS, ATTENTIONS, INSIDE = 4, 2, 128
 """Of the transformer: heads, blocks, and the width within one."""
-_MOST_STEPS = 256
+MOST_STEPS = 256
 """Of a series whose places are kept apart to the end."""
 
 
@@ -45,8 +45,9 @@ def choose(sample: Sample) -> str:
 
 
 def body(kind: str, sample: Sample) -> list[Any] | Callable[[Any], Any]:
-    """A chain of layers, or a graph: a function from symbolic rows. Raises ModelRefused where the kind doesn't fit the data."""
-    _check(kind, sample)
+    """A chain of layers, or a graph: a function from symbolic rows. Raises ModelRefused where the kind doesn't fit the data. What each
+    computes, `flops` counts without Keras; tests hold the two together."""
+    check(kind, sample)
     if kind in ("linear", "mlp"):
         return (
             (lambda rows: _after(_bag(rows, sample.tokens), _hidden(kind))) if sample.tokens else _dense(kind, sample)
@@ -57,7 +58,8 @@ def body(kind: str, sample: Sample) -> list[Any] | Callable[[Any], Any]:
     return lambda rows: graphs[kind](rows, sample)
 
 
-def _check(kind: str, sample: Sample) -> None:
+def check(kind: str, sample: Sample) -> None:
+    """Raises ModelRefused where the kind doesn't fit the data, or isn't one."""
     if kind not in KINDS[1:]:
         raise ModelRefused(f"There is no kind of model {kind!r:.40}. Choose one of {', '.join(KINDS)}.")
     if kind in ("cnn", "resnet"):
@@ -135,7 +137,7 @@ def _cnn1d(sample: Sample) -> list[Any]:
     first = [_embedding(sample.tokens)] if sample.tokens else []
     steps = sample.shape[0]
     together: Any = layers.GlobalMaxPooling1D(name="together")
-    if not sample.tokens and steps <= _MOST_STEPS:
+    if not sample.tokens and steps <= MOST_STEPS:
         together = layers.Flatten(name="together")
     return [
         *first,
@@ -180,11 +182,11 @@ def _resmlp(rows: Any, sample: Sample) -> Any:
     """Gorishniy et al. 2021 (https://arxiv.org/abs/2106.11959), with LayerNormalization, and nothing that draws at random."""
     from keras import layers
 
-    values = layers.Dense(_WIDTH, name="width")(rows)
-    for n in range(1, _BLOCKS + 1):
+    values = layers.Dense(WIDTH, name="width")(rows)
+    for n in range(1, BLOCKS + 1):
         inside = layers.LayerNormalization(name=f"length_{n}")(values)
-        inside = layers.Dense(2 * _WIDTH, activation="relu", name=f"wide_{n}")(inside)
-        values = layers.Add(name=f"block_{n}")([values, layers.Dense(_WIDTH, name=f"narrow_{n}")(inside)])
+        inside = layers.Dense(2 * WIDTH, activation="relu", name=f"wide_{n}")(inside)
+        values = layers.Add(name=f"block_{n}")([values, layers.Dense(WIDTH, name=f"narrow_{n}")(inside)])
     return layers.ReLU(name="last_relu")(layers.LayerNormalization(name="last_length")(values))
 
 
@@ -226,7 +228,7 @@ def _transformer(rows: Any, sample: Sample) -> Any:
         values = layers.Multiply(name="only_present")([present, values])
     order = layers.Conv1D(EMBEDDING, 5, padding="same", name="order")(values)
     values = layers.Add(name="ordered")([values, order])
-    for n in range(1, _ATTENTIONS + 1):
+    for n in range(1, ATTENTIONS + 1):
         values = _attention(values, n)
     if present is not None:
         return _sum(present, values)
@@ -237,8 +239,8 @@ def _attention(values: Any, n: int) -> Any:
     from keras import layers
 
     inside = layers.LayerNormalization(name=f"attention_length_{n}")(values)
-    heads = layers.MultiHeadAttention(_HEADS, EMBEDDING // _HEADS, name=f"attention_{n}")(inside, inside)
+    heads = layers.MultiHeadAttention(HEADS, EMBEDDING // HEADS, name=f"attention_{n}")(inside, inside)
     values = layers.Add(name=f"attended_{n}")([values, heads])
     inside = layers.LayerNormalization(name=f"dense_length_{n}")(values)
-    inside = layers.Dense(_INSIDE, activation="gelu", name=f"wide_{n}")(inside)
+    inside = layers.Dense(INSIDE, activation="gelu", name=f"wide_{n}")(inside)
     return layers.Add(name=f"block_{n}")([values, layers.Dense(EMBEDDING, name=f"narrow_{n}")(inside)])

@@ -20,7 +20,7 @@ from accounts.models import User
 from contracts.chain import Call, Quote
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
-from dmlworker import flops, rewards, task
+from dmlworker import flops, rewards, task, zoo
 from dmlworker.aggregation import rules
 from dmlworker.datasets import DatasetError, Options
 from ledger import actions as ledger
@@ -65,11 +65,12 @@ def order(
     payer: str,
     sample_shape: Sequence[int] = (),
     outputs: int | None = None,
+    tokens: int | None = None,
     model_file: File | None = None,
     model_weights: File | None = None,
     **options: Any,
 ) -> Ticket:
-    """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it. `samples`, `sample_shape` and `outputs` are
+    """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it. `samples`, `sample_shape`, `outputs` and `tokens` are
     what the customer says of the file, for a price by what is computed.
 
     `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate,
@@ -97,7 +98,8 @@ def order(
         settle_by=now + timedelta(seconds=settings.SETTLE_SECONDS),
         **options,
     )
-    set_price(ticket, sample_shape, outputs)
+    said = {"sample_shape": sample_shape, "outputs": outputs, "tokens": tokens}
+    set_price(ticket, **said, own=ownmodels.operations(own) if own else None)
     ticket.signature = chain().sign_quote(quote(ticket), key("quoter"))
     with transaction.atomic():
         ticket.save()
@@ -113,12 +115,23 @@ def order(
     return ticket
 
 
-def set_price(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) -> None:
-    """Fill in the price of a ticket that is not saved yet, and what it is made from, by its scheme. Raises Invalid, with what is missing."""
+def set_price(
+    ticket: Ticket,
+    sample_shape: Sequence[int] = (),
+    outputs: int | None = None,
+    tokens: int | None = None,
+    own: int | None = None,
+) -> None:
+    """Fill in the price of a ticket that is not saved yet, and what it is made from, by its scheme. tokens: how many different ones, of
+    text alone. own: operations for a sample of a model of the customer's own, as `ownmodels.operations` counts. Raises Invalid, with what
+    is missing."""
     if ticket.price_scheme not in pricing.OFFERED:
         raise Invalid(f"The price is made by one of {', '.join(pricing.OFFERED)}.")
     if pricing.SCHEMES[ticket.price_scheme].computes:
-        ticket.flops, ticket.flops_rate = _flops(ticket, sample_shape, outputs), settings.FLOPS_PER_CENT
+        ticket.flops = (
+            _own_operations(ticket, own) if own is not None else _operations(ticket, sample_shape, outputs, tokens)
+        )
+        ticket.flops_rate = settings.FLOPS_PER_CENT
     else:
         ticket.samples = None
     ticket.price = pricing.price(ticket.price_scheme, ticket.priced)
@@ -126,15 +139,23 @@ def set_price(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) 
         raise Invalid("This costs more DML than there can ever be. Choose fewer rounds, or a smaller model.")
 
 
-def _flops(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) -> int:
+def _operations(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None, tokens: int | None) -> int:
     if not (ticket.samples and sample_shape and outputs):
         raise Invalid(
             "A price by complexity needs the number of samples, the shape of one, and the number of the model's outputs."
         )
     try:
-        return flops.of(flops.zoo(ticket.model_kind, tuple(sample_shape), outputs))
+        return flops.zoo(ticket.model_kind, zoo.Sample(tuple(sample_shape), tokens or 0), outputs)
     except flops.Unknown as error:
         raise Invalid(str(error)) from None
+
+
+def _own_operations(ticket: Ticket, own: int) -> int:
+    if not ticket.samples:
+        raise Invalid("A price by complexity needs the number of samples.")
+    if not own:
+        raise Invalid("How much your model computes can't be told. Choose the price by size.")
+    return own
 
 
 def _check_rule(options: dict[str, Any]) -> None:

@@ -82,10 +82,15 @@ class Order(serializers.Serializer[Any]):
         child=serializers.IntegerField(min_value=1, max_value=10**9),
         max_length=3,
         default=list,
-        help_text="Of what the model takes; for compute-1",
+        help_text="Of what the model takes; for compute-1 without model_file",
     )
     outputs = serializers.IntegerField(
-        **_bounds("outputs"), allow_null=True, help_text="Of the model, one for each class; for compute-1"
+        **_bounds("outputs"),
+        allow_null=True,
+        help_text="Of the model, one for each class or label, 1 for a number; for compute-1 without model_file",
+    )
+    tokens = serializers.IntegerField(
+        **_bounds("tokens"), allow_null=True, help_text="How many different ones, of nothing but text; for compute-1"
     )
 
     def to_internal_value(self, data: Any) -> Any:

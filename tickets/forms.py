@@ -8,7 +8,7 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
-from dmlworker import datasets, rewards
+from dmlworker import datasets, flops, rewards
 from dmlworker.aggregation import rules
 from ledger import pricing
 from tickets.models import DATA, TRAINING, OnCheat, Task
@@ -265,7 +265,7 @@ class OrderForm(DataForm):
         label="Shape of a sample",
         required=False,
         max_length=40,
-        help_text="Of a table the number of columns that the model takes, a column for each value of a category; of images height × width, and × channels.",
+        help_text="Of a table the number of columns that the model takes, a column for each value of a category; of windows rows × columns, the target among them; of images height × width, and × channels; of nothing but text the number of words that count, 512 at most.",
         error_messages={"invalid": "Write it like 30, 28 × 28 or 32 × 32 × 3."},
     )
     outputs = forms.IntegerField(
@@ -273,7 +273,14 @@ class OrderForm(DataForm):
         required=False,
         min_value=1,
         max_value=100_000,
-        help_text="One for each class.",
+        help_text="One for each class or label; 1 if a number is learnt.",
+    )
+    tokens = forms.IntegerField(
+        label="Different words",
+        required=False,
+        min_value=0,
+        max_value=100_000,
+        help_text="Only where there is nothing but text. How many makes no difference to the price.",
     )
     payer = forms.CharField(
         label="Wallet that pays",
@@ -286,7 +293,8 @@ class OrderForm(DataForm):
     ADVANCED = ("model_kind", *TRAINING, "seed")
     KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED, *DATA, "price_scheme")
     """What a ticket has of it, all but the file."""
-    WORK = ("samples", "sample_shape", "outputs")
+    SAID = ("sample_shape", "outputs", "tokens")
+    WORK = ("samples", *SAID)
     """What a price by complexity needs of the file."""
 
     def clean_sample_shape(self) -> tuple[int, ...]:
@@ -328,7 +336,10 @@ class OrderForm(DataForm):
 class PriceForm(OrderForm):
     """The part of an order that the price depends on; what is not given has its default."""
 
-    PRICED = ("file_size", "price_scheme", "model_kind", "rounds", "epochs", *OrderForm.WORK)
+    own_operations = forms.IntegerField(
+        label="A model of your own", required=False, min_value=0, max_value=flops.MOST
+    )  # as the page was told when it was read; the order reads it again
+    PRICED = ("file_size", "price_scheme", "model_kind", "rounds", "epochs", "own_operations", *OrderForm.WORK)
 
     def __init__(self, given: Mapping[str, str]) -> None:
         super().__init__({name: self.base_fields[name].initial for name in self.PRICED} | dict(given.items()))

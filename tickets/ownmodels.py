@@ -5,7 +5,7 @@ import logging
 from django.core.files.base import ContentFile, File
 
 from dmlsite.errors import Invalid
-from dmlworker import models, ownmodel
+from dmlworker import flops, models, ownmodel
 from dmlworker.loader import ModelRefused
 from dmlworker.ownmodel import Own
 from tickets.models import OwnModel
@@ -39,10 +39,18 @@ def check(found: Own, shape: str, classes: str) -> None:
     """Compare it with what the check of a data file found, as far as that is known: numbers with commas, or nothing. Raises Invalid."""
     try:
         if shape:
-            ownmodel.check_shape(ownmodel.takes(found.spec), tuple(map(int, shape.split(","))))
+            ownmodel.check_shape(ownmodel.input_shape(found.spec), tuple(map(int, shape.split(","))))
         if classes:
             ownmodel.check_outputs(found.outputs, int(classes))
     except ModelRefused as error:
         raise Invalid(str(error)) from None
     except ValueError:
         raise Invalid("This is no shape of data.") from None
+
+
+def operations(own: OwnModel) -> int:
+    """Of training on one sample, preprocessing included; 0 if it can't be told."""
+    try:
+        return ownmodel.operations(models.spec_from_bytes(own.spec.encode()))
+    except flops.Unknown:
+        return 0

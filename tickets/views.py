@@ -23,7 +23,7 @@ from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 from dmlsite.views import wallet_request
 from dmlworker import rewards
-from dmlworker.ownmodel import takes
+from dmlworker.ownmodel import input_shape
 from ledger import funds
 from ledger.templatetags.money import breakdown
 from tickets import actions, bundle, mail, ownmodels
@@ -58,9 +58,10 @@ def price(request: HttpRequest) -> HttpResponse:
     form = PriceForm(request.GET)
     if not form.is_valid():
         raise Invalid(form.first_error())
-    sample_shape, outputs = form.cleaned_data.pop("sample_shape"), form.cleaned_data.pop("outputs")
+    said = {name: form.cleaned_data.pop(name) for name in PriceForm.SAID}
+    own = form.cleaned_data.pop("own_operations")
     found = Ticket(**form.cleaned_data)
-    actions.set_price(found, sample_shape, outputs)
+    actions.set_price(found, **said, own=own)
     return render(request, "_price.html", breakdown(found.price, found.price_scheme, found.priced))
 
 
@@ -74,7 +75,8 @@ def own_model(request: HttpRequest) -> HttpResponse:
         raise Invalid("Please choose a file.")
     own, found = ownmodels.read(file, request.FILES.get("model_weights"))
     ownmodels.check(found, request.POST.get("data_shape", ""), request.POST.get("data_classes", ""))
-    return render(request, "tickets/_own_model.html", {"own": own, "found": found, "shape": takes(found.spec)})
+    told = {"own": own, "found": found, "shape": input_shape(found.spec), "operations": ownmodels.operations(own)}
+    return render(request, "tickets/_own_model.html", told)
 
 
 def _like(request: HttpRequest) -> dict[str, Any]:

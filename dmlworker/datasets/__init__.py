@@ -72,15 +72,18 @@ def read(path: Path | str, name: str, target: str | None = None, options: Option
 def inspect(path: Path | str, name: str, target: str | None = None, options: Options = PLAIN) -> Facts:
     """What the file holds, in words and numbers. Reads all of it; raises DatasetError like `read`, and if it can't be made numbers."""
     dataset = read(path, name, target, options)
-    return replace(describe(dataset), inputs=_inputs(dataset, options))
+    inputs, tokens = _inputs(dataset, options)
+    return replace(describe(dataset), inputs=inputs, tokens=tokens)
 
 
-def _inputs(dataset: Dataset, options: Options) -> tuple[int, ...]:
-    """The shape of a sample as the model gets it, or a larger one. Raises DatasetError where the parts could not be made."""
+def _inputs(dataset: Dataset, options: Options) -> tuple[tuple[int, ...], int]:
+    """The shape of a sample as the model gets it, or a larger one, and how many tokens there are at most, if it is made of them. Raises
+    DatasetError where the parts could not be made."""
     if dataset.groups is not None and (count := int(dataset.groups.max()) + 1) < groups.MIN_GROUPS:
         raise groups.too_few(count)
     rows = windows.with_past(dataset) if options.window else dataset
     if options.window:
         windows.by_time(rows, options)
-    inputs = (len(Encoder.fit(rows, training_samples(len(rows))).marks),) if rows.raw else rows.x.shape[1:]
-    return (options.window, *inputs) if options.window else inputs
+    encoder = Encoder.fit(rows, training_samples(len(rows), rows.groups is not None)) if rows.raw else None
+    inputs = (len(encoder.marks),) if encoder else rows.x.shape[1:]
+    return ((options.window, *inputs) if options.window else inputs), encoder.tokens if encoder else 0

@@ -123,7 +123,8 @@ class Facts:
     """What a data set is, for people. shape: of one sample. columns: of the features, `details` of the first of them. classes: samples of
     each; none of a regression, which has its target's `spread`. preview: a few rows as text, the label last; head: its columns. warnings:
     what may make a model worse, in words. inputs: the shape of what the model takes of a sample; of a table that has to be made numbers,
-    the most columns that may come of it."""
+    the most columns that may come of it; of windows, steps and columns; of nothing but text, the most tokens of one. tokens: how many
+    different ones there are at most; 0 if a sample is not made of them."""
 
     kind: str
     samples: int
@@ -136,8 +137,14 @@ class Facts:
     details: tuple[Column, ...] = ()
     warnings: tuple[str, ...] = ()
     inputs: tuple[int, ...] = ()
+    tokens: int = 0
     task: str = CLASSIFICATION
     spread: Spread | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a model gives: one for each class or label; or the one that is learnt."""
+        return len(self.classes) or 1
 
     def json(self) -> dict[str, Any]:
         """The same as plain JSON types."""

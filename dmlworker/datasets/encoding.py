@@ -210,7 +210,7 @@ def _fit(raw: Raw, column: np.ndarray, rows: int, alone: bool) -> Feature:
     """alone: there is no other column."""
     known = column[~np.isnan(column)]
     if raw.kind == "text":
-        return _fit_text(raw, known.astype(np.int64), rows, alone)
+        return _fit_text(raw, known.astype(np.int64), rows, rows - (len(column) - len(known)), alone)
     missing = len(known) < len(column)
     if raw.kind == "category":
         return Feature(raw.name, raw.kind, missing, values=_frequent(raw.values, known.astype(np.int64), rows))
@@ -221,7 +221,8 @@ def _fit(raw: Raw, column: np.ndarray, rows: int, alone: bool) -> Feature:
     return Feature(raw.name, raw.kind, missing, fill)
 
 
-def _fit_text(raw: Raw, codes: np.ndarray, rows: int, alone: bool) -> Feature:
+def _fit_text(raw: Raw, codes: np.ndarray, rows: int, least: int, alone: bool) -> Feature:
+    """least: texts that any part of so many rows has."""
     different, places, times = np.unique(codes, return_inverse=True, return_counts=True)
     texts = [raw.values[code] for code in different]
     split, counted = text.way_of(texts), zip(texts, times.tolist(), strict=True)
@@ -230,7 +231,8 @@ def _fit_text(raw: Raw, codes: np.ndarray, rows: int, alone: bool) -> Feature:
         return Feature(raw.name, "text", False, values=words, split=split)
     words = text.frequent(counted, split, text.MAX_TOKENS)
     lengths = np.array([len(text.tokens(each, split)) for each in texts] or [1])
-    length = text.length_of(lengths[places] if len(places) else lengths)
+    # A part may have the longest ones: of fewer texts, fewer are cut.
+    length = text.length_of(np.sort(lengths[places] if len(places) else lengths)[-max(1, least) :])
     return Feature(raw.name, "tokens", False, values=words, split=split, length=length)
 
 

@@ -22,9 +22,9 @@ HOLDOUT = 0.2
 """Of the samples."""
 
 
-def training_samples(n: int) -> int:
-    """Of n samples, those that are not held out."""
-    return n - round(n * HOLDOUT)
+def training_samples(n: int, grouped: bool = False) -> int:
+    """Of n samples, those that are not held out; of groups, which stay whole, as few as that may be."""
+    return n - round(n * HOLDOUT * (groups.MOST if grouped else 1))
 
 
 def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Dataset, Dataset]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from dmlworker import models, ownmodel, trainer
+from dmlworker import flops, models, ownmodel, trainer
 from dmlworker.loader import ModelRefused
 from dmlworker.models import Statistics
 from dmlworker.ownmodel import fitted, read
@@ -49,6 +49,10 @@ def as_keras(model: keras.Model, folder: Path) -> io.BytesIO:
 def as_h5(model: keras.Model, folder: Path) -> io.BytesIO:
     model.save_weights(folder / "model.weights.h5")
     return io.BytesIO((folder / "model.weights.h5").read_bytes())
+
+
+def rows_of(shape: tuple[int, ...], *more: Any) -> keras.Model:
+    return keras.Sequential([keras.Input(shape), *more, layers.Dense(3, "softmax")])
 
 
 def said(model: keras.Model, rows: np.ndarray = ROWS) -> np.ndarray:
@@ -318,3 +322,23 @@ def test_the_process_has_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_process_knows_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SECRET_KEY", "hunter2")
     assert not {"hunter2", "SECRET_KEY"} & set(sum(ownmodel._environment(tmp_path).items(), ()))
+
+
+# --- What it computes -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("model", "shape", "statistics"),
+    [
+        (plain, (4,), TABLE),
+        (lambda: plain(layers.Dense(4)), (4,), TABLE),
+        (branched, (4,), TABLE),
+        (lambda: rows_of((4,), layers.Rescaling(2.0)), (4,), TABLE),
+        (lambda: rows_of((8, 8, 1), layers.Conv2D(4, 3), layers.Flatten()), (8, 8), None),
+        (lambda: rows_of((12,), layers.Embedding(50, 8), layers.GRU(6)), (12,), None),
+        (lambda: rows_of((12, 4), layers.LSTM(6)), (12, 4), TABLE),
+    ],
+)
+def test_it_is_known_before_there_is_data_what_it_will_compute(
+    model: Callable[[], keras.Model], shape: tuple[int, ...], statistics: Statistics | None
+) -> None:
+    spec = read(as_json(model()), "model.json").spec
+    assert ownmodel.operations(spec) == flops.of(fitted(spec, shape, 3, statistics))

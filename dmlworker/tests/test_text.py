@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dmlworker import datasets, models, rawmodel, trainer
 from dmlworker.datasets import Encoder, text
+from dmlworker.datasets.dataset import Raw
 from dmlworker.protocol import Hyper
 from dmlworker.tests.test_encoding import LOAD, columns, read, table
 
@@ -173,3 +174,20 @@ def test_texts_that_are_too_long_together_are_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr("dmlworker.datasets.kinds.MAX_CHARACTERS", 500)
     with pytest.raises(datasets.DatasetError, match="too long together"):
         read(tmp_path, reviews())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 40), min_size=20, max_size=80), st.integers(0, 2**32 - 1))
+def test_no_part_has_longer_texts_or_more_tokens_than_the_check_says(lengths: list[int], seed: int) -> None:
+    """Empty texts are no texts; the longest of the others may all be in the part."""
+    words = [" ".join(f"w{(row * step) % 7}" for step in range(length)) for row, length in enumerate(lengths)]
+    values = tuple(sorted({each for each in words if each})) or ("x",)
+    x = np.array([values.index(each) if each in values else np.nan for each in words], np.float32)[:, None]
+    raw, y = (Raw("words", "text", values),), np.zeros(len(words), np.int32)
+    data = datasets.Dataset(x, y, ("a",), ("words",), "csv", raw=raw)
+    n = datasets.training_samples(len(data))
+    checked = Encoder.fit(data, n)
+    by_length = np.argsort(lengths, kind="stable")
+    for part in (by_length[-n:], np.random.Generator(np.random.PCG64(seed)).permutation(len(data))[:n]):
+        found = Encoder.fit(data.take(part))
+        assert len(found.marks) <= len(checked.marks) and found.tokens <= checked.tokens

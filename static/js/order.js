@@ -11,13 +11,20 @@
   const most = Number(file.dataset.most), mostChecked = Number(file.dataset.mostChecked);
 
   // What a price by complexity needs of the file: with the check's answer, else said by the customer.
-  const work = ["samples", "sample_shape", "outputs"].map(field);
-  const say = (facts) => [facts.samples, facts.shape, facts.outputs].forEach((value, at) => { work[at].value = value || ""; });
+  const work = ["samples", "sample_shape", "outputs", "tokens"].map(field);
+  const say = (facts) => [facts.samples, facts.shape, facts.outputs, facts.tokens].forEach((value, at) => { work[at].value = value || ""; });
+
+  // A model of one's own is counted when it is read; until then its price by complexity is not known.
+  const own = document.getElementById("own-model");
+  const unread = () => field("model_file").files.length > 0 && !own.querySelector("[name=own_operations]");
 
   function quote() {
-    document.getElementById("work").hidden = field("price_scheme").value === "size-1";
+    const bySize = field("price_scheme").value === "size-1";
+    document.getElementById("work").hidden = bySize;
     const size = Number(field("file_size").value);
-    if (size && size <= most) htmx.trigger(price, "price");
+    if (!size || size > most) return;
+    if (!bySize && unread()) price.replaceChildren("A price by complexity has to know your own model first.");
+    else htmx.trigger(price, "price");
   }
 
   const readable = (size) => size < 1e6 ? `${Math.ceil(size / 1e3)} kB` : `${(size / 1e6).toFixed(1)} MB`;
@@ -63,9 +70,13 @@
     const facts = document.getElementById("facts");
     if (facts) { say(facts.dataset); quote(); }
   });
-  document.getElementById("order").addEventListener("input", quote);
+  document.getElementById("order").addEventListener("input", (event) => {
+    if (event.target === field("model_file")) own.replaceChildren();
+    quote();
+  });
+  own.addEventListener("htmx:afterSwap", quote);
   file.addEventListener("change", () => { say({}); chosen(); });
-  for (const name of ["target", "task"]) field(name).addEventListener("change", () => { if (file.files[0]) chosen(); });
+  for (const name of ["target", "task", "group", "window", "horizon"]) field(name).addEventListener("change", () => { if (file.files[0]) chosen(); });
 
   // A page that comes back, by the back button or with an error, knows the file or at least its size. htmx is ready only then.
   document.addEventListener("DOMContentLoaded", () => {

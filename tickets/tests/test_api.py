@@ -117,6 +117,8 @@ def test_a_quote_by_complexity_says_what_it_was_made_from(chain, customer):
     told = problem(api(customer).post(QUOTES, ORDER | work | {"sample_shape": []}), 422)
     assert "the shape of one" in told["detail"]
     problem(api(customer).post(QUOTES, ORDER | {"price_scheme": "compute-0"}), 422)
+    text = work | {"sample_shape": [50], "tokens": 1000, "model_kind": "transformer"}
+    assert api(customer).post(QUOTES, ORDER | text).json()["flops"] > 10**7
 
 
 def test_a_provider_who_orders_becomes_a_customer_too(chain):

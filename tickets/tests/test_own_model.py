@@ -104,6 +104,40 @@ def test_a_model_comes_by_the_api(settings):
     assert plain["own_model"] is None
 
 
+COMPUTE = {"price_scheme": "compute-1", "samples": 1000}
+OPERATIONS = 3 * (2 * 4 + 2 * 4 * 500 + 500 + 2 * 500 * 3 + 3 + 3)
+
+
+def test_its_price_by_complexity_is_shown_once_it_is_read(owner):
+    text = owner.post(reverse("tickets:own_model"), files(units=500)).content.decode()
+    assert f"{OPERATIONS:,} operations for each" in text
+    assert f'<input type="hidden" name="own_operations" value="{OPERATIONS}">' in text
+    said = {"file_size": 1000, "own_operations": OPERATIONS, **COMPUTE}
+    shown = owner.get(reverse("tickets:price"), said)
+    assert f"{OPERATIONS:,} operations for a sample × 1,000 samples × 10 rounds" in shown.content.decode()
+    for changed, reason in (({"samples": ""}, "needs the number of samples."), ({"own_operations": 0}, "by size")):
+        answer = owner.get(reverse("tickets:price"), said | changed)
+        assert answer.status_code == 422 and reason in answer.content.decode()
+
+
+def test_an_order_counts_the_model_itself_whatever_the_page_says(owner):
+    answer = owner.post(reverse("tickets:order"), ORDER | COMPUTE | files(units=500) | {"own_operations": 1})
+    assert answer.status_code == 302, answer.content.decode()
+    ticket = Ticket.objects.get()
+    assert (ticket.samples, ticket.flops, ticket.price_scheme) == (1000, OPERATIONS, "compute-1")
+
+
+def test_the_api_quotes_it_by_complexity_or_says_what_is_missing():
+    customer = person("customer", is_customer=True)
+    order = {name: ORDER[name] for name in ("file_name", "file_size", "payer")} | COMPUTE
+    answer = api(customer).post("/api/v1/quotes", order | files(units=500), format="multipart")
+    assert answer.status_code == 201, answer.json()
+    assert answer.json()["flops"] == OPERATIONS
+    order.pop("samples")
+    told = problem(api(customer).post("/api/v1/quotes", order | files(units=500), format="multipart"), 422)
+    assert told["detail"] == "A price by complexity needs the number of samples."
+
+
 def test_a_closed_account_leaves_no_model(owner):
     owner.post(reverse("tickets:order"), ORDER | files(units=5))
     own = OwnModel.objects.get()

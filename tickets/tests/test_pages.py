@@ -250,6 +250,20 @@ def test_a_price_by_complexity_follows_what_is_chosen(owner, changed, price):
 
 
 @pytest.mark.parametrize(
+    ("kind", "shape", "tokens"),
+    [
+        *[(kind, "30", "") for kind in ("auto", "linear", "mlp", "resmlp")],
+        *[(kind, "28 × 28", "") for kind in ("auto", "linear", "mlp", "cnn", "resnet", "cnn1d", "gru", "transformer")],
+        *[(kind, "50", "1000") for kind in ("auto", "linear", "mlp", "cnn1d", "gru", "transformer")],
+    ],
+)
+def test_every_kind_of_model_has_a_price_by_complexity(owner, kind, shape, tokens):
+    said = {"file_size": 1000, **COMPUTE, "model_kind": kind, "sample_shape": shape, "tokens": tokens}
+    answer = owner.get(reverse("tickets:price"), said)
+    assert answer.status_code == 200 and "operations for a sample" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
     ("changed", "reason"),
     [
         ({"samples": ""}, "needs the number of samples"),
@@ -260,6 +274,8 @@ def test_a_price_by_complexity_follows_what_is_chosen(owner, changed, price):
         ({"sample_shape": "0"}, "No model takes samples of this shape"),
         ({"sample_shape": "99999999 × 99999999"}, "No model takes samples of this shape"),
         ({"sample_shape": "30", "model_kind": "cnn"}, "A CNN needs images"),
+        ({"sample_shape": "30", "model_kind": "gru"}, "needs text, or a series of steps"),
+        ({"sample_shape": "28 × 28", "tokens": "50"}, "No model takes samples of this shape"),
         ({"rounds": "0"}, "Rounds: "),
         ({"price_scheme": "free-1"}, "How the price is made: "),
         ({"samples": 10**10, "rounds": 100, "epochs": 50, "sample_shape": "3000 × 3000", "model_kind": "cnn"}, "than there can ever be"),

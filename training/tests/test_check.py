@@ -69,7 +69,14 @@ def test_what_the_price_may_need_of_the_file_comes_with_the_answer(owner):
     text = check(owner, samples.breast_cancer_csv()).content.decode()
     assert 'data-samples="569" data-shape="30" data-outputs="2"' in text
     text = check(owner, samples.passengers_csv()).content.decode()
-    assert re.search(r'data-samples="\d+" data-shape="(19|2\d)" data-outputs="2"', text)
+    assert re.search(r'data-samples="\d+" data-shape="(19|2\d)" data-outputs="2" data-tokens=""', text)
+    text = check(owner, samples.diabetes_csv(), window=6).content.decode()
+    assert 'data-samples="442" data-shape="6 × 11" data-outputs="1" data-tokens=""' in text
+    reviews = "\n".join(
+        ["review,liked", *(f"the film was n{row % 9} {'bad' if row % 2 else 'good'},{row % 2}" for row in range(60))]
+    )
+    text = check(owner, reviews.encode()).content.decode()
+    assert 'data-samples="60" data-shape="5" data-outputs="2" data-tokens="16"' in text
 
 
 def test_what_a_model_must_take_is_told_where_it_is_known(owner):
