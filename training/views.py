@@ -166,7 +166,7 @@ def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
 def _trial(run: Run) -> dict[str, Any]:
     """The form in which the customer tries the model."""
     kind = trial.kind(run)
-    given = {"fields": trial.fields, "line": trial.line}.get(kind)
+    given = {"fields": trial.fields, "line": trial.line, "rows": trial.rows}.get(kind)
     return {"trial": kind, "sample": given(run) if given else None}
 
 
