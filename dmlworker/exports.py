@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -42,12 +42,12 @@ class _Differs(Exception):
     """What was made answers otherwise than the model."""
 
 
-def export(folder: Path, rows: np.ndarray) -> dict[str, str]:
-    """Makes FILES out of model.keras in `folder`; gives for each format that there is not, the reason. rows (n, ...): samples as numbers,
-    to compare with."""
+def export(folder: Path, rows: np.ndarray, formats: Sequence[str] = tuple(FILES)) -> dict[str, str]:
+    """Makes those of FILES out of model.keras in `folder`; gives for each format that there is not, the reason. rows (n, ...): samples as
+    numbers, to compare with."""
     np.save(folder / "rows.npy", rows.astype(np.float32))
     left_out: dict[str, str] = {}
-    waiting = list(FILES)
+    waiting = list(formats)
     while waiting:
         said = _told(folder, waiting)
         left_out |= {name: reason for name, reason in said.items() if reason}
@@ -116,7 +116,7 @@ def _blank(model: "keras.Model") -> dict[str, Any]:
     import tensorflow as tf
 
     empty = {"string": "", "float32": float("nan")}
-    return {each.name: tf.constant([[empty[each.dtype]]] * _BLANK_ROWS) for each in model.inputs}
+    return {each.name: tf.constant([[empty[each.dtype]] * each.shape[1]] * _BLANK_ROWS) for each in model.inputs}
 
 
 def _tflite(model: "keras.Model", rows: np.ndarray, path: Path) -> None:

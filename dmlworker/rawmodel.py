@@ -29,22 +29,21 @@ def of(core: "keras.Model", encoder: Encoder) -> "keras.Model":
     """`core` with raw columns as inputs, each (n,) or (n, 1), or (n, steps) of windows: float32 with NaN, or text with "" for what is missing."""
     import keras
 
-    features, names = encoder.features, encoder.inputs
-    inputs = [
-        keras.Input((encoder.steps or 1,), name=name, dtype=_dtype(each))
-        for name, each in zip(names, features, strict=True)
-    ]
+    features, steps = encoder.features, encoder.steps or 1
+    inputs = {
+        name: keras.Input((steps,), name=name, dtype=_dtype(each))
+        for name, each in zip(encoder.inputs, features, strict=True)
+    }
     # A model of its own, so that no name of a column can be that of a layer.
-    inner = [keras.Input((1,), name=f"column_{n}", dtype=_dtype(each)) for n, each in enumerate(features)]
-    parts = _encode(features, inner)
-    encoded = keras.ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-    preprocessing = keras.Model(inner, encoded, name="preprocessing")
-    named = dict(zip(names, inputs, strict=True))
-    if not encoder.steps:
-        return keras.Model(named, core(preprocessing(inputs)), name="raw")
+    inner = [keras.Input((steps,), name=f"column_{n}", dtype=_dtype(each)) for n, each in enumerate(features)]
     # Each row of a window for itself, and together again.
-    rows = preprocessing([keras.ops.reshape(column, (-1, 1)) for column in inputs])
-    return keras.Model(named, core(keras.ops.reshape(rows, (-1, encoder.steps, encoded.shape[1]))), name="raw")
+    rows = [keras.ops.reshape(column, (-1, 1)) for column in inner] if encoder.steps else inner
+    parts = _encode(features, rows)
+    encoded = keras.ops.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+    if encoder.steps:
+        encoded = keras.ops.reshape(encoded, (-1, steps, encoded.shape[1]))
+    preprocessing = keras.Model(inner, encoded, name="preprocessing")
+    return keras.Model(inputs, core(preprocessing(list(inputs.values()))), name="raw")
 
 
 def is_raw(model: "keras.Model") -> bool:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from dmlworker.loader import ModelRefused
 
 KINDS = ("auto", "linear", "mlp", "cnn", "resmlp", "resnet", "cnn1d", "gru", "transformer")
+OWN = "own"
+"""What a customer's own model is called."""
 EMBEDDING = 64
 """Numbers that a token becomes."""
 WIDTH, BLOCKS = 128, 3

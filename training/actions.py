@@ -624,6 +624,7 @@ def finish(run: Run, accuracy: float, weights: dict[str, int], receipt_root: str
             tickets.refund(run.ticket, "No provider of this training is in good standing any more.")
         else:
             tickets.settle(run.ticket, weights, accuracy, receipt_root)
+        jobs.enqueue("training.tasks.convert", str(run.pk))
         jobs.enqueue("training.tasks.start_waiting")
 
 

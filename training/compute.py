@@ -46,6 +46,10 @@ OTHER_KERNELS = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
 """Other arithmetic for the second replay: what rounding alone can do shows between the two."""
 
 
+class Busy(Exception):
+    """This process makes another model's formats."""
+
+
 def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     """Read the customer's file, keep a hold-out back, cut the rest into shards, choose the model.
 
@@ -143,7 +147,7 @@ def _facts(data: datasets.Dataset, train: datasets.Dataset, holdout: datasets.Da
         "target": data.target,
         "left_out": [f"{name} ({why})" for name, why in data.left_out],
         "on_both_sides": datasets.on_both_sides(train, holdout),
-        "example": holdout.x[0].tolist() if holdout.x[0].ndim == 1 else None,
+        "example": holdout.x[0].tolist() if holdout.features or holdout.x[0].ndim == 1 else None,
     }
 
 
@@ -485,15 +489,23 @@ def assess(run: Run, sha256: str) -> None:
     Run.objects.filter(pk=run.pk).update(metrics=metrics.TASKS[run.ticket.task](y, outputs))
 
 
-def export(run: Run, sha256: str, folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """(the customer's files, by format why it was left out): the model in all formats that there are of it, and what is needed to use
-    it."""
+def export(run: Run, sha256: str, folder: Path) -> list[Path]:
+    """The customer's files, but for other formats: the model for Keras, and what is needed to use it in any."""
     from dmlworker import trainer
 
     with _one_at_a_time:
         paths = trainer.export(spec_of(run), weights_of(sha256), folder, raw.encoder_of(run))
-    x, _ = datasets.load(store.get(run.holdout_id))
-    with _one_export_at_a_time:
-        left_out = exports.export(folder, x[:COMPARED])
-    others = [folder / file for name, file in exports.FILES.items() if name not in left_out]
-    return [*paths, *others, *delivery.write(run, folder)], left_out
+    return [*paths, *delivery.write(run, folder)]
+
+
+def convert(run: Run, folder: Path, formats: list[str]) -> tuple[list[Path], dict[str, str]]:
+    """(files, by format why it was left out): the model in these formats (exports.FILES), out of the model.keras in `folder`. Raises Busy:
+    one at a time, so that the other threads are there for whoever waits to be paid."""
+    if not _one_export_at_a_time.acquire(blocking=False):
+        raise Busy
+    try:
+        x, _ = datasets.load(store.get(run.holdout_id))
+        left_out = exports.export(folder, x[:COMPARED], formats)
+    finally:
+        _one_export_at_a_time.release()
+    return [folder / exports.FILES[name] for name in formats if name not in left_out], left_out

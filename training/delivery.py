@@ -1,18 +1,28 @@
 """What a customer gets beside the model: other formats, and a program that reads their file and prints what the model says."""
 
 import json
+from collections.abc import Mapping
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
 import dmlworker
+from dmlsite import jobs, live
 from dmlworker import exports
 from dmlworker.datasets.dataset import MISSING
-from tickets.models import Artifact
+from tickets import mail
+from tickets.models import Artifact, Status
+from training import records
 from training.models import Run
 from training.raw import encoder_of
 
-MODEL = ("model.keras", "model.json", "model.weights.h5")
+KERAS = "model.keras"
+MODEL = (KERAS, "model.json", "model.weights.h5")
 PROGRAM = ("predict.py", "rows.py", "preprocessing.json", "labels.txt", "requirements.txt")
 DOCUMENTS = ("model-card.md", "model-card.json", "curves.png", "receipt.json")
 GROUPS = {
@@ -21,8 +31,10 @@ GROUPS = {
     "To use it": PROGRAM,
     "Documents": DOCUMENTS,
 }
+FORMATS = timedelta(hours=1)
+"""After the end of the training, other formats are waited for, before the card is written without them."""
 _SCRIPTS = Path(dmlworker.__file__).parent / "delivered"
-_KINDS = {"number", "category", "date"}
+_KINDS = {"number", "category", "date", "text", "tokens"}
 """Of columns, that rows.py can read."""
 
 
@@ -48,11 +60,10 @@ def write(run: Run, folder: Path) -> list[Path]:
 
 
 def readable(run: Run) -> bool:
-    """Whether rows.py reads such data: tables, images, and arrays as .npy."""
-    encoder, dimensions = encoder_of(run), len(run.facts["sample_shape"])
-    if encoder:
+    """Whether rows.py reads such data: tables, windows of their rows, images, and arrays as .npy."""
+    if encoder := encoder_of(run):
         return {feature.kind for feature in encoder.features} <= _KINDS
-    return run.facts["kind"] in ("images", "npz") or dimensions == 1
+    return run.facts["kind"] in ("images", "npz") or bool(run.facts.get("features"))
 
 
 def about(run: Run) -> dict[str, Any]:
@@ -67,6 +78,7 @@ def about(run: Run) -> dict[str, Any]:
         "kind": run.facts["kind"],
         "shape": run.facts["sample_shape"],
         "columns": columns,
+        "window": run.facts.get("window", 0),
         "missing": sorted(MISSING),
     }
 
@@ -86,3 +98,49 @@ def _tensorflow() -> str:
         return version("tensorflow-cpu")
     except PackageNotFoundError:
         return version("tensorflow")
+
+
+# --- One after the other ----------------------------------------------------------------------------------------------
+def unconverted() -> QuerySet[Run]:
+    """Finished runs whose model is to come in other formats, too. Nothing is made for a closed account."""
+    return _finished().filter(converted=None)
+
+
+def undelivered() -> QuerySet[Run]:
+    """Paid for, and the model card is still to be written, and the mail."""
+    return _finished().filter(delivered=None, ticket__status=Status.SETTLED)
+
+
+def _finished() -> QuerySet[Run]:
+    return Run.objects.filter(state=Run.State.DONE, ticket__customer__is_active=True).select_related("ticket__customer")
+
+
+def missing(run: Run) -> list[str]:
+    """The formats that are not stored."""
+    names = set(run.ticket.artifacts.values_list("name", flat=True))
+    return [name for name, file in exports.FILES.items() if file not in names]
+
+
+def converted(run: Run, left_out: Mapping[str, str]) -> None:
+    """The other formats are there, but for these, each with the reason. The caller has claimed the run's formats."""
+    with transaction.atomic():
+        records.tell_left_out(run.ticket, left_out)
+        Run.objects.filter(pk=run.pk, converted=None).update(converted=timezone.now())
+        jobs.enqueue("training.tasks.deliver", str(run.pk))
+        live.changed(live.ticket_group(run.ticket_id))
+
+
+def formats_over(run: Run) -> bool:
+    """Whether no other format is to be waited for; the caller has claimed them. Those that are not there after FORMATS are given up."""
+    if run.converted is None and run.finished and run.finished < timezone.now() - FORMATS:
+        converted(run, dict.fromkeys(missing(run), "it was not made in time"))
+        return True
+    return run.converted is not None
+
+
+def delivered(run: Run) -> None:
+    """The customer has all files: tell them, once."""
+    with transaction.atomic():
+        if Run.objects.filter(pk=run.pk, delivered=None).update(delivered=timezone.now()):
+            mail.queue(run.ticket, "done")
+            live.changed(live.ticket_group(run.ticket_id))

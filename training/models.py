@@ -69,6 +69,8 @@ class Run(models.Model):
     seed = models.BigIntegerField()
     created = models.DateTimeField(auto_now_add=True)
     finished = models.DateTimeField(null=True, blank=True)
+    converted = models.DateTimeField(null=True, help_text="When the model's other formats were made, or given up")
+    delivered = models.DateTimeField(null=True, help_text="When the customer had all files, the card being the last")
 
     def __str__(self) -> str:
         return f"run of {self.ticket}"

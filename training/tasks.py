@@ -1,6 +1,9 @@
 """Jobs of training. Each takes ids, may run twice, and does nothing the second time."""
 
 import secrets
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +21,10 @@ from dmlworker.datasets import DatasetError
 from dmlworker.receipt import NAME
 from dmlworker.weights import MalformedUpdate
 from ledger.books import following
+from ledger.models import ChainEvent
 from tickets import actions as tickets
-from tickets import mail
 from tickets.models import Status, Ticket
-from training import actions, audits, card, compute, pay, records, store, trial
+from training import actions, audits, card, compute, delivery, pay, records, store, trial
 from training.actions import guarded
 from training.models import Assignment, Audit, Round, Run
 
@@ -147,7 +150,7 @@ def audit(pk: int) -> None:
 
 @jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
 def finish(run: str) -> None:
-    """Make the customer's files, then pay the providers."""
+    """Make the customer's model, then pay the providers; its other formats take longer, and come after."""
     found = Run.objects.select_related("ticket").get(pk=run)
     with claim(f"finish:{run}") as mine:
         if mine and found.state == Run.State.TRAINING:
@@ -161,15 +164,51 @@ def _finish(run: Run) -> None:
         return
     compute.assess(run, last.end_id)
     with TemporaryDirectory() as folder:
-        paths, left_out = compute.export(run, last.end_id, Path(folder))
-        for path in paths:
-            with path.open("rb") as file:
-                tickets.store_artifact(run.ticket, path.name, File(file))
-    records.tell_left_out(run.ticket, left_out)
+        _keep(run, compute.export(run, last.end_id, Path(folder)))
     merit = pay.merit(run)
     receipt = records.receipt(run, merit)
     tickets.store_artifact(run.ticket, NAME, ContentFile(receipt.to_bytes()))
     actions.finish(run, last.accuracy, merit, receipt.root)
+
+
+def _keep(run: Run, paths: Iterable[Path]) -> None:
+    for path in paths:
+        with path.open("rb") as file:
+            tickets.store_artifact(run.ticket, path.name, File(file))
+
+
+@jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
+def convert(run: str) -> None:
+    """Make the other formats of a finished model. While this process makes another's, it is left to the sweep."""
+    with claim(f"formats:{run}") as mine:
+        found = delivery.unconverted().filter(pk=run).first()
+        if mine and found:
+            with suppress(Conflict, compute.Busy):  # Conflict: the customer has closed their account meanwhile
+                _convert(found)
+
+
+def _convert(run: Run) -> None:
+    """What an earlier job stored is not made again."""
+    with TemporaryDirectory() as folder:
+        model = run.ticket.artifacts.get(name=delivery.KERAS)
+        with model.file.open("rb") as file, (Path(folder) / delivery.KERAS).open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+        paths, left_out = compute.convert(run, Path(folder), delivery.missing(run))
+        _keep(run, paths)
+    delivery.converted(run, left_out)
+
+
+@jobs.actor(time_limit=LONG)
+def deliver(run: str) -> None:
+    """Where the payment of the providers is final: write the model card and the mail, when all formats are there, or their time is over."""
+    with claim(f"formats:{run}") as mine:
+        found = delivery.undelivered().filter(pk=run).first()
+        event = ChainEvent.objects.filter(name="Settled", case=found.ticket_id).first() if found else None
+        if mine and found and event and delivery.formats_over(found):
+            with suppress(Conflict):  # the customer has closed their account meanwhile
+                for name, data in card.documents(found, event).items():
+                    tickets.store_artifact(found.ticket, name, ContentFile(data))
+                delivery.delivered(found)
 
 
 @jobs.actor(queue_name=jobs.COMPUTE, retries=0, max_age=1000 * trial.SECONDS)
@@ -180,16 +219,13 @@ def answer_trial(run: str, pk: str) -> None:
         trial.answer(pk, compute.predict(Run.objects.get(pk=run), sample))
 
 
-@jobs.actor(time_limit=LONG)
+@jobs.actor()
 def settled(event: int) -> None:
-    """The payment of the providers is final: the model card can name the transaction, and the mail goes out. Neither for a customer
-    whose account is closed."""
+    """The payment of the providers is final: the model card can name the transaction, and the mail may go out."""
     with following(event) as found:
-        ticket = Ticket.objects.filter(pk=found.case, status=Status.SETTLED).first() if found else None
-        if ticket and ticket.customer.is_active:
-            for name, data in card.documents(ticket.run, found).items():
-                tickets.store_artifact(ticket, name, ContentFile(data))
-            mail.queue(ticket, "done")
+        run = Run.objects.filter(ticket=found.case).first() if found else None
+        if run:
+            jobs.enqueue("training.tasks.deliver", str(run.pk))
 
 
 @jobs.actor(retries=0, max_age=jobs.SWEEP_AGE)
@@ -235,3 +271,7 @@ def sweep() -> None:
     unchecked = Round.objects.filter(run=OuterRef("pk"), checked=None)
     for run in Run.objects.filter(~Exists(unchecked), state=Run.State.TRAINING):
         finish.send(str(run.pk))
+    for run in delivery.unconverted().filter(finished__lt=late):
+        convert.send(str(run.pk))
+    for run in delivery.undelivered().filter(finished__lt=late):
+        deliver.send(str(run.pk))

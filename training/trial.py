@@ -28,7 +28,7 @@ MOST_FIELDS = 40
 
 class Field(NamedTuple):
     """Of the form. name: in the form. value: of the example. choices: known values, if it is a category. number: as a keyboard should offer
-    it. required: nothing was ever missing here."""
+    it. required: nothing was ever missing here. text: of any length."""
 
     name: str
     column: str
@@ -36,16 +36,19 @@ class Field(NamedTuple):
     choices: tuple[str, ...] = ()
     number: bool = True
     required: bool = True
+    text: bool = False
 
 
 def kind(run: Run) -> str:
-    """How a sample is given: "fields", one for each column; "line"; "image"; empty if the model is not there, or takes what no page can
-    ask for."""
+    """How a sample is given: "fields", one for each column; "line"; "rows" of a window; "image"; empty if the model is not there, or takes
+    what no page can ask for."""
     # Classes and features went with the model, when the account was closed.
     if run.state != Run.State.DONE or not (run.classes or "features" in run.facts):
         return ""
     if run.facts["kind"] == "images":
         return "image"
+    if run.facts.get("window"):
+        return "rows"
     if len(run.facts["sample_shape"]) != 1:
         return ""
     columns = len(run.facts.get("features") or [])
@@ -65,17 +68,27 @@ def fields(run: Run) -> list[Field]:
 
 
 def _raw_field(name: str, feature: Feature, value: str) -> Field:
-    choices = () if feature.split else feature.values
-    return Field(name, feature.name, value, choices, feature.kind == "number", not (feature.missing or feature.split))
+    choices, text = () if feature.split else feature.values, bool(feature.split)
+    return Field(name, feature.name, value, choices, feature.kind == "number", not (feature.missing or text), text)
 
 
 def line(run: Run) -> str:
     example = run.facts.get("example") or []
     if not run.facts.get("encoder"):
         return ", ".join(f"{value:.6g}" for value in example)
+    return _csv([example])
+
+
+def rows(run: Run) -> str:
+    """A window that no provider saw, a line for each row."""
+    example = run.facts.get("example") or []
+    return _csv(example if run.facts.get("encoder") else [[f"{value:.6g}" for value in row] for row in example])
+
+
+def _csv(rows: list[list[str]]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerow(example)
-    return text.getvalue().strip()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().strip("\n")
 
 
 def read(run: Run, given: QueryDict, image: IO[bytes] | None) -> np.ndarray:
@@ -86,6 +99,8 @@ def read(run: Run, given: QueryDict, image: IO[bytes] | None) -> np.ndarray:
     try:
         if asked == "image":
             return _image(run, image)
+        if asked == "rows":
+            return np.stack([_row(run, cells) for cells in _window(run, given)])
         if encoder := encoder_of(run):
             return encoder.row(_cells(run, given, asked))
     except DatasetError as error:
@@ -107,12 +122,33 @@ def _cells(run: Run, given: QueryDict, asked: str) -> list[str]:
     """A raw row."""
     if asked == "fields":
         return [given.get(field.name, "") for field in fields(run)]
-    try:
-        cells = next(csv.reader([given.get("line", "")], skipinitialspace=True), [])
-    except csv.Error as error:
-        raise Invalid(f"This is no line of a table: {error}.") from None
+    cells = next(iter(_parsed(given.get("line", ""), ",")), [])
     _check_count(len(cells), len(run.facts["features"]), "values")
     return cells
+
+
+def _window(run: Run, given: QueryDict) -> list[list[str]]:
+    """Its rows, as typed, or pasted from a spreadsheet, which puts tabs between the cells."""
+    text = given.get("rows", "")
+    found = [cells for cells in _parsed(text, "\t" if "\t" in text else ",") if any(cell.strip() for cell in cells)]
+    _check_count(len(found), run.facts["window"], "rows")
+    for cells in found:
+        _check_count(len(cells), len(run.facts["features"]), "values in a row")
+    return found
+
+
+def _row(run: Run, cells: list[str]) -> np.ndarray:
+    if encoder := encoder_of(run):
+        return encoder.row(cells)
+    named = zip(cells, run.facts["features"], strict=True)
+    return np.array([_number(cell, name) for cell, name in named], np.float32)
+
+
+def _parsed(text: str, delimiter: str) -> list[list[str]]:
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        raise Invalid(f"This is no part of a table: {error}.") from None
 
 
 def _check_count(found: int, wanted: int, what: str) -> None:

@@ -111,7 +111,7 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "price_parts": pricing.SCHEMES[ticket.price_scheme].parts(ticket.priced),
         "score": score_of(ticket.task),
         "refund": refund,
-        "over": _over(ticket, payouts, refund),
+        "over": _over(ticket, run, payouts, refund),
         **(_rounds(run) if run else {}),
     }
 
@@ -124,11 +124,12 @@ def _downloads(ticket: Ticket) -> list[tuple[str, list[tuple[Artifact, str]]]]:
     ]
 
 
-def _over(ticket: Ticket, payouts: list[dict[str, Any]], refund: dict[str, Any] | None) -> bool:
+def _over(ticket: Ticket, run: Run | None, payouts: list[dict[str, Any]], refund: dict[str, Any] | None) -> bool:
     """Whether there is nothing more to wait for, on the chain either."""
     if refund:
         return bool(refund["final"])
-    return ticket.status == Status.EXPIRED or (ticket.status == Status.SETTLED and all(row["tx"] for row in payouts))
+    paid = ticket.status == Status.SETTLED and all(row["tx"] for row in payouts)
+    return ticket.status == Status.EXPIRED or (paid and (run is None or run.delivered is not None))
 
 
 def _rounds(run: Run) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _measures(run: Run, done: list[Round]) -> dict[str, Any]:
 def _trial(run: Run) -> dict[str, Any]:
     """The form in which the customer tries the model."""
     kind = trial.kind(run)
-    given = {"fields": trial.fields, "line": trial.line}.get(kind)
+    given = {"fields": trial.fields, "line": trial.line, "rows": trial.rows}.get(kind)
     return {"trial": kind, "sample": given(run) if given else None}
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from dmlworker.datasets import arrays, dates, text
 from dmlworker.datasets.dataset import Dataset, DatasetError, Raw
 from dmlworker.datasets.kinds import is_missing
+from dmlworker.zoo import KINDS, OWN
 
 MAX_CATEGORIES = 100
 """Values of a category that get a column of their own."""
@@ -151,7 +152,7 @@ class Encoder:
     def inputs(self) -> list[str]:
         """What the exported model's inputs are called: as the columns, but "/" is not allowed, and some names are its own."""
         found: list[str] = []
-        taken = {"preprocessing", "auto", "linear", "mlp", "cnn"}
+        taken = {"raw", "preprocessing", OWN, *KINDS}
         for feature in self.features:
             name = feature.name.replace("/", "_")
             while name in taken:

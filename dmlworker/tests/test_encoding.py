@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlworker import datasets, models, rawmodel, trainer
+from dmlworker import datasets, models, ownmodel, rawmodel, trainer, zoo
 from dmlworker.checks import Wrong, _loaded
 from dmlworker.datasets import Dataset, DatasetError, Encoder, dates, samples
 from dmlworker.datasets.cells import Texts
@@ -309,12 +309,14 @@ def test_labels_are_in_their_order_and_numbers_are_one_however_written() -> None
     assert encode_labels(*Texts(["2.0", "10.0"] * 20).distinct())[1] == ("2.0", "10.0")
 
 
-def test_columns_may_have_any_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["mlp", "resmlp", "own"])
+def test_columns_may_have_any_name(tmp_path: Path, kind: str) -> None:
     names = [
+        *zoo.KINDS,
+        "own",
         "a/b",
         "a_b",
         "preprocessing",
-        "mlp",
         "concatenate",
         "größe (m)",
         "column_0",
@@ -326,10 +328,14 @@ def test_columns_may_have_any_name(tmp_path: Path) -> None:
         "%s",
         ".",
     ]
-    rows = [",".join(["" if n == 3 else str(n + k) for k in range(len(names))] + [str(n % 2)]) for n in range(30)]
+    rows = [",".join(["" if n == 13 else str(n + k) for k in range(len(names))] + [str(n % 2)]) for n in range(30)]
     data = read(tmp_path, table(",".join([*names, "y"]), *rows))
     encoder = Encoder.fit(data)
-    spec = models.spec(models.build((len(encoder.marks),), 2, "mlp", models.statistics(encoder.encode(data).x)))
+    shape, statistics = (len(encoder.marks),), models.statistics(encoder.encode(data).x)
+    spec = models.spec(models.build(shape, 2, "mlp" if kind == "own" else kind, statistics))
+    if kind == "own":
+        spec["config"]["name"] = "a_b"
+        spec = ownmodel.fitted(spec, shape, 2, statistics)
     weights = trainer.initial_weights(spec, 1)
     trainer.export(spec, weights, tmp_path, encoder)
     assert len(set(encoder.inputs)) == len(names)

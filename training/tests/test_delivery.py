@@ -20,26 +20,28 @@ from django.utils import timezone
 from PIL import Image
 
 from dmlworker import datasets, exports, trainer
-from dmlworker.datasets import images, samples
+from dmlworker.datasets import images, samples, windows
+from dmlworker.tests.test_text import reviews
 from tickets.models import Dataset, Status, Ticket
 from training import actions, compute, delivery, raw, records, tasks
 from training.models import Round, Run
 from training.tests.conftest import make_ticket
+from training.tests.test_tasks import scenes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 KERAS = """
-import sys, keras, numpy as np, rows, tensorflow as tf
+import contextlib, io, runpy, sys, keras, numpy as np, rows, tensorflow as tf
+said = io.StringIO()
+with contextlib.redirect_stdout(said):
+    runpy.run_path("predict.py")
 given = keras.tree.map_structure(keras.ops.convert_to_tensor, rows.raw(sys.argv[1:]))
 a = keras.saving.load_model("model.keras")
 b = keras.models.model_from_json(open("model.json").read())
 b.load_weights("model.weights.h5")
-if isinstance(given, dict):
-    served = {name: values[:, None] for name, values in given.items()}
-else:
-    served = given
 opened = tf.saved_model.load("savedmodel")
-np.savez("found", keras=a.predict(given, verbose=0), json=b.predict(given, verbose=0), savedmodel=opened.serve(served))
+np.savez("found", keras=a.predict(given, verbose=0), json=b.predict(given, verbose=0), savedmodel=opened.serve(given))
+print(said.getvalue())
 """
 LIGHT = """
 import sys, numpy as np, onnxruntime, rows
@@ -52,9 +54,9 @@ np.savez("found", onnx=a, tflite=b)
 """
 
 
-def made(tmp_path: Path, name: str, data: bytes) -> Run:
-    """A run on the customer's file, with the model as it began."""
-    ticket = make_ticket(rounds=1)
+def made(tmp_path: Path, name: str, data: bytes, **fields) -> Run:
+    """A run on the customer's file, with the model as it began. fields: of the ticket."""
+    ticket = make_ticket(rounds=1, **fields)
     Dataset.objects.create(ticket=ticket, file=ContentFile(data, "x"), name=name, size=len(data), sha256="1" * 64)
     path = tmp_path / name
     path.write_bytes(data)
@@ -102,11 +104,14 @@ def environment(folder: Path, requirements: str) -> str:
     return str(home / "bin" / "python")
 
 
-def light(requirements: str) -> str:
-    """What the last line of requirements.txt says is enough for ONNX and TFLite."""
-    lines = requirements.splitlines()
+def families(run: Run, folder: Path) -> tuple[str, str]:
+    """The Pythons for Keras and TensorFlow, and for ONNX and TFLite, with what requirements.txt says, and Pillow, so that there is one of
+    each for all kinds of data."""
+    lines = delivery.requirements(images=True).splitlines()
+    assert set((folder / "requirements.txt").read_text().splitlines()) <= set(lines)
     named = [part.split()[-1] for part in lines[-1].split(";")]
-    return "\n".join([*named, *(line for line in lines if line.startswith(("numpy", "pillow")))])
+    light = [*named, *(line for line in lines if line.startswith(("numpy", "pillow")))]
+    return environment(folder, "\n".join(lines)), environment(folder, "\n".join(light))
 
 
 def ran(folder: Path, *command: str) -> str:
@@ -117,55 +122,109 @@ def ran(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def answers(folder: Path, python: str, script: str, files: list[str]) -> dict[str, np.ndarray]:
-    ran(folder, python, "-c", script, *files)
-    with np.load(folder / "found.npz") as found:
-        return dict(found)
-
-
-def check(run: Run, folder: Path, files: list[str], x: np.ndarray) -> None:
-    """Everything answers to `files` as the platform does to x."""
-    paths, left_out = compute.export(run, run.start_id, folder)
-    assert not left_out and {path.name for path in paths} == {
-        *delivery.MODEL, *exports.FILES.values(), *delivery.PROGRAM
-    }  # fmt: skip
+def check(run: Run, folder: Path, files: list[str], x: np.ndarray) -> list[str]:
+    """Everything answers to `files` as the platform does to x; what predict.py prints, a line for each sample."""
+    paths = compute.export(run, run.start_id, folder)
+    made, left_out = compute.convert(run, folder, list(exports.FILES))
+    program = set(delivery.PROGRAM) - (set() if run.classes else {"labels.txt"})
+    assert not left_out and {path.name for path in paths + made} == {*delivery.MODEL, *exports.FILES.values(), *program}
     with zipfile.ZipFile(folder / "model.savedmodel.zip") as archive:
         archive.extractall(folder / "savedmodel")
     wanted = trainer.predict(compute.spec_of(run), compute.weights_of(run.start_id), x)
-    told = (folder / "requirements.txt").read_text()
-    heavy, small = (environment(folder, each) for each in (told, light(told)))
-    for python, script in ((heavy, KERAS), (small, LIGHT)):
-        for name, found in answers(folder, python, script, files).items():
-            np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
-    said = ran(folder, heavy, "predict.py", *files)
-    lines = [f"{run.classes[row.argmax()]}\t{row.max():.1%}" for row in wanted]
-    assert said.splitlines() == lines
+    said = []
+    for python, script in zip(families(run, folder), (KERAS, LIGHT), strict=True):
+        said += ran(folder, python, "-c", script, *files).splitlines()
+        with np.load(folder / "found.npz") as found:
+            for name, values in found.items():
+                np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-5, err_msg=name)
+    lines = [line for line in said if line]
+    assert len(lines) == len(wanted)
+    return lines
 
 
-def test_a_table_of_numbers(files, tmp_path):
-    run = made(tmp_path, "numbers.csv", numbers_csv())
-    data = datasets.read(tmp_path / "numbers.csv", "numbers.csv")
-    check(run, tmp_path, ["numbers.csv"], data.x)
+def check_classes(run: Run, folder: Path, files: list[str], x: np.ndarray) -> None:
+    lines = check(run, folder, files, x)
+    wanted = trainer.predict(compute.spec_of(run), compute.weights_of(run.start_id), x)
+    assert lines == [f"{run.classes[row.argmax()]}\t{row.max():.1%}" for row in wanted]
 
 
-def test_a_table_with_categories_dates_and_gaps(files, tmp_path):
-    run = made(tmp_path, "p.csv", samples.passengers_csv())
+def encoded(run: Run, path: Path) -> np.ndarray:
+    """Every row of the customer's file, as the platform's encoder makes it numbers."""
     encoder = raw.encoder_of(run)
-    with (tmp_path / "p.csv").open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         table = list(csv.DictReader(file, skipinitialspace=True))
-    x = np.stack([encoder.row([row[feature.name] for feature in encoder.features]) for row in table])
-    check(run, tmp_path, ["p.csv"], x)
+    return np.stack([encoder.row([row[feature.name] for feature in encoder.features]) for row in table])
 
 
-def test_images(files, tmp_path):
-    run = made(tmp_path, "pictures.zip", pictures_zip())
+def test_a_table_of_numbers_and_a_model_that_is_a_graph(files, tmp_path):
+    run = made(tmp_path, "numbers.csv", numbers_csv(), model_kind="resmlp")
+    data = datasets.read(tmp_path / "numbers.csv", "numbers.csv")
+    check_classes(run, tmp_path, ["numbers.csv"], data.x)
+
+
+def test_a_table_with_categories_dates_gaps_and_text(files, tmp_path):
+    lines = samples.passengers_csv().decode().splitlines()
+    words = [line.rpartition(",")[0] for line in reviews(400).splitlines()[1:]]
+    table = "\n".join([f"review,{lines[0]}", *(f"{a},{b}" for a, b in zip(words, lines[1:], strict=True))])
+    run = made(tmp_path, "p.csv", table.encode())
+    assert {feature.kind for feature in raw.encoder_of(run).features} == {"number", "category", "date", "text"}
+    check_classes(run, tmp_path, ["p.csv"], encoded(run, tmp_path / "p.csv"))
+
+
+def test_text_alone(files, tmp_path):
+    run = made(tmp_path, "reviews.csv", reviews().encode())
+    check_classes(run, tmp_path, ["reviews.csv"], encoded(run, tmp_path / "reviews.csv"))
+
+
+def test_images_and_a_model_that_is_a_graph(files, tmp_path):
+    run = made(tmp_path, "pictures.zip", pictures_zip(), model_kind="resnet")
     names = []
     for name, data in pictures().items():
         names.append(name.replace("/", "-"))
         (tmp_path / names[-1]).write_bytes(data)
     shape = tuple(run.facts["sample_shape"])
     x = np.stack([images.one(io.BytesIO(data), shape) for data in pictures().values()])
-    check(run, tmp_path, names, x)
+    check_classes(run, tmp_path, names, x)
+
+
+def test_a_number_is_told_in_its_own_unit(files, tmp_path):
+    run = made(tmp_path, "diabetes.csv", samples.diabetes_csv(), target="progression")
+    data = datasets.read(tmp_path / "diabetes.csv", "diabetes.csv", "progression")
+    said = [float(line) for line in check(run, tmp_path, ["diabetes.csv"], data.x)]
+    assert run.ticket.task == "regression" and abs(np.mean(said) - data.y.mean()) < data.y.std()
+    wanted = trainer.predict(compute.spec_of(run), compute.weights_of(run.start_id), data.x)
+    np.testing.assert_allclose(said, wanted[:, 0], rtol=1e-4)
+
+
+def test_the_labels_above_one_half_are_told(files, tmp_path):
+    run = made(tmp_path, "scenes.csv", scenes())
+    data = datasets.read(tmp_path / "scenes.csv", "scenes.csv")
+    lines = check(run, tmp_path, ["scenes.csv"], data.x)
+    wanted = trainer.predict(compute.spec_of(run), compute.weights_of(run.start_id), data.x)
+    for line, row in zip(lines, wanted, strict=True):
+        likely = [f"{name} {value:.1%}" for name, value in zip(run.classes, row, strict=True) if value > 0.5]
+        assert line == (", ".join(likely) or "-")
+
+
+def series_csv() -> bytes:
+    random, lines = np.random.default_rng(5), ["load,weather,heat"]
+    for hour in range(300):
+        load = "" if hour % 50 == 9 else round(np.sin(hour / 4) + random.normal(0, 0.1), 3)
+        lines.append(f"{load},{'wet' if hour % 7 < 3 else 'dry'},{20 + 5 * np.sin(hour / 4 + 1):.3f}")
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(("leave_out", "kind"), [([], "mlp"), (["load", "weather"], "cnn1d")])
+def test_windows_of_a_series(files, tmp_path, leave_out, kind):
+    """Of columns as they were written; of plain numbers."""
+    said = {"window": 6, "horizon": 2, "leave_out": leave_out, "target": "heat", "model_kind": kind}
+    run = made(tmp_path, "series.csv", series_csv(), **said)
+    rows = datasets.read(tmp_path / "series.csv", "series.csv", "heat", datasets.Options.of(run.ticket))
+    found, encoder = windows.with_past(rows), raw.encoder_of(run)
+    assert bool(encoder) != bool(leave_out)
+    x = (encoder.encode(found) if encoder else found).x
+    view = np.lib.stride_tricks.sliding_window_view(x, 6, axis=0).transpose(0, 2, 1)
+    assert len(check(run, tmp_path, ["series.csv"], view)) == 295
 
 
 def test_the_end_of_a_run_keeps_all_of_it_for_the_customer(chain, files, tmp_path):
@@ -177,8 +236,12 @@ def test_the_end_of_a_run_keeps_all_of_it_for_the_customer(chain, files, tmp_pat
     tasks.finish.fn(str(run.pk))
     run.refresh_from_db()
     assert run.state == Run.State.DONE and run.metrics["accuracy"][0] is not None
-    names = set(run.ticket.artifacts.values_list("name", flat=True))
-    assert names == {*delivery.MODEL, *exports.FILES.values(), *delivery.PROGRAM, "receipt.json"}
+    before = {*delivery.MODEL, *delivery.PROGRAM, "receipt.json"}
+    assert set(run.ticket.artifacts.values_list("name", flat=True)) == before, (
+        "the payout has waited for no other format"
+    )
+    tasks.convert.fn(str(run.pk))
+    assert set(run.ticket.artifacts.values_list("name", flat=True)) == before | set(exports.FILES.values())
 
 
 # --- What fails -------------------------------------------------------------------------------------------------------
@@ -239,10 +302,10 @@ def test_a_mixed_table_is_encoded_as_the_platform_does(tmp_path, encoding):
     data = datasets.read(path, "t.csv")
     encoder = datasets.Encoder.fit(data)
     facts = {"kind": "csv", "sample_shape": [len(encoder.marks)], "features": list(data.features)}
-    found = rows_of(tmp_path, Run(classes=["a", "b"], facts=facts | {"encoder": encoder.json()}))
+    found = rows_of(tmp_path, Run(ticket=Ticket(), classes=["a", "b"], facts=facts | {"encoder": encoder.json()}))
     np.testing.assert_array_equal(found.numbers([str(path)]), encoder.encode(data).x)
     raw_ = found.raw([str(path)])
-    assert list(raw_) == encoder.inputs and raw_["town"].tolist()[:4] == ["Ávila", "Bonn; Rhein", "Ávila", ""]
+    assert list(raw_) == encoder.inputs and raw_["town"][:4, 0].tolist() == ["Ávila", "Bonn; Rhein", "Ávila", ""]
     lines = [line.split(";")[::-1] for line in text.replace("Bonn; Rhein", "elsewhere").splitlines()]
     path.write_text(
         "\n".join(",".join(line[1:]) for line in lines), encoding="utf-8"
@@ -257,7 +320,12 @@ def test_a_table_without_a_header_and_arrays_are_read(tmp_path):
     path.write_text("".join(f"{a},{'xy'[n % 2]},{b}\n" for n, (a, b) in enumerate(random)))
     data = datasets.read(path, "t.csv", "column 2")
     found = rows_of(
-        tmp_path, Run(classes=["x", "y"], facts={"kind": "csv", "sample_shape": [2], "features": list(data.features)})
+        tmp_path,
+        Run(
+            ticket=Ticket(),
+            classes=["x", "y"],
+            facts={"kind": "csv", "sample_shape": [2], "features": list(data.features)},
+        ),
     )
     np.testing.assert_array_equal(found.numbers([str(path)]), data.x)
     np.save(tmp_path / "x.npy", data.x[:3])
@@ -271,15 +339,13 @@ def test_a_table_without_a_header_and_arrays_are_read(tmp_path):
     ("task", "outputs", "said"),
     [
         ("classification", [[0.25, 0.75]], "y\t75.0%"),
-        ("multilabel", [[0.6, 0.7], [0.1, 0.2]], "x, y\n-"),
+        ("multilabel", [[0.6, 0.7], [0.1, 0.2]], "x 60.0%, y 70.0%\n-"),
         ("regression", [[1234.5678]], "1234.57"),
     ],
 )
 def test_what_the_model_says_is_told_by_what_it_learnt(tmp_path, capsys, task, outputs, said):
-    found = rows_of(
-        tmp_path, Run(classes=["x", "y"], facts={"kind": "csv", "sample_shape": [2], "features": ["a", "b"]})
-    )
-    found.ABOUT["task"] = task
+    facts = {"kind": "csv", "sample_shape": [2], "features": ["a", "b"]}
+    found = rows_of(tmp_path, Run(ticket=Ticket(task=task), classes=["x", "y"], facts=facts))
     found.tell(np.array(outputs))
     assert capsys.readouterr().out.strip() == said
 

@@ -111,6 +111,8 @@ def test_a_ticket_under_way_is_followed(client, run, status):
 
 def test_one_that_came_to_its_end_is_followed_no_more(client, run):
     assert over(client, run, Status.EXPIRED)
+    assert not over(client, run, Status.SETTLED), "the card is not there yet"
+    Run.objects.update(delivered=timezone.now())
     assert over(client, run, Status.SETTLED)
 
 

@@ -1,5 +1,6 @@
 """A customer tries their model: a row or an image in, the probability of each class out."""
 
+import html
 import io
 import json
 
@@ -11,9 +12,11 @@ from django.urls import reverse
 from PIL import Image
 
 from dmlsite.tests.people import person
-from dmlworker import models, trainer
-from training import store
+from dmlworker import datasets, models, trainer
+from dmlworker.tests.test_text import reviews
+from training import raw, store
 from training.models import Round, Run
+from training.tests.test_delivery import made, series_csv
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -112,3 +115,58 @@ def test_another_customer_and_another_run_see_nothing(client, table, monkeypatch
     assert client.post(reverse("training:ask_trial", args=[table.ticket_id]), {}).status_code == 404
     client.force_login(table.ticket.customer)
     assert client.get(reverse("training:trial", args=[table.ticket_id, "f" * 32])).status_code == 404
+
+
+# --- What is no row of numbers ----------------------------------------------------------------------------------------
+def tried(client, run, data, **given):
+    """What the page says to a sample, and the model's own answer to what the platform makes of it, `data`."""
+    url = ask(client, run, **given).url
+    page = client.get(url, headers={"HX-Request": "true"}).content.decode()
+    return page, trainer.predict(json.loads(store.get(run.spec_id)), trainer.unpack(store.get(run.start_id)), data)[0]
+
+
+def ended(run):
+    Run.objects.filter(pk=run.pk).update(state=Run.State.DONE, rounds=1)
+    return Run.objects.select_related("ticket").get(pk=run.pk)
+
+
+def page_of(client, run):
+    client.force_login(run.ticket.customer)
+    return client.get(reverse("training:progress", args=[run.ticket_id])).content.decode()
+
+
+def test_a_text_is_typed_into_an_area_of_its_own(client, files, tmp_path, inline_jobs):
+    run = ended(made(tmp_path, "reviews.csv", reviews().encode()))
+    page = page_of(client, run)
+    assert '<textarea id="try-value-0" name="value-0"' in page and run.facts["example"][0] in page
+    text = "A Great, great film.\nThe plot was good!"
+    x = raw.encoder_of(run).row([text])
+    assert x[:8].all() and not x[8:].any() and x.dtype == np.uint16
+    said, wanted = tried(client, run, x[None], **{"value-0": text})
+    for part in wanted:
+        assert f"{100 * part:.1f} %" in said
+
+
+def test_a_text_is_tried_beside_other_columns(client, files, tmp_path, inline_jobs):
+    lines = [f"{line.rpartition(',')[0]},{n},{'ab'[n % 2]}" for n, line in enumerate(reviews().splitlines()[1:])]
+    run = ended(made(tmp_path, "t.csv", "\n".join(["review,size,kind", *lines]).encode()))
+    page = page_of(client, run)
+    assert page.count("<textarea") == 1 and 'inputmode="decimal" id="try-value-1"' in page
+    x = raw.encoder_of(run).row(["good film", "12"])
+    said, wanted = tried(client, run, x[None], **{"value-0": "good film", "value-1": "12"})
+    assert f"{100 * wanted.max():.1f} %" in said
+
+
+@pytest.mark.parametrize("leave_out", [[], ["load", "weather"]])
+def test_a_window_is_pasted_row_by_row(client, files, tmp_path, inline_jobs, leave_out):
+    said = {"window": 6, "leave_out": leave_out, "target": "heat"}
+    run = ended(made(tmp_path, "series.csv", series_csv(), **said))
+    shown = html.unescape(page_of(client, run)).partition('name="rows"')[2].partition(">")[2].partition("<")[0]
+    rows = [line.split(",") for line in shown.splitlines()]
+    assert len(rows) == 6 and {len(row) for row in rows} == {len(run.facts["features"])}
+    x, _ = datasets.load(store.get(run.holdout_id))
+    for text in (shown, shown.replace(",", "\t") + "\r\n\r\n"):
+        page, [wanted] = tried(client, run, x[:1], rows=text)
+        assert float(page.partition('"big">')[2].partition("<")[0].replace(",", "")) == pytest.approx(wanted, rel=1e-4)
+    for wrong in ("\n".join(shown.splitlines()[1:]), shown + ",1", shown.replace(rows[0][-1], "tall", 1), ""):
+        assert ask(client, run, rows=wrong).status_code == 422
