@@ -25,7 +25,17 @@ from dmlworker.datasets.options import KINDS
 from ledger import money, pricing
 from ledger.gateway import chain
 from tickets import actions, mail, uploads
-from tickets.forms import CLASS_WEIGHTS, COMPRESSIONS, MODELS, PRICES, REWARDS, SHARDINGS, STRATEGIES, OrderForm
+from tickets.forms import (
+    CLASS_WEIGHTS,
+    COMPRESSIONS,
+    MODELS,
+    PRICES,
+    REWARDS,
+    SCHEDULES,
+    SHARDINGS,
+    STRATEGIES,
+    OrderForm,
+)
 from tickets.models import DATA, Artifact, OnCheat, Task, Ticket, TicketEvent
 from tickets.ownmodels import OWN_MODELS
 
@@ -50,6 +60,8 @@ class Order(serializers.Serializer[Any]):
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
+    schedule = serializers.ChoiceField(SCHEDULES, default="constant", help_text="The rate over the rounds")
+    clip = FiniteField(**_bounds("clip"), help_text="The norm of a step's gradient, at most; 0: any")
     rule = serializers.ChoiceField(list(RULES), default="mean")
     byzantine = serializers.IntegerField(**_bounds("byzantine"), help_text="Cheats that the rule is to withstand")
     strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
@@ -114,6 +126,8 @@ class Row(serializers.ModelSerializer[Ticket]):
         fields += [
             "batch_size",
             "learning_rate",
+            "schedule",
+            "clip",
             "rule",
             "byzantine",
             "strategy",

@@ -8,7 +8,7 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
-from dmlworker import datasets, rewards
+from dmlworker import datasets, rewards, schedules
 from dmlworker.aggregation import rules
 from ledger import pricing
 from tickets.models import DATA, TRAINING, OnCheat, Task
@@ -23,6 +23,13 @@ MODELS = [
     ("cnn1d", "1-D CNN (text and series)"),
     ("gru", "GRU (text and series; slow)"),
     ("transformer", "Small transformer (text and series)"),
+]
+
+SCHEDULES = [
+    ("constant", "The same in all"),
+    ("cosine", "Cosine: falls to almost nothing"),
+    ("step", "Step: halved at one half, and at three quarters"),
+    ("warm-up", "Warm-up: grows over the first fifth"),
 ]
 
 STRATEGIES = [
@@ -193,6 +200,19 @@ class OrderForm(DataForm):
     )
     learning_rate = forms.FloatField(
         label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
+    )
+    schedule = forms.ChoiceField(
+        label="Learning rate over the rounds",
+        choices=SCHEDULES,
+        initial=schedules.CONSTANT,
+        help_text="Falling, it ends closer to the best the model can be; growing first, it does not run away at the start.",
+    )
+    clip = forms.FloatField(
+        label="Clip gradients",
+        min_value=0,
+        max_value=1000,
+        initial=0,
+        help_text="The norm that a step's gradient has at most, so that no odd batch throws the model off: 1 is usual; 0: none.",
     )
     rule = forms.ChoiceField(
         label="Aggregation",

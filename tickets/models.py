@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from dmlworker import rewards, task
+from dmlworker import rewards, schedules, task
 from ledger import pricing
 
 
@@ -40,6 +40,8 @@ TRAINING = (
     "epochs",
     "batch_size",
     "learning_rate",
+    "schedule",
+    "clip",
     "rule",
     "byzantine",
     "strategy",
@@ -83,6 +85,10 @@ class Ticket(models.Model):
     epochs = models.PositiveIntegerField("local epochs", default=1)
     batch_size = models.PositiveIntegerField(default=20)
     learning_rate = models.FloatField(default=0.1)
+    schedule = models.CharField(
+        max_length=10, default=schedules.CONSTANT, help_text="How the learning rate changes over the rounds"
+    )
+    clip = models.FloatField(default=0.0, help_text="The norm that a step's gradient has at most; 0: any")
     strategy = models.CharField(max_length=8, default="fedavg")
     rule = models.CharField(max_length=10, default="mean")
     byzantine = models.PositiveSmallIntegerField(default=1, help_text="Cheats that a robust rule is to withstand")

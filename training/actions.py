@@ -259,7 +259,9 @@ def offers(provider: Provider) -> list[Assignment]:
     """The leases that this provider's workers should be told of: not accepted by a connection that still lives."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         return []
-    found = list(open_leases(provider).select_related("round__run__spec", "round__start", "shard__blob"))
+    found = list(
+        open_leases(provider).select_related("round__run__spec", "round__run__ticket", "round__start", "shard__blob")
+    )
     channels = [lease.channel for lease in found if lease.channel]
     online = Connection.objects.online().filter(channel__in=channels)
     taken = set(online.values_list("channel", flat=True)) if channels else set()
@@ -277,7 +279,8 @@ def hyper_of(assignment: Assignment) -> Hyper:
     proximal = run.proximal if run.strategy == "fedprox" else 0.0
     steps = run.epochs * -(-assignment.shard.samples // run.batch_size)
     every = max(run.segment_steps, -(-steps // MAX_SEGMENTS))
-    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression, every)
+    rest = (seed_of(assignment), proximal, run.compression, every, run.clip)
+    return Hyper(run.epochs, run.batch_size, assignment.round.learning_rate, *rest)
 
 
 def _named(provider: Provider, lease: Lease) -> QuerySet[Assignment]:
@@ -651,7 +654,7 @@ def upload_limit(provider: Provider, sha256: str) -> int:
     """Bytes that this upload may have: an update or a checkpoint what the weights have, and a little for another writer's header; or
     what a trace has. And all uploads that nothing names yet, other than this one: what the open work asks for, and once more, for
     what was sent in vain."""
-    found = list(_open_work(provider).select_related("round__run", "round__start", "shard", "audit"))
+    found = list(_open_work(provider).select_related("round__run__ticket", "round__start", "shard", "audit"))
     if not found:
         raise Forbidden("You have no open lease.")
     sizes = [(work, work.round.start.size + 65536, _trace_bytes(work)) for work in found]

@@ -277,7 +277,8 @@ def _own_update(round_: Round) -> Weights:
 
     run = round_.run
     x, y = datasets.few(*datasets.load(store.get(run.holdout_id)), evidence.ROOT_SAMPLES)
-    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, order_seed(run.seed, round_.number, -1))
+    seed = order_seed(run.seed, round_.number, -1)
+    hyper = Hyper(run.epochs, run.batch_size, round_.learning_rate, seed, clip=run.clip)
     with _one_at_a_time:
         return trainer.train(spec_of(run), weights_of(round_.start_id), x, y, hyper)
 
