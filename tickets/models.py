@@ -61,6 +61,13 @@ class OnCheat(models.TextChoices):
     CONTINUE = "continue", "Take the cheat's work out and go on"
 
 
+class Search(models.TextChoices):
+    """Whether learning rates are tried before the training."""
+
+    OFF = "off", "No: train with the one above"
+    ON = "on", "Yes: try a few, take the best"
+
+
 class Task(models.TextChoices):
     """What of the target is learnt; "auto" until the file was read."""
 
@@ -88,7 +95,12 @@ class Ticket(models.Model):
     schedule = models.CharField(
         max_length=10, default=schedules.CONSTANT, help_text="How the learning rate changes over the rounds"
     )
-    clip = models.FloatField(default=0.0, help_text="The norm that a step's gradient has at most; 0: any")
+    search = models.CharField("learning rate is searched", max_length=3, choices=Search.choices, default=Search.OFF)
+    clip = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="The norm that a step's gradient has at most; 0: any; empty: what suits the task (dmlworker/task.py)",
+    )
     strategy = models.CharField(max_length=8, default="fedavg")
     rule = models.CharField(max_length=10, default="mean")
     byzantine = models.PositiveSmallIntegerField(default=1, help_text="Cheats that a robust rule is to withstand")

@@ -29,7 +29,7 @@ from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import TRAINING, OnCheat, Status, Ticket
-from training import evidence, pay, store
+from training import evidence, pay, ratesearch, store
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
@@ -46,7 +46,8 @@ UNNAMED = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A customer's file made ready for training; blobs are stored already. task: see dmlworker/task.py."""
+    """A customer's file made ready for training; blobs are stored already. task: see dmlworker/task.py. search: of the learning rate,
+    if the customer asked for one."""
 
     spec: Blob
     start: Blob
@@ -56,6 +57,7 @@ class Prepared:
     facts: dict[str, object]
     segment_steps: int = evidence.SEGMENT_STEPS
     task: str = task.CLASSIFICATION
+    search: ratesearch.Found | None = None
 
     def blobs(self) -> set[str]:
         """The hashes of all of them."""
@@ -68,15 +70,25 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     fixed |= {"classes": prepared.classes, "facts": prepared.facts, "segment_steps": prepared.segment_steps}
+    fixed |= {"clip": clip(ticket, prepared.task)}
+    if found := prepared.search:
+        fixed |= {"learning_rate": found.rate, "search": asdict(found) | {"told": found.told}}
     with transaction.atomic():
         if not Ticket.objects.select_for_update(no_key=True).filter(pk=ticket.pk, status=Status.UPLOADED).exists():
             raise Conflict("The ticket has ended meanwhile.")
         tickets.understood(ticket, prepared.task)
+        if found:
+            tickets.note(ticket, "search", found.told)
         run = Run.objects.create(ticket=ticket, seed=seed, **blobs, **fixed)
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
         jobs.enqueue("training.tasks.start_waiting")
     return run
+
+
+def clip(ticket: Ticket, learnt: str) -> float:
+    """The norm that gradients have at most, as ordered; if that was left open, what suits the task."""
+    return task.CLIPS[learnt] if ticket.clip is None else ticket.clip
 
 
 def candidates(run: Run) -> QuerySet[Provider]:

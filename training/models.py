@@ -62,6 +62,10 @@ class Run(models.Model):
         max_length=10, default=schedules.CONSTANT, help_text="How the learning rate changes over the rounds"
     )
     clip = models.FloatField(default=0.0, help_text="The norm that a step's gradient has at most; 0: any")
+    search = models.JSONField(
+        null=True,
+        help_text="For the learning rate: what was tried and found (ratesearch.py); none if it was not asked for",
+    )
     patience = models.PositiveIntegerField(
         default=0, help_text="End after so many rounds without a lower loss; 0: never"
     )
