@@ -91,7 +91,8 @@ class Hyper:
     """All that a worker might choose and does not: passes over the shard, rows a step, step length, sample order.
 
     `proximal`: FedProx' mu, the pull back to the start weights; 0 for none. `compression`: how the update is sent, of
-    COMPRESSIONS (see compression.py). `checkpoint_every`: steps of a segment, between two checkpoints (see trace.py)."""
+    COMPRESSIONS (see compression.py). `checkpoint_every`: steps of a segment, between two checkpoints (see trace.py). `clip`: the norm
+    that a step's gradient has at most, over all weights; 0 for any."""
 
     epochs: int
     batch_size: int
@@ -100,6 +101,7 @@ class Hyper:
     proximal: float = 0.0
     compression: str = "none"
     checkpoint_every: int = 5
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         _require(1 <= self.epochs <= 1000, "epochs must be from 1 to 1000")
@@ -109,6 +111,7 @@ class Hyper:
         _require(0 <= self.proximal <= 100, "proximal must be from 0 to 100")
         _require(self.compression in COMPRESSIONS, f"compression must be one of {', '.join(COMPRESSIONS)}")
         _require(1 <= self.checkpoint_every < 2**31, "checkpoint_every must be from 1 to 2^31 - 1")
+        _require(0 <= self.clip <= 1000, "clip must be from 0 to 1000")
 
 
 def order_seed(seed: int, round_: int, shard: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from dmlworker import merkle, rewards
+from dmlworker import merkle, rewards, schedules
 from dmlworker.protocol import Hyper, nesting, order_seed
 
 NAME = "receipt.json"
@@ -56,7 +56,8 @@ class Shard:
 
 @dataclass(frozen=True)
 class Training:
-    """The hyper-parameters. rule, byzantine, strategy: see aggregation.How. seed: of the hold-out, the shards, and (by `order_seed`) every order of samples."""
+    """The hyper-parameters. rule, byzantine, strategy: see aggregation.How. seed: of the hold-out, the shards, and (by `order_seed`) every order of samples.
+    schedule: how learning_rate changes over the `ordered` rounds, of which the last ones may not have been needed (schedules.py). clip: see Hyper."""
 
     epochs: int
     batch_size: int
@@ -67,6 +68,9 @@ class Training:
     proximal: float
     compression: str
     seed: int
+    schedule: str = field(default=schedules.CONSTANT, metadata=SINCE_3)
+    ordered: int = field(default=1, metadata=SINCE_3)
+    clip: float = field(default=0.0, metadata=SINCE_3)
 
 
 @dataclass(frozen=True)
@@ -174,8 +178,9 @@ class Receipt:
         told = self.training
         proximal = told.proximal if told.strategy == "fedprox" else 0.0
         seed = order_seed(told.seed, round_.number, update.shard)
-        rest = (seed, proximal, told.compression, update.checkpoint_every)
-        return Hyper(told.epochs, told.batch_size, told.learning_rate, *rest)
+        rate = schedules.rate(told.schedule, told.learning_rate, round_.number, told.ordered)
+        rest = (proximal, told.compression, update.checkpoint_every, told.clip)
+        return Hyper(told.epochs, told.batch_size, rate, seed, *rest)
 
 
 def load(data: bytes) -> Receipt:

@@ -32,6 +32,11 @@ SCORES = {
 }
 
 
+CLIPS = {CLASSIFICATION: 0.0, REGRESSION: 1.0, MULTILABEL: 0.0}
+"""The norm at which gradients are clipped where none is chosen; 0: none. A number's error is not bounded as a probability's is, and neither
+are its gradients: deeper models run away (docs/models.md)."""
+
+
 def score_of(task: str) -> Score:
     """AUTO, before the file was read, is taken for the first."""
     return SCORES.get(task, SCORES[CLASSIFICATION])

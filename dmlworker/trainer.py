@@ -148,7 +148,9 @@ def replay(
 
 
 def _trainer(spec: Spec, x: np.ndarray, hyper: Hyper) -> "_Program":
-    return _program(models.spec_bytes(spec), hyper.batch_size, x.dtype.str, held=hyper.proximal > 0)
+    return _program(
+        models.spec_bytes(spec), hyper.batch_size, x.dtype.str, held=hyper.proximal > 0, clipped=hyper.clip > 0
+    )
 
 
 def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evaluation:
@@ -156,7 +158,7 @@ def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Eval
 
     Raises as `train` does.
     """
-    program = _program(models.spec_bytes(spec), _EVALUATION_BATCH, x.dtype.str, held=False)
+    program = _program(models.spec_bytes(spec), _EVALUATION_BATCH, x.dtype.str, held=False, clipped=False)
     with program.lock:
         program.load(weights)
         return program.evaluate(x, y)
@@ -184,21 +186,21 @@ def _let_go(weights: Weights) -> None:
 
 
 @lru_cache(maxsize=_PROGRAMS_KEPT)
-def _program(spec: bytes, batch_size: int, dtype: str, held: bool) -> "_Program":
-    return _Program(models.spec_from_bytes(spec), batch_size, dtype, held)
+def _program(spec: bytes, batch_size: int, dtype: str, held: bool, clipped: bool) -> "_Program":
+    return _Program(models.spec_from_bytes(spec), batch_size, dtype, held, clipped)
 
 
 class _Program:
     """A model with its steps, compiled once for a batch size and a type of input. One caller at a time: `lock`.
 
-    `held`: by FedProx to its start weights, which the steps then keep beside the model's."""
+    `held`: by FedProx to its start weights, which the steps then keep beside the model's. `clipped`: its gradients are."""
 
-    def __init__(self, spec: Spec, batch_size: int, dtype: str, held: bool) -> None:
+    def __init__(self, spec: Spec, batch_size: int, dtype: str, held: bool, clipped: bool) -> None:
         self.lock = threading.Lock()
         self._model = models.from_spec(spec)
         self._batch_size = batch_size
         self._loss = Loss.of(spec)
-        self._steps = backends.chosen().Steps(self._model, self._loss, batch_size, dtype, held)
+        self._steps = backends.chosen().Steps(self._model, self._loss, batch_size, dtype, held, clipped)
 
     def load(self, weights: Weights) -> None:
         shapes = [tuple(weight.shape) for weight in self._model.weights]

@@ -25,8 +25,18 @@ from dmlworker.datasets.options import KINDS
 from ledger import money, pricing
 from ledger.gateway import chain
 from tickets import actions, mail, uploads
-from tickets.forms import CLASS_WEIGHTS, COMPRESSIONS, MODELS, PRICES, REWARDS, SHARDINGS, STRATEGIES, OrderForm
-from tickets.models import DATA, Artifact, OnCheat, Task, Ticket, TicketEvent
+from tickets.forms import (
+    CLASS_WEIGHTS,
+    COMPRESSIONS,
+    MODELS,
+    PRICES,
+    REWARDS,
+    SCHEDULES,
+    SHARDINGS,
+    STRATEGIES,
+    OrderForm,
+)
+from tickets.models import DATA, Artifact, OnCheat, Search, Task, Ticket, TicketEvent
 from tickets.ownmodels import OWN_MODELS
 
 PAGE = 100
@@ -50,6 +60,15 @@ class Order(serializers.Serializer[Any]):
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
+    search = serializers.ChoiceField(
+        Search.choices, default=Search.OFF, help_text="on: try a few learning rates first, take the best"
+    )
+    schedule = serializers.ChoiceField(SCHEDULES, default="constant", help_text="The rate over the rounds")
+    clip = FiniteField(
+        **_bounds("clip"),
+        allow_null=True,
+        help_text="The norm of a step's gradient, at most; 0: any; null: by what is learnt",
+    )
     rule = serializers.ChoiceField(list(RULES), default="mean")
     byzantine = serializers.IntegerField(**_bounds("byzantine"), help_text="Cheats that the rule is to withstand")
     strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
@@ -119,6 +138,9 @@ class Row(serializers.ModelSerializer[Ticket]):
         fields += [
             "batch_size",
             "learning_rate",
+            "search",
+            "schedule",
+            "clip",
             "rule",
             "byzantine",
             "strategy",

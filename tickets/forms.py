@@ -8,10 +8,10 @@ from django import forms
 from django.conf import settings
 
 from contracts.chain import ChainError, to_checksum
-from dmlworker import datasets, flops, rewards
+from dmlworker import datasets, flops, rewards, schedules
 from dmlworker.aggregation import rules
 from ledger import pricing
-from tickets.models import DATA, TRAINING, OnCheat, Task
+from tickets.models import DATA, TRAINING, OnCheat, Search, Task
 
 MODELS = [
     ("auto", "Choose by the data's shape"),
@@ -23,6 +23,13 @@ MODELS = [
     ("cnn1d", "1-D CNN (text and series)"),
     ("gru", "GRU (text and series; slow)"),
     ("transformer", "Small transformer (text and series)"),
+]
+
+SCHEDULES = [
+    ("constant", "The same in all"),
+    ("cosine", "Cosine: falls to almost nothing"),
+    ("step", "Step: halved at one half, and at three quarters"),
+    ("warm-up", "Warm-up: grows over the first fifth"),
 ]
 
 STRATEGIES = [
@@ -194,6 +201,26 @@ class OrderForm(DataForm):
     learning_rate = forms.FloatField(
         label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
     )
+    search = forms.ChoiceField(
+        label="Search for a learning rate",
+        choices=Search.choices,
+        initial=Search.OFF,
+        help_text="Before the training, on a sample of the training part; a minute at most. It costs nothing more.",
+    )
+    schedule = forms.ChoiceField(
+        label="Learning rate over the rounds",
+        choices=SCHEDULES,
+        initial=schedules.CONSTANT,
+        help_text="Falling, it ends closer to the best the model can be; growing first, it does not run away at the start.",
+    )
+    clip = forms.FloatField(
+        label="Clip gradients",
+        required=False,
+        min_value=0,
+        max_value=1000,
+        help_text="The norm that a step's gradient has at most, so that no odd batch throws the model off; 0: none. Empty: by what is learnt, 1 for a number, else none.",
+        widget=forms.NumberInput(attrs={"step": "any", "placeholder": "by what is learnt"}),
+    )
     rule = forms.ChoiceField(
         label="Aggregation",
         choices=rule_choices,
@@ -290,7 +317,7 @@ class OrderForm(DataForm):
         error_messages={"required": "Connect the wallet that will pay."},
     )
 
-    ADVANCED = ("model_kind", *TRAINING, "seed")
+    ADVANCED = ("model_kind", *TRAINING, "search", "seed")
     KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED, *DATA, "price_scheme")
     """What a ticket has of it, all but the file."""
     SAID = ("sample_shape", "outputs", "tokens")

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from dmlworker import rewards, task
+from dmlworker import rewards, schedules, task
 from ledger import pricing
 
 
@@ -40,6 +40,8 @@ TRAINING = (
     "epochs",
     "batch_size",
     "learning_rate",
+    "schedule",
+    "clip",
     "rule",
     "byzantine",
     "strategy",
@@ -57,6 +59,13 @@ class OnCheat(models.TextChoices):
 
     REFUND = "refund", "End the training and refund me in full"
     CONTINUE = "continue", "Take the cheat's work out and go on"
+
+
+class Search(models.TextChoices):
+    """Whether learning rates are tried before the training."""
+
+    OFF = "off", "No: train with the one above"
+    ON = "on", "Yes: try a few, take the best"
 
 
 class Task(models.TextChoices):
@@ -83,6 +92,15 @@ class Ticket(models.Model):
     epochs = models.PositiveIntegerField("local epochs", default=1)
     batch_size = models.PositiveIntegerField(default=20)
     learning_rate = models.FloatField(default=0.1)
+    schedule = models.CharField(
+        max_length=10, default=schedules.CONSTANT, help_text="How the learning rate changes over the rounds"
+    )
+    search = models.CharField("learning rate is searched", max_length=3, choices=Search.choices, default=Search.OFF)
+    clip = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="The norm that a step's gradient has at most; 0: any; empty: what suits the task (dmlworker/task.py)",
+    )
     strategy = models.CharField(max_length=8, default="fedavg")
     rule = models.CharField(max_length=10, default="mean")
     byzantine = models.PositiveSmallIntegerField(default=1, help_text="Cheats that a robust rule is to withstand")

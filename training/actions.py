@@ -29,7 +29,7 @@ from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import TRAINING, OnCheat, Status, Ticket
-from training import evidence, pay, store
+from training import evidence, pay, ratesearch, store
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
@@ -46,7 +46,8 @@ UNNAMED = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A customer's file made ready for training; blobs are stored already. task: see dmlworker/task.py."""
+    """A customer's file made ready for training; blobs are stored already. task: see dmlworker/task.py. search: of the learning rate,
+    if the customer asked for one."""
 
     spec: Blob
     start: Blob
@@ -56,6 +57,7 @@ class Prepared:
     facts: dict[str, object]
     segment_steps: int = evidence.SEGMENT_STEPS
     task: str = task.CLASSIFICATION
+    search: ratesearch.Found | None = None
 
     def blobs(self) -> set[str]:
         """The hashes of all of them."""
@@ -68,15 +70,25 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     fixed |= {"classes": prepared.classes, "facts": prepared.facts, "segment_steps": prepared.segment_steps}
+    fixed |= {"clip": clip(ticket, prepared.task)}
+    if found := prepared.search:
+        fixed |= {"learning_rate": found.rate, "search": asdict(found) | {"told": found.told}}
     with transaction.atomic():
         if not Ticket.objects.select_for_update(no_key=True).filter(pk=ticket.pk, status=Status.UPLOADED).exists():
             raise Conflict("The ticket has ended meanwhile.")
         tickets.understood(ticket, prepared.task)
+        if found:
+            tickets.note(ticket, "search", found.told)
         run = Run.objects.create(ticket=ticket, seed=seed, **blobs, **fixed)
         for number, (blob, samples) in enumerate(prepared.shards):
             Shard.objects.create(run=run, number=number, blob=blob, samples=samples)
         jobs.enqueue("training.tasks.start_waiting")
     return run
+
+
+def clip(ticket: Ticket, learnt: str) -> float:
+    """The norm that gradients have at most, as ordered; if that was left open, what suits the task."""
+    return task.CLIPS[learnt] if ticket.clip is None else ticket.clip
 
 
 def candidates(run: Run) -> QuerySet[Provider]:
@@ -259,7 +271,9 @@ def offers(provider: Provider) -> list[Assignment]:
     """The leases that this provider's workers should be told of: not accepted by a connection that still lives."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         return []
-    found = list(open_leases(provider).select_related("round__run__spec", "round__start", "shard__blob"))
+    found = list(
+        open_leases(provider).select_related("round__run__spec", "round__run__ticket", "round__start", "shard__blob")
+    )
     channels = [lease.channel for lease in found if lease.channel]
     online = Connection.objects.online().filter(channel__in=channels)
     taken = set(online.values_list("channel", flat=True)) if channels else set()
@@ -277,7 +291,8 @@ def hyper_of(assignment: Assignment) -> Hyper:
     proximal = run.proximal if run.strategy == "fedprox" else 0.0
     steps = run.epochs * -(-assignment.shard.samples // run.batch_size)
     every = max(run.segment_steps, -(-steps // MAX_SEGMENTS))
-    return Hyper(run.epochs, run.batch_size, run.learning_rate, seed_of(assignment), proximal, run.compression, every)
+    rest = (seed_of(assignment), proximal, run.compression, every, run.clip)
+    return Hyper(run.epochs, run.batch_size, assignment.round.learning_rate, *rest)
 
 
 def _named(provider: Provider, lease: Lease) -> QuerySet[Assignment]:
@@ -652,7 +667,7 @@ def upload_limit(provider: Provider, sha256: str) -> int:
     """Bytes that this upload may have: an update or a checkpoint what the weights have, and a little for another writer's header; or
     what a trace has. And all uploads that nothing names yet, other than this one: what the open work asks for, and once more, for
     what was sent in vain."""
-    found = list(_open_work(provider).select_related("round__run", "round__start", "shard", "audit"))
+    found = list(_open_work(provider).select_related("round__run__ticket", "round__start", "shard", "audit"))
     if not found:
         raise Forbidden("You have no open lease.")
     sizes = [(work, work.round.start.size + 65536, _trace_bytes(work)) for work in found]

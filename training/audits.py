@@ -79,7 +79,10 @@ def asked(provider: Provider) -> QuerySet[Audit]:
 def challenges(provider: Provider, channel: str) -> list[Audit]:
     """Those that the worker on this connection is to be told of: it did the work, or the one that did is not online."""
     found = asked(provider).select_related(
-        "assignment__round__run__spec", "assignment__round__start", "assignment__shard__blob"
+        "assignment__round__run__spec",
+        "assignment__round__run__ticket",
+        "assignment__round__start",
+        "assignment__shard__blob",
     )
     online = set(Connection.objects.online().filter(provider=provider).values_list("channel", flat=True)) - {channel}
     return [audit for audit in found if audit.assignment.channel not in online]

@@ -65,6 +65,7 @@ def structured(run: Run, event: ChainEvent) -> dict[str, Any]:
         },
         "task": ticket.task,
         "settings": {"model": ticket.model_kind} | {name: getattr(run, name) for name in names},
+        "search": run.search,
         "metrics": {
             name: dict(zip(("value", "low", "high"), found, strict=True)) for name, found in (run.metrics or {}).items()
         },

@@ -26,9 +26,9 @@ from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
 from ledger import pricing
-from tickets.models import OwnModel, Ticket
-from training import audits, delivery, evidence, measures, pay, raw, store
-from training.actions import Prepared, hyper_of
+from tickets.models import OwnModel, Search, Ticket
+from training import audits, delivery, evidence, measures, pay, ratesearch, raw, store
+from training.actions import Prepared, clip, hyper_of
 from training.models import Assignment, Audit, Blob, Replay, Round, Run
 
 if TYPE_CHECKING:
@@ -81,19 +81,29 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         _check_quoted(ticket, len(data), spec)
-        start = pack(_start(own, trainer.initial_weights(spec, seed)))
+        start = _start(own, trainer.initial_weights(spec, seed))
+    search = _search(ticket, data.task, spec, start, train, parts, seed) if ticket.search == Search.ON else None
     cut = datasets.shards(train, parts, seed, options.sharding)
     shards = [(store.put_pieces(datasets.pieces(part.x, part.y, part.w)), len(part.y)) for part in cut]
     return Prepared(
         spec=store.put(models.spec_bytes(spec)),
-        start=store.put(start),
+        start=store.put(pack(start)),
         holdout=store.put_pieces(datasets.pieces(holdout.x, holdout.y)),
         shards=shards,
         classes=list(data.classes),
         facts=_facts(data, train, holdout) | _raw_facts(found) | ({"window": options.window} if options.window else {}),
         segment_steps=evidence.segment_steps(spec),
         task=data.task,
+        search=search,
     )
+
+
+def _search(
+    ticket: Ticket, learnt: str, spec: dict[str, object], start: Weights, train: datasets.Dataset, parts: int, seed: int
+) -> ratesearch.Found:
+    passes, most = ticket.rounds * ticket.epochs, clip(ticket, learnt)
+    job = ratesearch.Training(ticket.learning_rate, ticket.batch_size, passes, parts, most, seed)
+    return ratesearch.search(spec, start, train, job, _one_at_a_time)
 
 
 def _start(own: OwnModel | None, drawn: Weights) -> Weights:
@@ -284,7 +294,8 @@ def _own_update(round_: Round) -> Weights:
 
     run = round_.run
     x, y = datasets.few(*datasets.load(store.get(run.holdout_id)), evidence.ROOT_SAMPLES)
-    hyper = Hyper(run.epochs, run.batch_size, run.learning_rate, order_seed(run.seed, round_.number, -1))
+    seed = order_seed(run.seed, round_.number, -1)
+    hyper = Hyper(run.epochs, run.batch_size, round_.learning_rate, seed, clip=run.clip)
     with _one_at_a_time:
         return trainer.train(spec_of(run), weights_of(round_.start_id), x, y, hyper)
 

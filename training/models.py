@@ -4,6 +4,7 @@ import uuid
 
 from django.db import models
 
+from dmlworker import schedules
 from providers.models import Provider
 from tickets.models import Ticket
 
@@ -57,6 +58,14 @@ class Run(models.Model):
     epochs = models.PositiveIntegerField()
     batch_size = models.PositiveIntegerField()
     learning_rate = models.FloatField()
+    schedule = models.CharField(
+        max_length=10, default=schedules.CONSTANT, help_text="How the learning rate changes over the rounds"
+    )
+    clip = models.FloatField(default=0.0, help_text="The norm that a step's gradient has at most; 0: any")
+    search = models.JSONField(
+        null=True,
+        help_text="For the learning rate: what was tried and found (ratesearch.py); none if it was not asked for",
+    )
     patience = models.PositiveIntegerField(
         default=0, help_text="End after so many rounds without a lower loss; 0: never"
     )
@@ -74,6 +83,11 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"run of {self.ticket}"
+
+    @property
+    def ordered(self) -> int:
+        """Rounds; `rounds` are less once a run has ended early."""
+        return self.ticket.rounds
 
 
 class Shard(models.Model):
@@ -150,6 +164,12 @@ class Round(models.Model):
 
     def __str__(self) -> str:
         return f"round {self.number} of {self.run}"
+
+    @property
+    def learning_rate(self) -> float:
+        """Of this round, by the run's schedule."""
+        run = self.run
+        return schedules.rate(run.schedule, run.learning_rate, self.number, run.ordered)
 
 
 class Assignment(models.Model):

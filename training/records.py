@@ -138,7 +138,7 @@ def _files(path: str, sha256: str) -> frozenset[str]:
 
 def _updates(run: Run) -> QuerySet[Assignment]:
     done = Assignment.objects.filter(round__run=run, round__voided=None, state=Assignment.State.COMMITTED)
-    return done.select_related("round__run", "shard", "provider").order_by("round__number", "shard__number")
+    return done.select_related("round__run__ticket", "shard", "provider").order_by("round__number", "shard__number")
 
 
 def payments(run: Run) -> list[dict[str, object]]:

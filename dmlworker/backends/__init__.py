@@ -36,7 +36,9 @@ DEFAULT = "tensorflow"
 class Steps(Protocol):
     """A model's training steps and its measuring, compiled. The weights are in the model before and after every call."""
 
-    def __init__(self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool) -> None: ...
+    def __init__(
+        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool
+    ) -> None: ...
 
     def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
         """For a training that starts at the model's present weights: `run(batches, mask)` does a step of SGD for each row of

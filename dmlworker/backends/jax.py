@@ -44,15 +44,17 @@ def device() -> str:
 class Steps:
     """See `backends.Steps`."""
 
-    def __init__(self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool) -> None:
+    def __init__(
+        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool
+    ) -> None:
         self._variables = model.trainable_variables
         self._batch_size = batch_size
         self._held = held
-        self._step, self._score = _compile(model, loss)
+        self._step, self._score = _compile(model, loss, clipped)
 
     def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
         anchors = self._values() if self._held else []
-        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal)
+        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal), np.float32(hyper.clip)
 
         def run(batches: np.ndarray, mask: np.ndarray) -> float:
             weights, losses = self._values(), []
@@ -76,11 +78,12 @@ class Steps:
         return [variable.value for variable in self._variables]
 
 
-def _compile(model: "keras.Model", loss: Loss) -> tuple[Any, Any]:
+def _compile(model: "keras.Model", loss: Loss, clipped: bool) -> tuple[Any, Any]:
     """(step, score): `step` gives the weights after a step of SGD and the sum of the samples' losses; `score` says for each
     sample what it is taken for, and its loss.
 
-    anchors: FedProx' start weights, to which each step pulls back (see backends/tensorflow.py), or none.
+    anchors: FedProx' start weights, to which each step pulls back (see backends/tensorflow.py), or none. clipped: no gradient is longer
+    than `most`, else that is not looked at.
     """
     import jax
     import keras
@@ -97,10 +100,15 @@ def _compile(model: "keras.Model", loss: Loss) -> tuple[Any, Any]:
         total = jnp.sum(losses_of(weights, x, y)[0] * share)
         return total / jnp.sum(share), total
 
-    def step(weights: Any, anchors: Any, x: Any, y: Any, share: Any, rate: Any, pull: Any) -> tuple[Any, Any]:
+    def step(
+        weights: Any, anchors: Any, x: Any, y: Any, share: Any, rate: Any, pull: Any, most: Any
+    ) -> tuple[Any, Any]:
         gradients, total = jax.grad(mean, has_aux=True)(weights, x, y, share)
         if anchors:
             gradients = [g + pull * (w - a) for g, w, a in zip(gradients, weights, anchors, strict=True)]
+        if clipped:
+            norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
+            gradients = [g * (most / jnp.maximum(norm, most)) for g in gradients]
         return [w - rate * g for w, g in zip(weights, gradients, strict=True)], total
 
     def score(weights: Any, x: Any, y: Any) -> tuple[Any, Any]:

@@ -41,12 +41,14 @@ def device() -> str:
 class Steps:
     """See `backends.Steps`."""
 
-    def __init__(self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool) -> None:
+    def __init__(
+        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool
+    ) -> None:
         import tensorflow as tf
 
         self._weights = model.trainable_weights if held else []
         self._anchors = [tf.Variable(weight.value) for weight in self._weights]
-        self._run, self._score = _compile(model, loss, batch_size, dtype, self._anchors)
+        self._run, self._score = _compile(model, loss, batch_size, dtype, self._anchors, clipped)
 
     def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
         import tensorflow as tf
@@ -54,7 +56,7 @@ class Steps:
         for anchor, weight in zip(self._anchors, self._weights, strict=True):
             anchor.assign(weight.value)
         rows, labels = tf.constant(x), tf.constant(y)
-        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal)
+        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal), np.float32(hyper.clip)
 
         def run(batches: np.ndarray, mask: np.ndarray) -> float:
             return float(self._run(rows, labels, batches, mask, *rates))
@@ -67,12 +69,14 @@ class Steps:
 
 
 def _compile(
-    model: "keras.Model", loss: Loss, batch_size: int, dtype: str, anchors: list["tf.Variable"]
+    model: "keras.Model", loss: Loss, batch_size: int, dtype: str, anchors: list["tf.Variable"], clipped: bool
 ) -> tuple[Any, Any]:
     """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` tells what samples are taken for.
 
     anchors: FedProx' start weights, to which each step pulls back (Li et al. 2018, https://arxiv.org/abs/1812.06127: the
-    gradient of mu/2 |w - w_start|^2 is added); without them there is no such term in the compiled loop.
+    gradient of mu/2 |w - w_start|^2 is added); without them there is no such term in the compiled loop. clipped: the
+    step's gradient, that term in it, is made no longer than `most` over all weights (Pascanu et al. 2012, https://arxiv.org/abs/1211.5063);
+    else that is not in the loop either.
     """
     import tensorflow as tf
 
@@ -87,7 +91,7 @@ def _compile(
     batches = tf.TensorSpec((None, batch_size), tf.int32)
     mask = tf.TensorSpec((None, batch_size), tf.float32)
 
-    def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any, pull: Any) -> Any:
+    def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any, pull: Any, most: Any) -> Any:
         total = tf.constant(0.0)
         for step in tf.range(tf.shape(batches)[0]):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
@@ -99,6 +103,9 @@ def _compile(
             gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]  # an embedding's are a few rows
             if anchors:
                 gradients = [g + pull * (w - a) for g, w, a in zip(gradients, variables, anchors, strict=True)]
+            if clipped:
+                norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
+                gradients = [g * (most / tf.maximum(norm, most)) for g in gradients]
             for variable, gradient in zip(variables, gradients, strict=True):
                 variable.assign_sub(rate * gradient)
             total += batch
@@ -108,5 +115,5 @@ def _compile(
         values = before_last(x)
         return loss.answers(values), tf.reduce_sum(tf.cast(loss.losses(values, y), tf.float64))
 
-    signature = [rows, labels, batches, mask, tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.float32)]
+    signature = [rows, labels, batches, mask, *(tf.TensorSpec((), tf.float32) for _ in ("rate", "pull", "most"))]
     return tf.function(run, input_signature=signature), tf.function(score, input_signature=[rows, labels])

@@ -42,10 +42,11 @@ class Case(NamedTuple):
     kind: str
     samples: int
     mu: float
+    clip: float = 0.0
 
     @property
     def hyper(self) -> Hyper:
-        return Hyper(1, 10, 0.1, 5, self.mu)
+        return Hyper(1, 10, 0.1, 5, self.mu, clip=self.clip)
 
     @property
     def data(self) -> tuple[np.ndarray, np.ndarray]:
@@ -55,11 +56,12 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.samples}-{self.mu}"
+        return f"{self.kind}-{self.samples}-{self.mu}-{self.clip}"
 
 
 CASES = [Case(kind, samples, mu) for kind in PLAIN for samples in (50, 47) for mu in (0.0, 0.3)]
 CASES += [Case(kind, 47, 0.3) for kind in KINDS if kind not in PLAIN]
+CASES += [Case(kind, 47, 0.3, 0.2) for kind in ("mlp", "number", "text-cnn1d")]
 
 AGAIN = [case for case in CASES if case.mu]
 
@@ -111,7 +113,7 @@ def in_jax(folder: Path) -> None:
         )
     for samples in (50, 47):
         train(folder, Case("mlp", samples, 0.0))
-    program = trainer._program((folder / "mlp.json").read_bytes(), 10, "<f4", held=False)
+    program = trainer._program((folder / "mlp.json").read_bytes(), 10, "<f4", held=False, clipped=False)
     np.save(folder / "compiled.npy", program._steps._step._cache_size())  # type: ignore[attr-defined]
     assert "tensorflow" not in sys.modules
 

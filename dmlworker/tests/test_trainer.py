@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,37 @@ def test_steps_are_plain_sgd_with_the_partial_batch_weighed_by_its_size_and_fedp
         np.testing.assert_allclose(trained[1], bias, rtol=1e-5, atol=1e-6)
 
 
+def test_no_step_is_longer_than_clipped_gradients_allow() -> None:
+    """Some are shorter by themselves: those stay as they are, to the bit."""
+    spec = models.spec(models.build((4,), 3, "linear"))
+    start = trainer.initial_weights(spec, 3)
+
+    def lengths(clip: float, mu: float = 0.0) -> list[float]:
+        found = [start]
+        hyper = Hyper(3, 10, 0.5, 9, mu, checkpoint_every=1, clip=clip)
+        trainer.train(spec, start, X, Y, hyper, checkpoint=lambda weights: found.append(list(map(np.copy, weights))))
+        return [
+            float(np.sqrt(sum(np.square(b - a).sum() for a, b in zip(*pair, strict=True)))) for pair in pairwise(found)
+        ]
+
+    free = lengths(0.0)
+    clip = 2 * float(np.median(free))
+    assert lengths(1000.0) == free
+    for mu in (0.0, 0.3):
+        clipped = lengths(clip, mu)
+        assert max(clipped) == pytest.approx(0.5 * clip, rel=1e-5) and min(clipped) < 0.49 * clip
+
+
+def test_a_training_that_runs_away_does_not_with_clipped_gradients() -> None:
+    spec = models.spec(models.build((4,), 3, "linear"))
+    start, far = trainer.initial_weights(spec, 3), np.float32(1e6) * X
+    losses = [
+        trainer.evaluate(spec, trainer.train(spec, start, far, Y, Hyper(1, 10, 0.1, 9, clip=clip)), far, Y).loss
+        for clip in (0.0, 0.01)
+    ]
+    assert losses[1] < losses[0] / 100
+
+
 def test_progress_counts_up_to_the_last_step() -> None:
     seen: list[tuple[int, int, float]] = []
     trainer.train(SPEC, START, X, Y, HYPER, lambda *report: seen.append(report))
@@ -94,7 +126,7 @@ def test_one_compilation_serves_every_shard_and_round() -> None:
     trainer._program.cache_clear()
     for size in (53, 30, 11):
         trainer.train(SPEC, START, X[:size], Y[:size], HYPER)
-    program = trainer._program(models.spec_bytes(SPEC), 10, "<f4", held=False)
+    program = trainer._program(models.spec_bytes(SPEC), 10, "<f4", held=False, clipped=False)
     assert trainer._program.cache_info().misses == 1
     assert program._steps._run.experimental_get_tracing_count() == 1
 

@@ -144,6 +144,8 @@ def test_a_provider_who_orders_becomes_a_customer_too(chain):
         ("learning_rate", 0),
         ("learning_rate", "nan"),
         ("learning_rate", "inf"),
+        ("schedule", "up and down"),
+        ("clip", -1),
         ("task", "clustering"),
         ("model_kind", "forest"),
         ("strategy", "krum"),

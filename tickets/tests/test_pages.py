@@ -33,6 +33,8 @@ ORDER = {
     "epochs": 1,
     "batch_size": 20,
     "learning_rate": "0.1",
+    "search": "off",
+    "schedule": "constant",
     "strategy": "fedavg",
     "proximal": "0.01",
     "patience": "0",

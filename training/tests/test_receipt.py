@@ -8,12 +8,12 @@ from django.core.files.base import ContentFile
 from django.urls import reverse
 
 from accounts.models import User
-from dmlworker import checks
+from dmlworker import checks, schedules
 from dmlworker import receipt as form
 from ledger import money
 from tickets import actions as tickets
 from tickets import mail
-from tickets.models import Artifact, Dataset
+from tickets.models import Artifact, Dataset, Ticket
 from training import actions, pay, records, store
 from training.models import Assignment, Audit, Replay, Round, Run, Shard
 from training.tests.conftest import another, close, commit, leases
@@ -65,6 +65,20 @@ def test_it_says_of_a_run_what_was_stored(done):
     assert checks.rounds(found) and checks.payouts(found)
     assert (found.payouts, found.fee) == money.shares(found.price, pay.merit(done))
     assert receipt_of(done).root == found.root
+
+
+@pytest.mark.parametrize("schedule", schedules.SCHEDULES)
+def test_the_rate_of_each_round_is_the_workers_the_platforms_and_the_receipts(done, schedule):
+    """Of the rounds that were ordered, though fewer were needed."""
+    Run.objects.filter(pk=done.pk).update(schedule=schedule, clip=2.0)
+    Ticket.objects.filter(pk=done.ticket_id).update(rounds=8)
+    found = form.load(receipt_of(Run.objects.get(pk=done.pk)).to_bytes())
+    for round_ in found.rounds:
+        works = leases(done, round_.number)
+        expected = schedules.rate(schedule, done.learning_rate, round_.number, 8)
+        for hyper in map(actions.hyper_of, works):
+            assert (hyper.learning_rate, hyper.clip) == (expected, 2.0)
+        assert [found.hyper(round_, update) for update in round_.updates] == list(map(actions.hyper_of, works))
 
 
 def test_rounds_that_are_void_are_no_part_of_it(done):

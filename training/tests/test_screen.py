@@ -9,6 +9,7 @@ from django.utils import timezone
 from dmlworker import datasets, models, trainer
 from dmlworker.aggregation import fedavg
 from dmlworker.weights import pack
+from tickets.models import Ticket
 from training import actions, audits, compute, evidence, store, tasks
 from training.models import Assignment, Round, Run
 from training.tests.conftest import commit, leases, make_provider, make_ticket
@@ -179,3 +180,18 @@ def test_a_quorum_is_large_enough_for_the_rule_to_withstand_a_cheat(trained, set
     for left in range(PARTS, 0, -1):
         assert bool(actions.ready(first(run))) == (left >= enough)
         done.filter(pk=done.filter(received__isnull=False)[0].pk).update(received=None)
+
+
+def test_the_platforms_own_update_takes_the_steps_that_the_workers_take(trained):
+    """Of a round with a schedule and clipped gradients. There are three rounds; of ten, the first's rate is a third."""
+    run = trained(learning_rate=0.3)
+
+    def own(**fields) -> str:
+        Run.objects.filter(pk=run.pk).update(**fields)
+        return store.put_weights(compute._own_update(Round.objects.get(run=run))).sha256
+
+    plain = own()
+    Ticket.objects.filter(pk=run.ticket_id).update(rounds=10)
+    slow = own(schedule="warm-up")
+    assert plain != slow == own(schedule="constant", learning_rate=0.1)
+    assert own(clip=0.01) not in (plain, slow)
