@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('training', '0015_schedules_and_clipping'),
+        ('training', '0016_schedules_and_clipping'),
     ]
 
     operations = [

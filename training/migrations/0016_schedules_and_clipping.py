@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('training', '0014_score'),
+        ('training', '0015_converted'),
     ]
 
     operations = [
