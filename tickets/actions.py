@@ -98,8 +98,7 @@ def order(
         settle_by=now + timedelta(seconds=settings.SETTLE_SECONDS),
         **options,
     )
-    said = {"sample_shape": sample_shape, "outputs": outputs, "tokens": tokens}
-    set_price(ticket, **said, own=ownmodels.operations(own) if own else None)
+    set_price(ticket, sample_shape, outputs, tokens, ownmodels.operations(own) if own else None)
     ticket.signature = chain().sign_quote(quote(ticket), key("quoter"))
     with transaction.atomic():
         ticket.save()

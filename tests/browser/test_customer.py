@@ -3,6 +3,7 @@
 The wallet proves our pages and our server; that MetaMask itself gets on with them is a manual check (docs/).
 """
 
+import json
 import re
 
 from playwright.sync_api import expect
@@ -19,6 +20,21 @@ KEPT = """() => new Promise((done) => {
   };
 })"""
 """The keys of the files that the browser keeps."""
+OWN = {
+    "class_name": "Sequential",
+    "config": {
+        "name": "own",
+        "layers": [
+            {"module": "keras.layers", "class_name": name, "config": config, "registered_name": None}
+            for name, config in (
+                ("InputLayer", {"name": "rows", "batch_shape": [None, 4], "dtype": "float32"}),
+                ("Dense", {"name": "one", "units": 4, "activation": "relu"}),
+                ("Dense", {"name": "two", "units": 2, "activation": "softmax"}),
+            )
+        ],
+    },
+}
+"""3 x (8 + 40 + 20) operations for a sample: in front of it the platform puts what makes numbers of one size."""
 
 
 def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform, page, wallet, tmp_path):
@@ -80,8 +96,9 @@ def test_a_customer_registers_orders_pays_uploads_follows_and_downloads(platform
 
 
 def test_the_price_follows_the_file_the_model_and_the_rounds(platform, page, wallet, tmp_path):
-    good, other = tmp_path / "cells.csv", tmp_path / "passengers.csv"
+    good, other, words, own = (tmp_path / name for name in ("cells.csv", "passengers.csv", "words.csv", "model.json"))
     good.write_bytes(samples.breast_cancer_csv())
+    own.write_text(json.dumps(OWN))
     other.write_bytes(samples.passengers_csv())
     register(page, "Customer", "browser-thrifty@example.org")
     page.get_by_role("link", name="Order a model").click()
@@ -106,8 +123,24 @@ def test_the_price_follows_the_file_the_model_and_the_rounds(platform, page, wal
     page.get_by_label("Samples").fill("1000000")
     expect(price).to_have_text("0.39 DML")
 
+    words.write_text("review,liked\n" + "".join(f"the film was n{n % 9} in p{n},{'yn'[n % 2]}\n" for n in range(60)))
+    page.set_input_files("#file", words)
+    expect(page.get_by_label("Shape of a sample")).to_have_value("6")
+    expect(page.get_by_label("Different words")).to_have_value("15")
+    page.get_by_label("Model", exact=True).select_option("Small transformer (text and series)")
+    expect(page.locator("#price")).to_contain_text("operations for a sample × 60 samples")
+    page.set_input_files("#id_model_file", own)
+    expect(page.locator("#own-model")).to_contain_text("204 operations for each", timeout=60 * SECONDS)
+    expect(page.locator("#price")).to_contain_text("204 operations for a sample × 60 samples")
+    page.set_input_files("#id_model_file", words)
+    expect(page.locator("#price")).to_contain_text("has to know your own model first")
+    expect(page.locator("#own-model")).to_contain_text("comes as model.json or as .keras")
+    page.set_input_files("#id_model_file", [])
+    page.get_by_label("Model", exact=True).select_option("Linear")
+
     page.set_input_files("#file", other)
     expect(page.get_by_label("Samples")).to_have_value("400")
+    expect(page.get_by_label("Different words")).to_have_value("")
     ask_wallet(page, "Connect wallet")
     page.get_by_role("button", name="Get the quote").click()
     status(page, "quoted", 60)

@@ -72,11 +72,9 @@ def test_what_the_price_may_need_of_the_file_comes_with_the_answer(owner):
     assert re.search(r'data-samples="\d+" data-shape="(19|2\d)" data-outputs="2" data-tokens=""', text)
     text = check(owner, samples.diabetes_csv(), window=6).content.decode()
     assert 'data-samples="442" data-shape="6 × 11" data-outputs="1" data-tokens=""' in text
-    reviews = "\n".join(
-        ["review,liked", *(f"the film was n{row % 9} {'bad' if row % 2 else 'good'},{row % 2}" for row in range(60))]
-    )
+    reviews = "review,liked\n" + "".join(f"the film was n{n % 9} in p{n},{'yn'[n % 2]}\n" for n in range(60))
     text = check(owner, reviews.encode()).content.decode()
-    assert 'data-samples="60" data-shape="5" data-outputs="2" data-tokens="16"' in text
+    assert 'data-samples="60" data-shape="6" data-outputs="2" data-tokens="15"' in text
 
 
 def test_what_a_model_must_take_is_told_where_it_is_known(owner):
