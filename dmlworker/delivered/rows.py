@@ -87,10 +87,11 @@ def _windows(rows: np.ndarray, steps: int) -> np.ndarray:
 
 def _rows(file: str) -> list[list[str]]:
     """Cells of the columns that the model knows, in its order; the target and others may be there or not."""
+    data = Path(file).read_bytes()  # not as text, which would change the ends of lines within a cell
     try:
-        text = Path(file).read_text(encoding="utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = Path(file).read_text(encoding="cp1252")
+        text = data.decode("cp1252")
     found = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True)
     rows = [cells for row in found if any(cells := [cell.strip() for cell in row])]
     names = [column["name"] for column in COLUMNS]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dmlworker import datasets, exports, trainer
 from dmlworker.datasets import images, samples, windows
-from dmlworker.tests.test_text import reviews
+from dmlworker.tests.test_text import ODD, reviews
 from tickets.models import Dataset, Status, Ticket
 from training import actions, compute, delivery, raw, records, tasks
 from training.models import Round, Run
@@ -312,6 +312,23 @@ def test_a_mixed_table_is_encoded_as_the_platform_does(tmp_path, encoding):
     )  # turned round, without the target
     other = found.numbers([str(path)])
     assert other.shape == (29, len(encoder.marks)) and (other[0] == encoder.encode(data).x[0]).all()
+
+
+@pytest.mark.parametrize(("script", "split"), [("words", "whitespace"), ("电影很好看" * 30, "character")])
+@pytest.mark.parametrize("more", [False, True])
+def test_odd_text_is_cut_as_the_platform_does(tmp_path, script, split, more):
+    path, lines = tmp_path / "t.csv", csv.writer(text := io.StringIO())
+    lines.writerow(["review", *["size"] * more, "liked"])
+    for n in range(200):
+        lines.writerow([f"{script} {ODD[n % len(ODD)]} {n}", *[n] * more, "ab"[n % 2]])
+    path.write_text(text.getvalue(), encoding="utf-8")
+    data = datasets.read(path, "t.csv", options=datasets.Options(kinds={"review": "text"}))
+    encoder = datasets.Encoder.fit(data)
+    assert encoder.features[0].split == split
+    facts = {"kind": "csv", "sample_shape": [len(encoder.marks)], "features": list(data.features)}
+    facts["encoder"] = encoder.json()
+    found = rows_of(tmp_path, Run(ticket=Ticket(), classes=["a", "b"], facts=facts))
+    np.testing.assert_array_equal(found.numbers([str(path)]), encoder.encode(data).x)
 
 
 def test_a_table_without_a_header_and_arrays_are_read(tmp_path):
