@@ -21,12 +21,12 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from dmlworker.task import REGRESSION
 
 from bench import report
 from dmlworker import aggregation, datasets, models, trainer
 from dmlworker.datasets import samples
 from dmlworker.protocol import Hyper, order_seed
+from dmlworker.task import REGRESSION
 
 SHARDS = 4
 DATA = report.ROOT / ".bench" / "data"
