@@ -77,7 +77,7 @@ def order(
     group, window, horizon, sharding, class_weights. `model_file`, `model_weights`: a model of the customer's own.
     """
     if model_weights and not model_file:
-        raise Invalid("Start weights need the model that they belong to.")
+        raise Invalid("Start weights need the model that they belong to.", "model_file")
     if file_size <= 0:
         raise Invalid("The file is empty.")
     if file_size > settings.MAX_DATASET_BYTES:
@@ -127,14 +127,16 @@ def set_price(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) 
 
 
 def _flops(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None) -> int:
-    if not (ticket.samples and sample_shape and outputs):
+    said = {"samples": ticket.samples, "sample_shape": sample_shape, "outputs": outputs}
+    if missing := [name for name, value in said.items() if not value]:
         raise Invalid(
-            "A price by complexity needs the number of samples, the shape of one, and the number of the model's outputs."
+            "A price by complexity needs the number of samples, the shape of one, and the number of the model's outputs.",
+            missing[0],
         )
     try:
-        return flops.of(flops.zoo(ticket.model_kind, tuple(sample_shape), outputs))
+        return flops.of(flops.zoo(ticket.model_kind, tuple(sample_shape), outputs or 1))
     except flops.Unknown as error:
-        raise Invalid(str(error)) from None
+        raise Invalid(str(error), "model_kind") from None
 
 
 def _check_rule(options: dict[str, Any]) -> None:
@@ -150,7 +152,7 @@ def _check_data(options: dict[str, Any]) -> None:
     try:
         Options(**{name: options[name] for name in DATA if name in options}).check()
     except DatasetError as error:
-        raise Invalid(str(error)) from None
+        raise Invalid(str(error), error.field) from None
 
 
 def quote(ticket: Ticket) -> Quote:
