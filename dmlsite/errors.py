@@ -22,7 +22,11 @@ class DomainError(Exception):
 
 
 class Invalid(DomainError):
-    """The input cannot be used (422)."""
+    """The input cannot be used (422). `field`: the name of the one that it is about, if it is one, as forms and the API have it."""
+
+    def __init__(self, text: str, field: str | None = None) -> None:
+        super().__init__(text)
+        self.field = field
 
 
 class Forbidden(DomainError):

@@ -78,7 +78,7 @@ def order(
     group, window, horizon, sharding, class_weights. `model_file`, `model_weights`: a model of the customer's own.
     """
     if model_weights and not model_file:
-        raise Invalid("Start weights need the model that they belong to.")
+        raise Invalid("Start weights need the model that they belong to.", "model_file")
     if file_size <= 0:
         raise Invalid("The file is empty.")
     if file_size > settings.MAX_DATASET_BYTES:
@@ -139,21 +139,23 @@ def set_price(
 
 
 def _operations(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None, tokens: int | None) -> int:
-    if not (ticket.samples and sample_shape and outputs):
+    said = {"samples": ticket.samples, "sample_shape": sample_shape, "outputs": outputs}
+    if missing := [name for name, value in said.items() if not value]:
         raise Invalid(
-            "A price by complexity needs the number of samples, the shape of one, and the number of the model's outputs."
+            "A price by complexity needs the number of samples, the shape of one, and the number of the model's outputs.",
+            missing[0],
         )
     try:
         return flops.zoo(ticket.model_kind, zoo.Sample(tuple(sample_shape), tokens or 0), outputs)
     except flops.Unknown as error:
-        raise Invalid(str(error)) from None
+        raise Invalid(str(error), "model_kind") from None
 
 
 def _own_operations(ticket: Ticket, own: int) -> int:
     if not ticket.samples:
-        raise Invalid("A price by complexity needs the number of samples.")
+        raise Invalid("A price by complexity needs the number of samples.", "samples")
     if not own:
-        raise Invalid("How much your model computes can't be told. Choose the price by size.")
+        raise Invalid("How much your model computes can't be told. Choose the price by size.", "model_file")
     return own
 
 
@@ -170,7 +172,7 @@ def _check_data(options: dict[str, Any]) -> None:
     try:
         Options(**{name: options[name] for name in DATA if name in options}).check()
     except DatasetError as error:
-        raise Invalid(str(error)) from None
+        raise Invalid(str(error), error.field) from None
 
 
 def quote(ticket: Ticket) -> Quote:

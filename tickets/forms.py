@@ -129,6 +129,12 @@ class DataForm(forms.Form):
         found = super().clean() or {}
         return found | {name: usual[name] for name in DATA if name in found and found[name] in (None, "")}
 
+    def first_error(self) -> str:
+        """With the field's name."""
+        name, errors = next(iter(self.errors.items()))
+        label = self.fields[name].label
+        return f"{label}: {errors[0]}" if label else str(errors[0])
+
     def data_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in DATA if name != "task"]
 
@@ -357,7 +363,10 @@ class OrderForm(DataForm):
         return [self["model_file"], self["model_weights"]]
 
     def advanced_errors(self) -> bool:
-        return any(self[name].errors for name in (*self.ADVANCED, "model_file", "model_weights"))
+        return any(self[name].errors for name in self.ADVANCED)
+
+    def own_model_errors(self) -> bool:
+        return any(field.errors for field in self.own_model_fields())
 
 
 class PriceForm(OrderForm):
@@ -372,9 +381,3 @@ class PriceForm(OrderForm):
         super().__init__({name: self.base_fields[name].initial for name in self.PRICED} | dict(given.items()))
         for name in self.fields.keys() - set(self.PRICED):
             del self.fields[name]
-
-    def first_error(self) -> str:
-        """With the field's name."""
-        name, errors = next(iter(self.errors.items()))
-        label = self.fields[name].label
-        return f"{label}: {errors[0]}" if label else str(errors[0])

@@ -20,7 +20,7 @@ def read(file: File, weights: File | None) -> tuple[OwnModel, Own]:
     try:
         found = ownmodel.read(file, file.name or "", weights)
     except ModelRefused as error:
-        raise Invalid(f"Your model can't be taken: {error}") from None
+        raise Invalid(f"Your model can't be taken: {error}", "model_file") from None
     if not found.alone:
         log.warning("This kernel does not let a process leave the network: a customer's model was read within it.")
     spec = models.spec_bytes(found.spec).decode()

@@ -97,7 +97,7 @@ def _ordered(request: HttpRequest, form: OrderForm) -> Ticket | None:
     try:
         found = actions.order(user, **form.options())
     except Invalid as error:
-        form.add_error(None, str(error))
+        form.add_error(error.field, str(error))
         return None
     accounts.become(user, "customer")
     return found

@@ -335,7 +335,7 @@ def said(given: Mapping[str, Any]) -> datasets.Options:
     """What the fields of the order form say of the data. Raises Invalid."""
     form = DataForm(given)
     if not form.is_valid():
-        raise Invalid("; ".join(str(error) for errors in form.errors.values() for error in errors))
+        raise Invalid(form.first_error())
     return datasets.Options(**form.cleaned_data | {"leave_out": tuple(form.cleaned_data["leave_out"])})
 
 

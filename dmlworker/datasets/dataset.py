@@ -37,7 +37,11 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 
 
 class DatasetError(ValueError):
-    """The file can't be trained on; the text says why, to the customer."""
+    """The file can't be trained on; the text says why, to the customer. `field`: the name of the option that it is about, if it is one."""
+
+    def __init__(self, text: str, field: str | None = None) -> None:
+        super().__init__(text)
+        self.field = field
 
 
 @dataclass(frozen=True)

@@ -63,17 +63,24 @@ class Options:
             raise DatasetError(f"The task is one of {', '.join((AUTO, *SCORES))}.")
         wrong = sorted(kind for kind in self.kinds.values() if kind not in KINDS)
         if wrong:
-            raise DatasetError(f"There is no kind of column {wrong[0]!r:.40}. It is one of {', '.join(KINDS)}.")
+            raise DatasetError(
+                f"There is no kind of column {wrong[0]!r:.40}. It is one of {', '.join(KINDS)}.", "kinds"
+            )
         if self.sharding not in SHARDINGS or self.class_weights not in CLASS_WEIGHTS:
             raise DatasetError("The sharding is iid or group, the class weights are none or balanced.")
         if self.sharding == "group" and not self.group:
-            raise DatasetError("To give each group to one provider, name the column that says which group a row is of.")
+            raise DatasetError(
+                "To give each group to one provider, name the column that says which group a row is of.", "group"
+            )
         if not 0 <= self.window <= MAX_WINDOW or not 1 <= self.horizon <= MAX_HORIZON:
             raise DatasetError(
-                f"A window has up to {MAX_WINDOW:,} rows, its target lies 1 to {MAX_HORIZON:,} rows ahead."
+                f"A window has up to {MAX_WINDOW:,} rows, its target lies 1 to {MAX_HORIZON:,} rows ahead.",
+                "window",
             )
         if self.window and self.group:
-            raise DatasetError("Windows are of one series of rows: leave the group column out, or the window at 0.")
+            raise DatasetError(
+                "Windows are of one series of rows: leave the group column empty, or the window at 0.", "window"
+            )
 
     @property
     def of_tables(self) -> bool:

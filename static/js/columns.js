@@ -5,7 +5,7 @@
   const file = document.getElementById("file");
   if (!checked || !file) return;
   const field = (name) => document.querySelector(`#order [name=${name}]`);
-  let name = "";
+  let name = field("file_name").value, open = false;
 
   function collect() {
     const out = [...checked.querySelectorAll("[data-leave-out]:checked")].map((it) => it.dataset.leaveOut);
@@ -34,6 +34,10 @@
     button.addEventListener("click", () => { forget(); htmx.trigger("#check", "check"); });
     checked.append(button);
   });
+
+  // Whoever has the table of columns open wants to see in it what came of a choice.
+  checked.addEventListener("htmx:beforeSwap", () => { open = Boolean(checked.querySelector("details[data-table][open]")); });
+  checked.addEventListener("htmx:afterSwap", () => { if (open) checked.querySelector("details[data-table]")?.setAttribute("open", ""); });
 
   // Another file has other columns; the first one may be that of the order which is repeated.
   file.addEventListener("change", () => {

@@ -33,6 +33,7 @@ const kept = (() => {
       await tidy(store);
       await answer(store.put({ file, at: Date.now() }, key));
     }),
+    held: (key = ORDER) => within(async (store) => (await answer(store.get(key)))?.file),
     drop: (key) => within((store) => answer(store.delete(key))),
     // The file of a ticket; the one that was just ordered with becomes it, if name and size are the ticket's.
     take: (ticket, name, size) => within(async (store) => {

@@ -307,6 +307,32 @@ def test_an_order_by_complexity_without_the_samples_is_refused_with_the_reason(o
     assert not Ticket.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("group", {"sharding": "group"}),
+        ("window", {"group": "patient", "window": "3"}),
+        ("window", {"window": "many"}),
+        ("samples", {**COMPUTE, "samples": ""}),
+        ("sample_shape", {**COMPUTE, "sample_shape": "28 by 28"}),
+        ("outputs", {**COMPUTE, "outputs": ""}),
+        ("model_kind", {**COMPUTE, "sample_shape": "30", "model_kind": "cnn"}),
+        ("rounds", {"rounds": "101"}),
+        ("payer", {"payer": "0x123"}),
+    ],
+)
+def test_what_is_wrong_is_said_beside_its_field_in_an_open_fold_and_nothing_typed_is_lost(owner, field, change):
+    given = ORDER | {"target": "mood", "leave_out": '["id"]', "seed": "77"} | change
+    page = owner.post(reverse("tickets:order"), given).content.decode()
+    assert f'id="id_{field}_error"><p class="error" role="alert">' in page
+    assert page.count('class="error"') == 1
+    before = page[: page.index(f'id="id_{field}_error"')]
+    assert before.rfind("<details>") <= before.rfind("</details>")
+    assert all(f'value="{value}"' in page for value in ("mood", "[&quot;id&quot;]", "77"))
+    typed = [value for value in change.values() if value and value not in ("group", "compute-1", "mlp", "cnn")]
+    assert all(f'value="{value}"' in page for value in typed)
+
+
 def test_the_breakdown_stands_beside_the_pay_button_as_quoted(owner, ada):
     """By the ticket's own price: a rate that changed since has no say."""
     text = owner.get(page("tickets:ticket", make(ada, file_size=10**6, price=500_000))).content.decode()
@@ -488,7 +514,7 @@ def test_what_is_said_of_the_data_is_kept_and_offered_again(owner, ada, chain):
     assert (ticket.sharding, ticket.class_weights, ticket.window, ticket.horizon) == ("group", "balanced", 0, 1)
     again = owner.get(reverse("tickets:order"), {"like": ticket.pk}).content.decode()
     assert 'value="[&quot;id&quot;]"' in again and 'value="patient"' in again
-    opened = "<details open>\n        <summary>The data"
+    opened = "<details open>\n      <summary>More about the data"
     assert opened in again and opened not in owner.get(reverse("tickets:order")).content.decode()
     told = owner.get(page("training:progress", ticket)).content.decode()
     assert "without id; zip is a category; rows with the same patient stay together, a provider each" in told
