@@ -24,10 +24,12 @@ MOST_STEPS = 256
 
 
 class Sample(NamedTuple):
-    """What one sample is: numbers of this shape, or tokens from 0 to `tokens` - 1, where 0 is nothing."""
+    """What one sample is: numbers of this shape, or tokens from 0 to `tokens` - 1, where 0 is nothing. series: whether they are steps in time, which
+    look like an image without colours."""
 
     shape: tuple[int, ...]
     tokens: int = 0
+    series: bool = False
 
     @property
     def image(self) -> bool:
@@ -41,7 +43,7 @@ class Sample(NamedTuple):
 
 def choose(sample: Sample) -> str:
     """The kind for "auto"."""
-    if sample.tokens:
+    if sample.tokens or sample.series:
         return "cnn1d"
     return "cnn" if sample.image and min(sample.shape[:2]) >= 8 else "mlp"
 

@@ -146,7 +146,7 @@ def _operations(ticket: Ticket, sample_shape: Sequence[int], outputs: int | None
             missing[0],
         )
     try:
-        return flops.zoo(ticket.model_kind, zoo.Sample(tuple(sample_shape), tokens or 0), outputs)
+        return flops.zoo(ticket.model_kind, zoo.Sample(tuple(sample_shape), tokens or 0, ticket.window > 0), outputs)
     except flops.Unknown as error:
         raise Invalid(str(error), "model_kind") from None
 

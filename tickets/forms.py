@@ -375,7 +375,16 @@ class PriceForm(OrderForm):
     own_operations = forms.IntegerField(
         label="A model of your own", required=False, min_value=0, max_value=flops.MOST
     )  # as the page was told when it was read; the order reads it again
-    PRICED = ("file_size", "price_scheme", "model_kind", "rounds", "epochs", "own_operations", *OrderForm.WORK)
+    PRICED = (
+        "file_size",
+        "price_scheme",
+        "model_kind",
+        "rounds",
+        "epochs",
+        "window",
+        "own_operations",
+        *OrderForm.WORK,
+    )
 
     def __init__(self, given: Mapping[str, str]) -> None:
         super().__init__({name: self.base_fields[name].initial for name in self.PRICED} | dict(given.items()))

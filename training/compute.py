@@ -55,7 +55,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
 
     Raises DatasetError, whose text is for the customer.
     """
-    from dmlworker import models, ownmodel, trainer
+    from dmlworker import models, ownmodel, trainer, zoo
 
     options = datasets.Options.of(ticket)
     data = datasets.read(path, ticket.dataset.name, ticket.target or None, options)
@@ -74,9 +74,8 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
             if own:
                 spec = ownmodel.fitted(models.spec_from_bytes(own.spec.encode()), shape, outputs, fitted, **head)
             else:
-                # Windows look like images without colours.
-                series = options.window and ticket.model_kind == "auto"
-                kind = "cnn1d" if series else ticket.model_kind
+                sample = zoo.Sample(shape, tokens.get("tokens", 0), options.window > 0)
+                kind = zoo.choose(sample) if ticket.model_kind == "auto" else ticket.model_kind
                 spec = models.spec(models.build(shape, outputs, kind, fitted, **tokens, **head))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
