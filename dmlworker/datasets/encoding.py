@@ -25,8 +25,8 @@ MAX_CATEGORIES = 100
 """Values of a category that get a column of their own."""
 RARE = 1000
 """A value gets one if at least one row in so many has it, and two have."""
-MAX_CELLS = 500_000_000
-"""Numbers that all rows may become, together: 2 GB."""
+MAX_CELLS = 2_000_000_000
+"""Numbers that all rows may become, together: 8 GB, in files."""
 _BLOCK = 1 << 16
 """Rows that are encoded at once."""
 

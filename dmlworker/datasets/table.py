@@ -250,8 +250,14 @@ def _named(block: Block, column: int, what: str) -> tuple[Sequence[str], np.ndar
     names, codes = block.columns[column].distinct()
     for code, name in enumerate(names):
         if is_missing(name):
-            raise DatasetError(f"{what} is missing in line {block.line(int((codes == code).argmax()))}.")
+            raise DatasetError(f"{what} is missing in line {block.line(int((codes == code).argmax()))}.{_hint(names)}")
     return names, codes
+
+
+def _hint(names: Sequence[str]) -> str:
+    """Where cells look like several labels at once, how to write none."""
+    several = any(separator in name for name in names for separator in targets.SEPARATORS)
+    return " Where a row has none of several labels, write a mere ; there." if several else ""
 
 
 def _target(names: list[str], target: str | None) -> int:

@@ -306,6 +306,18 @@ def test_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, cells: list[ob
         read(tmp_path, cells, "multilabel")
 
 
+def test_how_to_write_no_label_is_told_where_one_is_missing(tmp_path: Path) -> None:
+    rows = [f"{n},{cell}" for n, cell in enumerate(["a;b", "a", ""] * 20)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["x,labels", *rows]))
+    with pytest.raises(
+        DatasetError, match="missing in line 4. Where a row has none of several labels, write a mere ; there."
+    ):
+        datasets.read(path, "a.csv")
+    path.write_text("\n".join(["x,labels", *rows]).replace(",\n", ",;\n") + ";")
+    assert datasets.read(path, "a.csv").y.sum(axis=0).tolist() == [40, 20]
+
+
 def test_an_array_of_marks_is_several_labels_and_a_one_hot_one_is_classes(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     path.write_bytes(samples.npz(X, MARKS.astype(float)))
