@@ -491,8 +491,8 @@ def test_a_wrong_key_and_a_newer_platform_are_final_too(tmp_path: Path) -> None:
         async with serving() as platform:
             with pytest.raises(Refused, match="does not accept this key"):
                 await Worker(settings(platform, tmp_path, "wrong"), Lines()).run()
-            platform.frames = ['{"v":5,"type":"welcome"}']
-            with pytest.raises(Refused, match="version 5"):
+            platform.frames = ['{"v":6,"type":"welcome"}']
+            with pytest.raises(Refused, match="version 6"):
                 await Worker(settings(platform, tmp_path), Lines()).run()
 
     run(scenario)

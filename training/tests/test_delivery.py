@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -276,6 +277,14 @@ def test_a_format_that_is_left_out_is_told_once(run):
 
 
 # --- rows.py, by itself -----------------------------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def csv_limit() -> Iterator[None]:
+    """rows.py takes longer cells than usual, wherever it is loaded."""
+    before = csv.field_size_limit()
+    yield
+    csv.field_size_limit(before)
+
+
 def rows_of(folder: Path, run: Run) -> ModuleType:
     """The delivered rows.py, as Python loads it from its folder."""
     delivery.write(run, folder)
