@@ -37,7 +37,9 @@ class Shell:
     def start(self, *words: str, **more) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "dmlclient", *words]
         pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-        return subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, **pipes, **more)
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.env, text=True, preexec_fn=_interruptible, **pipes, **more
+        )
 
     def __call__(self, *words: str, typed: str = "", code: int = 0) -> str:
         """What it prints; the exit code has to be this."""
@@ -45,6 +47,11 @@ class Shell:
         out, said = running.communicate(typed, timeout=300)
         assert running.returncode == code, out + said
         return out if code == 0 else out + said
+
+
+def _interruptible() -> None:
+    """As at a terminal, even where the tests run in the background, which ignores the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
