@@ -152,6 +152,8 @@ FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHand
 MAX_DATASET_BYTES = env.integer("MAX_DATASET_BYTES", 2 * 10**9, minimum=1)
 MAX_CHECK_BYTES = env.integer("MAX_CHECK_BYTES", 64 * 10**6)
 FLOPS_PER_CENT = env.integer("FLOPS_PER_CENT", FLOPS_PER_CENT, minimum=1)  # of compute-1
+EXPORT_FORMATS = env.listed("EXPORT_FORMATS", ["SavedModel", "TFLite", "ONNX"])
+"""Formats that a model comes in besides Keras' own; each takes some seconds of a processor. Any other word, such as none: none."""
 ARTIFACT_LINK_SECONDS = env.integer("ARTIFACT_LINK_SECONDS", 7 * 24 * 3600, minimum=60)
 
 # --- People -----------------------------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ def _told(folder: Path, names: list[str]) -> dict[str, str]:
 def main(folder: Path, names: list[str]) -> None:
     import keras
 
+    os.nice(10)  # nobody waits for it: trainings and audits go first
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     model = keras.saving.load_model(folder / "model.keras", safe_mode=True)
     rows = np.load(folder / "rows.npy")

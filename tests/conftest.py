@@ -22,6 +22,7 @@ SETTINGS = {
     "PRESENCE_SECONDS": "9",
     "SWEEP_SECONDS": "2",
     "LOGIN_RATE": "1000/m",
+    "EXPORT_FORMATS": "none",  # tested by themselves, and in the demo
 }
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -116,9 +117,9 @@ def _finished() -> QuerySet[Run]:
 
 
 def missing(run: Run) -> list[str]:
-    """The formats that are not stored."""
+    """The formats that this platform makes, and that are not stored."""
     names = set(run.ticket.artifacts.values_list("name", flat=True))
-    return [name for name, file in exports.FILES.items() if file not in names]
+    return [name for name, file in exports.FILES.items() if name in settings.EXPORT_FORMATS and file not in names]
 
 
 def converted(run: Run, left_out: Mapping[str, str]) -> None:

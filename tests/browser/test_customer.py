@@ -114,7 +114,7 @@ def test_the_price_follows_the_file_the_model_and_the_rounds(platform, page, wal
     expect(page.locator("#price")).to_contain_text("280,992 operations for a sample × 569 samples × 10 rounds")
     accessible(page)
     page.get_by_text("Advanced: model").click()
-    page.get_by_label("Rounds").fill("100")
+    page.get_by_label("Rounds", exact=True).fill("100")
     expect(price).to_have_text("0.13 DML")
     page.get_by_label("Model", exact=True).select_option("Linear")
     expect(price).to_have_text("0.03 DML")
