@@ -41,9 +41,10 @@ def watch():
 def ours(path):
     from dmlworker import datasets, models
     from dmlworker.cache import blob_of
-    train, holdout, encoder = datasets.encoded(*datasets.split(datasets.read(path, path.name), 1))
-    models.statistics(train.x, encoder.marks if encoder else None)
-    for part in [holdout, *datasets.shards(train, 4, 1)]:
+    found = datasets.parts(datasets.read(path, path.name), 1)
+    models.statistics(found.train.x, found.encoder.marks if found.encoder else None)
+    datasets.on_both_sides(found.train, found.holdout)
+    for part in [found.holdout, *datasets.shards(found.train, 4, 1)]:
         blob_of(datasets.pieces(part.x, part.y))
 def arrow(path):
     from pyarrow import csv
@@ -117,19 +118,21 @@ def run(how: str, path: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gigabytes", type=float, default=1)
-    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--images", type=int, default=20_000, help="0: none")
+    parser.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
     given = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in TABLES:
+        for name in given.tables:
             path = Path(folder) / f"{name}.csv"
             write_table(path, name, given.gigabytes * 1e9)
             for how in ("ours", "arrow", "python"):
                 found[f"{name}, {given.gigabytes:g} GB: {how}"] = run(how, path)
             path.unlink()
-        path = Path(folder) / "images.zip"
-        write_images(path, given.images)
-        found[f"{given.images:,} images of {SIDE} x {SIDE}: ours"] = run("ours", path)
+        if given.images:
+            path = Path(folder) / "images.zip"
+            write_images(path, given.images)
+            found[f"{given.images:,} images of {SIDE} x {SIDE}: ours"] = run("ours", path)
     rows = [[name, *(f"{one[key]:,}" for key in ("seconds", "rate", "megabytes"))] for name, one in found.items()]
     report.show("Cutting a file in four, one core", ["file", "s", "MB/s", "MB of its own"], rows)
     report.keep("cutting", found)
