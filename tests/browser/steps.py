@@ -62,9 +62,10 @@ def register(page: Page, kind: str, email: str) -> None:
 
 
 def ask_wallet(page: Page, button: str) -> None:
-    """The development wallet is announced too: choose ours among the two."""
+    """The development wallet is announced too: choose ours among the two. Before the page is loaded, its buttons do nothing yet."""
+    page.wait_for_load_state()
     page.get_by_role("button", name=button, exact=True).click()
-    page.get_by_role("button", name="Test wallet").click()
+    page.get_by_role("button", name="Test wallet").click(timeout=60 * SECONDS)
 
 
 def status(page: Page, wanted: str, seconds: int) -> None:
