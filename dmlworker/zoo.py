@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 def choose(sample: Sample) -> str:
     """The kind for "auto"."""
-    if sample.tokens or sample.series:
+    if sample.tokens or (sample.series and sample.sequence):
         return "cnn1d"
     return "cnn" if sample.image and min(sample.shape[:2]) >= 8 else "mlp"
 
