@@ -62,7 +62,7 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     found = datasets.parts(data, seed, options)
     train, holdout, encoder = found.train, found.holdout, found.encoder
     with _one_at_a_time:
-        tokens = {"tokens": encoder.tokens} if encoder and encoder.tokens else {}
+        tokens = encoder.tokens if encoder else 0
         # Of windows, for each feature: its values in all rows of all windows.
         rows = train.x.reshape(-1, train.x.shape[-1]) if options.window else train.x
         fitted = None if tokens else models.statistics(rows, encoder.marks if encoder else None)
@@ -74,9 +74,9 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
             if own:
                 spec = ownmodel.fitted(models.spec_from_bytes(own.spec.encode()), shape, outputs, fitted, **head)
             else:
-                sample = zoo.Sample(shape, tokens.get("tokens", 0), options.window > 0)
+                sample = zoo.Sample(shape, tokens, options.window > 0)
                 kind = zoo.choose(sample) if ticket.model_kind == "auto" else ticket.model_kind
-                spec = models.spec(models.build(shape, outputs, kind, fitted, **tokens, **head))
+                spec = models.spec(models.build(shape, outputs, kind, fitted, tokens=tokens, **head))
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         _check_quoted(ticket, len(data), spec)

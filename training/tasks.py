@@ -189,11 +189,14 @@ def convert(run: str) -> None:
 
 def _convert(run: Run) -> None:
     """What an earlier job stored is not made again."""
+    if not (formats := delivery.missing(run)):
+        delivery.converted(run, {})
+        return
     with TemporaryDirectory() as folder:
         model = run.ticket.artifacts.get(name=delivery.KERAS)
         with model.file.open("rb") as file, (Path(folder) / delivery.KERAS).open("wb") as copy:
             shutil.copyfileobj(file, copy)
-        paths, left_out = compute.convert(run, Path(folder), delivery.missing(run))
+        paths, left_out = compute.convert(run, Path(folder), formats)
         _keep(run, paths)
     delivery.converted(run, left_out)
 

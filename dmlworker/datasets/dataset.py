@@ -367,11 +367,15 @@ def _whole(text: str) -> int | None:
     return int(number) if number.is_integer() and abs(number) < 2**53 else None
 
 
+def too_many_classes(count: int) -> DatasetError:
+    return DatasetError(f"{count:,} classes are too many (at most {MAX_CLASSES:,}). Is it the right target?")
+
+
 def _check_classes(names: Sequence[str], counts: np.ndarray) -> None:
     if len(names) == 1:
         raise DatasetError(f"All samples are of one class ({names[0]:.50}). There is nothing to tell apart.")
     if len(names) > MAX_CLASSES:
-        raise DatasetError(f"{len(names):,} classes are too many (at most {MAX_CLASSES:,}). Is it the right target?")
+        raise too_many_classes(len(names))
     rarest = int(counts.argmin())
     if counts[rarest] < MIN_PER_CLASS:
         raise DatasetError(

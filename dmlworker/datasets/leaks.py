@@ -24,7 +24,6 @@ _NEIGHBOURS = 16
 _GRID = 8
 _COARSE, _FINE = 3.0, 4.0
 """Grey values of 255 that two images may differ by: the most of any field of a grid, and on average of all pixels."""
-_CHUNK = 4096
 
 
 def keys(dataset: "Dataset", part: int = 1) -> np.ndarray:
@@ -93,8 +92,8 @@ def _grid(x: np.ndarray) -> np.ndarray:
     rows, columns = (np.arange(_GRID) * side // _GRID for side in x.shape[1:3])
     heights, widths = (np.diff([*edges, side]) for edges, side in zip((rows, columns), x.shape[1:3], strict=True))
     parts = []
-    for first in range(0, len(x), _CHUNK):
-        part = x[first : first + _CHUNK].astype(np.float32)
+    for some in arrays.blocks(x):
+        part = x[some].astype(np.float32)
         part = part.mean(axis=3) if part.ndim == 4 else part
         sums = np.add.reduceat(np.add.reduceat(part, rows, axis=1), columns, axis=2)
         parts.append((sums / np.outer(heights, widths)).reshape(len(part), -1))

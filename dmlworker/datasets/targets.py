@@ -8,7 +8,14 @@ import numpy as np
 from dmlworker.datasets import arrays
 from dmlworker.datasets.arrays import Growing
 from dmlworker.datasets.cells import Texts
-from dmlworker.datasets.dataset import MAX_CLASSES, MIN_PER_CLASS, DatasetError, check_text, encode_labels
+from dmlworker.datasets.dataset import (
+    MAX_CLASSES,
+    MIN_PER_CLASS,
+    DatasetError,
+    check_text,
+    encode_labels,
+    too_many_classes,
+)
 from dmlworker.task import AUTO, CLASSIFICATION, MULTILABEL, REGRESSION
 
 MOST_CLASSES_OF_NUMBERS = 20
@@ -61,19 +68,15 @@ class Labels:
     def _forget(self) -> None:
         if self._places is not None and len(self._places) > MOST_DIFFERENT:
             if not self._all_numbers:
-                raise _too_many(len(self._places))
+                raise too_many_classes(len(self._places))
             self._places = None
 
     def done(self) -> tuple[list[str] | None, np.ndarray, np.ndarray | None]:
         """(names, codes (n,) int32, which have a meaning if there are names, numbers); the last call."""
         names = None if self._places is None else list(self._places)
         if names is None and not self._all_numbers:
-            raise _too_many(MOST_DIFFERENT)
+            raise too_many_classes(MOST_DIFFERENT)
         return names, self._codes.done(), self._numbers.done() if self._all_numbers else None
-
-
-def _too_many(classes: int) -> DatasetError:
-    return DatasetError(f"{classes:,} classes are too many (at most {MAX_CLASSES:,}). Is it the right target?")
 
 
 def of(labels: Labels, task: str = AUTO) -> Target:
@@ -84,7 +87,7 @@ def of(labels: Labels, task: str = AUTO) -> Target:
     if task == REGRESSION:
         return Target(_numbers(names, codes, numbers), (), REGRESSION)
     if names is None:
-        raise _too_many(MOST_DIFFERENT)
+        raise too_many_classes(MOST_DIFFERENT)
     if task == MULTILABEL:
         return _several(names, codes)
     return Target(*encode_labels(names, codes), CLASSIFICATION)
