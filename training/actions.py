@@ -13,11 +13,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from redis import RedisError
 
+from contracts.chain import Unavailable
 from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
 from dmlworker import task
@@ -35,6 +37,8 @@ from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 State = Assignment.State
 TRIES = 3
 """A step of a ticket that fails this often ends it in a refund."""
+OUTAGES = (Unavailable, OperationalError, InterfaceError, ConnectionError, TimeoutError, RedisError)
+"""What a step meets where the node, the database, the queue or the network is away."""
 HOPELESS = {State.REJECTED: TRIES, State.DECLINED: 20}
 """So does a shard with so many malformed updates in a round, or declined so often: full disks and broken lines are the
 workers' own, and pass."""
@@ -701,11 +705,14 @@ def forget_unnamed() -> None:
 # --- When something breaks --------------------------------------------------------------------------------------------
 @contextmanager
 def guarded(ticket: Ticket, step: str) -> Iterator[None]:
-    """An error in a step is written on the ticket and tried again; the third one ends the ticket in a refund."""
+    """An error in a step is written on the ticket and tried again; the third one ends the ticket in a refund. What is out of service
+    for a while is not the ticket's fault: it is waited for as long as the ticket has time."""
     try:
         yield
     except Conflict:
         raise  # somebody else moved the ticket: nothing is broken
+    except OUTAGES:
+        raise
     except Exception as error:
         text = f"{step}: {type(error).__name__}: {error}"
         tickets.note(ticket, "error", text)

@@ -13,7 +13,7 @@ from dmlworker.aggregation import RULES
 from dmlworker.datasets import Options
 from dmlworker.receipt import Receipt
 from ledger import money
-from ledger.gateway import chain
+from ledger.gateway import deployment
 from ledger.models import Transfer
 from tickets import actions as tickets
 from tickets.models import Artifact, Ticket
@@ -28,7 +28,7 @@ LEFT_OUT = "left out"
 def receipt(run: Run, merit: Mapping[str, int]) -> Receipt:
     """All that a customer needs to compute the training and the payouts again. merit: wallet -> weight in the pay; the
     same for the same run, whenever it is called."""
-    ticket, on = run.ticket, chain().deployment
+    ticket, on = run.ticket, deployment()
     parts, fee = money.shares(ticket.price, merit) if merit else ({}, 0)
     names = [field.name for field in fields(form.Training)]
     return Receipt(

@@ -3,8 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
+from redis import RedisError
 
+from contracts.chain import Unavailable
 from dmlsite.errors import Conflict, Forbidden, Missing
 from providers import actions as providers
 from providers.models import Connection, Provider, Standing
@@ -236,3 +239,12 @@ def test_an_error_in_a_step_is_recorded_and_the_third_one_ends_the_ticket_in_a_r
     assert started.state == Run.State.STOPPED
     assert (started.ticket.status, len(refunds)) == (Status.REFUNDED, 1)
     assert started.ticket.events.filter(kind="error", text__contains="disk on fire").count() >= 3
+
+
+@pytest.mark.parametrize("outage", [Unavailable, OperationalError, RedisError, ConnectionRefusedError, TimeoutError])
+def test_an_outage_is_waited_for_however_often_a_step_meets_it(started, outage):
+    for _ in range(2 * actions.TRIES):
+        with pytest.raises(outage), actions.guarded(started.ticket, "averaging"):
+            raise outage("gone for a while")
+    started.refresh_from_db()
+    assert (started.state, started.ticket.status) == (Run.State.TRAINING, Status.TRAINING)

@@ -24,7 +24,7 @@ ESCROW = "0x" + "Cc" * 20
 @pytest.fixture(autouse=True)
 def chain(monkeypatch):
     deployment = SimpleNamespace(chain_id=31337, escrow=ESCROW)
-    monkeypatch.setattr(records, "chain", lambda: SimpleNamespace(deployment=deployment))
+    monkeypatch.setattr(records, "deployment", lambda: deployment)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def started(transactional_db, files, settings, tmp_path, monkeypatch):
     cache.clear()
     settings.PROVIDERS_PER_TICKET, settings.AUDITS = PARTS, False
     deployment = SimpleNamespace(chain_id=31337, escrow="0x" + "Cc" * 20)
-    monkeypatch.setattr(records, "chain", lambda: SimpleNamespace(deployment=deployment))
+    monkeypatch.setattr(records, "deployment", lambda: deployment)
 
     def begun(name: str, data: bytes, **fields) -> Run:
         ticket = make_ticket(rounds=ROUNDS, **fields)
