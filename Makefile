@@ -32,7 +32,7 @@ lint: setup
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && .venv/bin/lint-imports --no-cache
 
 lock:
-	.venv/bin/uv pip compile pyproject.toml --extra test --universal --fork-strategy fewest --python-version 3.11 --no-emit-index-url --no-header -q -o requirements.txt
+	.venv/bin/uv pip compile pyproject.toml --extra test --extra trace --universal --fork-strategy fewest --python-version 3.11 --no-emit-index-url --no-header -q -o requirements.txt
 
 contracts: node_modules/.done
 	node contracts/build.mjs
