@@ -100,8 +100,8 @@ def _audited(row: Row) -> list[str]:
 
 def honest_table(part: Row) -> Iterator[str]:
     counts = {model: row for model, row in part.items() if isinstance(row, dict)}
-    columns = ["model", "provider-rounds", "screened", "screened, measured too", "contradicted", "convicted"]
-    names = ["provider_rounds", "screened", "screened_measured", "contradicted", "convicted"]
+    columns = ["model", "provider-rounds", "screened", "contradicted", "convicted"]
+    names = ["provider_rounds", "screened", "contradicted", "convicted"]
     yield from _table(columns, ([model, *(str(row[name]) for name in names)] for model, row in counts.items()))
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from bench import attack_tables, report
 from bench.averaging import FLOWER
 from bench.compression import ROOT, digits
-from dmlworker import aggregation, comparison, datasets, models, trainer
+from dmlworker import aggregation, comparison, datasets, models, rewards, trainer
 from dmlworker.aggregation.rules import RULES, withstands
 from dmlworker.protocol import Hyper
 from dmlworker.trace import Recorder, Trace, steps_of, steps_of_segment
@@ -242,28 +242,23 @@ def claims(round_: Round, attack: str, cheats: int) -> list[Work]:
 
 def averaged(on: Ground, round_: Round, works: Sequence[Work], rule: str, f: int, screened: bool) -> Weights:
     updates = [work.update for work in works]
-    odd = evidence.suspects(round_.start, updates) if screened else {}
-    counts = evidence.counts([len(shard) for shard in round_.shards], odd)
+    counts = evidence.counts([len(shard) for shard in round_.shards], suspects(on, round_, works) if screened else {})
     root = on.root(round_) if RULES[rule].root else None
     return aggregation.aggregate(rule, round_.start, list(zip(updates, counts, strict=True)), f, root)
 
 
-def measured(on: Ground, round_: Round, works: Sequence[Work]) -> dict[int, str]:
-    """What the screen names when the updates are measured, as training/compute.py does."""
+def suspects(on: Ground, round_: Round, works: Sequence[Work]) -> dict[int, str]:
+    """What the screen names, as training/compute.py does."""
+    each = min(evidence.PANEL_MOST, max(evidence.PANEL_LEAST, evidence.PANEL_SAMPLES // len(works)))
+    sizes = [(on.holdout, evidence.PANEL_SAMPLES), *((shard, each) for shard in round_.shards)]
+    panel = [datasets.few(part.x, part.y, most) for part, most in sizes]
 
-    def loss(weights: Weights, part: tuple[np.ndarray, np.ndarray]) -> float:
-        return trainer.evaluate(on.spec, weights, *part).loss
+    def look(shard: int, work: Work) -> evidence.Look:
+        held, *parts = (trainer.evaluate(on.spec, work.update, *part) for part in panel)
+        return evidence.Look(shard, tuple(min(part.loss, rewards.MOST_GAIN) for part in parts), held.score)
 
-    updates, shards = [work.update for work in works], round_.shards
-    own = [datasets.few(shard.x, shard.y, evidence.SCREEN_SAMPLES) for shard in shards]
-    xs, ys = zip(*(datasets.few(*part, -(-evidence.SCREEN_TOGETHER // len(own))) for part in own), strict=True)
-    all_, mean = (np.concatenate(xs), np.concatenate(ys)), averaged(on, round_, works, "mean", 0, screened=True)
-    leads = [
-        (loss(mean, part) - loss(update, part), loss(mean, all_) - loss(update, all_))
-        for update, part in zip(updates, own, strict=True)
-    ]
-    cosines = evidence.cosines(round_.start, updates, on.root(round_))
-    return evidence.measured_suspects([on.accuracy(update) for update in updates], leads, cosines)
+    looks = [look(*each) for each in enumerate(works)]
+    return evidence.suspects(round_.start, [work.update for work in works], on.root(round_), looks)
 
 
 def by_rules(on: Ground, rounds: int, rules: Sequence[str], attacks: Sequence[str]) -> dict[str, Any]:
@@ -332,7 +327,7 @@ def until_convicted(
         round_ = on.round(number, weights, workers)
         works = claims(round_, attack, cheats)
         works = [work if shard in left or shard >= cheats else round_.honest[shard] for shard, work in enumerate(works)]
-        odd = evidence.suspects(round_.start, [work.update for work in works]) | measured(on, round_, works)
+        odd = suspects(on, round_, works)
         for shard, work in enumerate(works):
             claimed[shard in left] += 1
             screened[shard in left] += shard in odd
@@ -384,15 +379,13 @@ def honest(kind: str, rounds: int, workers: int) -> dict[str, int]:
     spec = models.spec(models.build(train.x.shape[1:], 10, kind))
     on = Ground(spec, trainer.initial_weights(spec, SEED), train, holdout)
     random, weights = np.random.default_rng(SEED), on.weights
-    count = {"provider_rounds": 0, "screened": 0, "screened_measured": 0, "contradicted": 0, "convicted": 0}
+    count = {"provider_rounds": 0, "screened": 0, "contradicted": 0, "convicted": 0}
     with tempfile.TemporaryDirectory() as name, children(Path(name), kind) as ask:
         for number in range(1, rounds + 1):
             round_ = on.round(number, weights, workers)
             works = [ask(SETTINGS[shard % len(SETTINGS)], round_, shard) for shard in range(workers)]
             count["provider_rounds"] += workers
-            named = evidence.suspects(round_.start, [work.update for work in works])
-            count["screened"] += len(named)
-            count["screened_measured"] += len(named | measured(on, round_, works))
+            count["screened"] += len(suspects(on, round_, works))
             verdicts = [audit(round_, shard, work, random) for shard, work in enumerate(works)]
             count["contradicted"] += sum(verdict.contradicted for verdict in verdicts)
             count["convicted"] += sum(verdict.convicted for verdict in verdicts)

@@ -148,9 +148,9 @@ def start(run: Run) -> bool:
 
 
 def open_round(run: Run, number: int, start: Blob) -> Round:
-    """A new round. A rule that needs the platform's own update has it trained meanwhile."""
+    """A new round. The platform's own update is trained meanwhile."""
     round_ = Round.objects.create(run=run, number=number, start=start)
-    if RULES[run.rule].root:
+    if rooted(run.rule):
         jobs.enqueue("training.tasks.root", round_.pk)
     return round_
 
@@ -403,16 +403,25 @@ def _give_up(run: Run, reason: str) -> None:
     tickets.refund(run.ticket, f"No provider could train on your data with these settings ({reason}).")
 
 
-def received(assignment: Assignment, weights: str) -> bool:
-    """An update is well-formed, and stands for these weights (a blob's hash). Whether the round is now to be closed."""
-    found = Assignment.objects.filter(pk=assignment.pk, state=State.COMMITTED)
-    found.update(received=timezone.now(), weights_id=weights)
+def well_formed(assignment: Assignment, weights: str) -> bool:
+    """An update passed the gate, and stands for these weights (a blob's hash). Whether the round is now to be closed; with audits on, it
+    is looked at before."""
+    Assignment.objects.filter(pk=assignment.pk, state=State.COMMITTED).update(weights_id=weights)
+    if not settings.AUDITS:
+        return received(assignment)
+    jobs.enqueue("training.tasks.look", assignment.pk)
+    return False
+
+
+def received(assignment: Assignment) -> bool:
+    """An update may go into the average. Whether the round is now to be closed."""
+    Assignment.objects.filter(pk=assignment.pk, state=State.COMMITTED).update(received=timezone.now())
     live.changed(live.ticket_group(assignment.round.run.ticket_id))
     return bool(ready(assignment.round))
 
 
 def updates_of(round_: Round) -> list[Assignment]:
-    """The well-formed updates of a round, in shard order."""
+    """The updates of a round that may go into its average, in shard order."""
     done = round_.assignments.filter(state=State.COMMITTED, received__isnull=False).order_by("shard__number")
     return list(done.select_related("shard", "provider"))
 
@@ -434,9 +443,14 @@ def ready(round_: Round) -> list[Assignment]:
     return updates_of(round_) if enough and _rooted(round_) and not unchecked(round_) else []
 
 
+def rooted(rule: str) -> bool:
+    """Whether the platform makes an update of its own in each round: for the rule, or to see which updates point away from it."""
+    return settings.AUDITS or RULES[rule].root
+
+
 def _rooted(round_: Round) -> bool:
-    """Whether the platform's own update is there, if the rule needs one; asked anew, for it comes while a caller is at work."""
-    return not RULES[round_.run.rule].root or Round.objects.filter(pk=round_.pk, root__isnull=False).exists()
+    """Whether the platform's own update is there, if one is made; asked anew, for it comes while a caller is at work."""
+    return not rooted(round_.run.rule) or Round.objects.filter(pk=round_.pk, root__isnull=False).exists()
 
 
 def _quorum(round_: Round, times: list[datetime], shards: int) -> bool:

@@ -13,9 +13,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import numpy as np
 
@@ -38,6 +40,8 @@ Weights = list[np.ndarray]
 _one_at_a_time, _one_export_at_a_time = threading.Lock(), threading.Lock()
 COMPARED = 8
 """Samples of the hold-out on which another format has to answer as the model does."""
+RUNS_KEPT = 8
+"""Runs whose panels stay in memory: some hundred samples each."""
 OUTPUTS = 50_000_000
 """Of a model on the hold-out, that are held in memory at once: 200 MB."""
 EXAMPLE = 500
@@ -228,12 +232,36 @@ def _evaluate(run: Run, stored: list[str], x: np.ndarray, y: np.ndarray) -> Iter
             yield trainer.evaluate(spec, weights, x, y)
 
 
-def screen(round_: Round, updates: list[Assignment]) -> None:
-    """Write down what looks odd now that the updates are measured. It orders an audit; it never blames. It lowers no weight either:
-    the average was taken before, so that the next round can train meanwhile."""
-    scores, leads = [update.score or 0.0 for update in updates], _leads(round_, updates)
-    learnt = round_.run.ticket.task
-    _suspect(updates, evidence.measured_suspects(scores, leads, _towards_root(round_, updates), learnt))
+def look(update: Assignment) -> None:
+    """Keep how an update does on the panel, for the screen. It is done while others still train, and takes as long as some steps do."""
+    from dmlworker import trainer
+
+    run = update.round.run
+    spec, (held, *parts) = spec_of(run), _panel(run.pk)
+    with _one_at_a_time, store.weights(str(update.weights_id)) as weights:
+        score = trainer.evaluate(spec, weights, *held).score
+        losses = [min(trainer.evaluate(spec, weights, *part).loss, rewards.MOST_GAIN) for part in parts]
+    update.look = {"score": score, "losses": losses}
+    update.save(update_fields=["look"])
+
+
+@lru_cache(maxsize=RUNS_KEPT)
+def _panel(run: UUID) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Some samples of the hold-out, then of each shard; the same ones for the whole run."""
+    found = Run.objects.get(pk=run)
+    shards = [shard.blob_id for shard in found.shards.all()]
+    each = min(evidence.PANEL_MOST, max(evidence.PANEL_LEAST, evidence.PANEL_SAMPLES // len(shards)))
+    parts = [(found.holdout_id, evidence.PANEL_SAMPLES), *((shard, each) for shard in shards)]
+    return [datasets.few(*datasets.load(store.get(sha256)), most) for sha256, most in parts]
+
+
+def _looks(updates: list[Assignment]) -> list[evidence.Look]:
+    """Empty where work is not looked at (AUDITS)."""
+    return [
+        evidence.Look(update.shard.number, tuple(update.look["losses"]), update.look["score"])
+        for update in updates
+        if update.look
+    ]
 
 
 def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
@@ -243,47 +271,8 @@ def _suspect(updates: list[Assignment], found: dict[int, str]) -> None:
     Assignment.objects.bulk_update([updates[index] for index in found], ["suspicion"])
 
 
-def _leads(round_: Round, updates: list[Assignment]) -> list[tuple[float, float]]:
-    """By how much each update's loss is below that of what the rule made of all: on a part of its own shard, and on parts of all."""
-    from dmlworker import trainer
-
-    spec, most = spec_of(round_.run), evidence.SCREEN_SAMPLES
-    own = [datasets.few(*datasets.load(store.get(update.shard.blob_id)), most) for update in updates]
-    xs, ys = zip(*(datasets.few(x, y, -(-evidence.SCREEN_TOGETHER // len(own))) for x, y in own), strict=True)
-    all_ = np.concatenate(xs), np.concatenate(ys)
-
-    def losses(weights: Weights, *parts: tuple[np.ndarray, np.ndarray]) -> list[float]:
-        with _one_at_a_time:
-            return [min(trainer.evaluate(spec, weights, x, y).loss, rewards.MOST_GAIN) for x, y in parts]
-
-    found = []
-    *middles, middle = losses(_middle(round_, updates), *own, all_)
-    for update, part, before in zip(updates, own, middles, strict=True):
-        with store.weights(str(update.weights_id)) as weights:
-            mine, together = losses(weights, part, all_)
-        found.append((before - mine, middle - together))
-    return found
-
-
-def _middle(round_: Round, updates: list[Assignment]) -> Weights:
-    """What the rule made of a round's updates, before the server's optimizer moved it elsewhere."""
-    run = round_.run
-    if aggregation.OPTIMIZERS[run.strategy].rule is None:
-        return weights_of(str(round_.end_id))
-    with ExitStack() as open_:
-        start, local, root = _files(open_, round_, updates)
-        return aggregation.aggregate(run.rule, start, _weighted(local, updates), run.byzantine, root)
-
-
-def _towards_root(round_: Round, updates: list[Assignment]) -> list[float]:
-    """Each update's cosine with the platform's own update."""
-    with ExitStack() as open_:
-        start, local, root = _files(open_, round_, updates)
-        return evidence.cosines(start, local, root or _own_update(round_))
-
-
 def root_update(round_: Round) -> None:
-    """Keep the platform's own update with a round whose rule needs it."""
+    """Keep the platform's own update with a round."""
     Round.objects.filter(pk=round_.pk).update(root=store.put_weights(_own_update(round_)))
 
 
@@ -309,15 +298,14 @@ def _weigh(updates: list[Assignment], weights: list[int]) -> None:
 def average(round_: Round, updates: list[Assignment]) -> tuple[Blob, Blob | None]:
     """The round's end weights, and what the server's optimizer keeps for the next round, if anything.
 
-    In shard order, weighted by the shard sizes that the platform set; what looks odd among the others counts half. In memory is the
-    result alone.
+    In shard order, weighted by the shard sizes that the platform set; what looks odd counts half. In memory is the result alone.
     """
     run = round_.run
     before = Round.objects.filter(run=run, number=round_.number - 1).first()
     kept = weights_of(before.kept_id) if before and before.kept_id else []
     with ExitStack() as open_:
         start, local, root = _files(open_, round_, updates)
-        odd = evidence.suspects(start, local, root)
+        odd = evidence.suspects(start, local, root, _looks(updates), run.ticket.task)
         _suspect(updates, odd)
         _weigh(updates, evidence.counts([update.shard.samples for update in updates], odd))
         how = aggregation.How(run.rule, run.byzantine, run.strategy)

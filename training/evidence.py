@@ -1,10 +1,11 @@
 """How updates look beside each other, and whose work is replayed. Pure NumPy, float64.
 
-The screen (`suspects`) only says whose work to replay first. What a replay says is `dmlworker/comparison.py`, which is the verdict.
+The screen (`suspects`) only says whose work counts less, and is replayed first. What a replay says is `dmlworker/comparison.py`, which is the verdict.
 Both look at deltas, local minus start: the weights themselves hardly change in a round.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ the end of a training they point anywhere, down to -0.21."""
 MIN_ACCURACY = 0.8
 """Screen: the score on the hold-out as a part of the round's best. Of R² and of the labels' F1, 1 + score, so that who knows nothing, and
 has 0, is where one is who guesses between two classes; by the score itself, all would look odd in early rounds, when the best is little."""
-SCREEN_SAMPLES, SCREEN_TOGETHER = 200, 400
-"""Screen: of a shard, and of all together, to see whether an update does better on its own."""
+PANEL_SAMPLES, PANEL_MOST, PANEL_LEAST = 800, 200, 50
+"""Screen: of all shards together, of a shard at most, and at least; and so many as of all shards of the hold-out, to see whether an update
+does better on its own shard, and how good it is."""
 ROOT_SAMPLES = 100
 """Screen: of the hold-out, for the platform's own update."""
 TWIN = 0.999
@@ -62,22 +64,43 @@ def proven(distances: Sequence[float], apart: float) -> bool:
     return FAR_BELOW * apart <= 1 and min(distances) > FAR_BELOW * apart
 
 
-def suspects(start: Weights, updates: Sequence[Weights], root: Weights | None = None) -> dict[int, str]:
-    """Which updates of a round look odd among the others, by index, and why. Lowers a weight and orders an audit; proves nothing.
+@dataclass(frozen=True)
+class Look:
+    """How an update does on the panel: some samples of every shard and of the hold-out, the same ones for a whole run.
 
-    root: the platform's own update, where there is one already (FLTrust). It would rather name too many: if half a round cheats,
-    nobody can tell from the numbers alone which half, and an audit costs a few steps.
+    own: the index of the shard that it was trained on. losses: on each shard's part, in their order. score: on the hold-out's, as the
+    task has it; of classes in any unit."""
+
+    own: int
+    losses: tuple[float, ...]
+    score: float
+
+
+def suspects(
+    start: Weights,
+    updates: Sequence[Weights],
+    root: Weights | None = None,
+    looks: Sequence[Look] = (),
+    task: str = CLASSIFICATION,
+) -> dict[int, str]:
+    """Which updates of a round look odd, by index, and why. Lowers a weight and orders an audit; proves nothing.
+
+    root: the platform's own update, made of a part of the hold-out (FLTrust), where there is one. looks: at each of the updates, or
+    none at all. It would rather name too many: if half a round cheats, nobody can tell from the numbers alone which half, and an audit
+    costs a few steps.
     """
     products = aggregation.gram(start, [*updates, root] if root is not None else updates)
     others = products[: len(updates), : len(updates)]
-    looks = [[_length(others, n), _direction(others, n), _twin(others, n)] for n in range(len(updates))]
+    odd = [[_length(others, n), _direction(others, n), _twin(others, n)] for n in range(len(updates))]
     if root is not None:
-        looks = [[*odd, _away(cosine)] for odd, cosine in zip(looks, _with_last(products), strict=True)]
-    return _named(looks)
-
-
-def _named(looks: Sequence[Sequence[str]]) -> dict[int, str]:
-    found = ["; ".join(text for text in odd if text) for odd in looks]
+        odd = [[*texts, _away(cosine)] for texts, cosine in zip(odd, _with_last(products), strict=True)]
+    if looks:
+        best = max(look.score for look in looks)
+        odd = [
+            [*texts, _weak(look.score, best, task), _free(lead)]
+            for texts, look, lead in zip(odd, looks, _leads(looks), strict=True)
+        ]
+    found = ["; ".join(text for text in texts if text) for texts in odd]
     return {index: text for index, text in enumerate(found) if text}
 
 
@@ -86,25 +109,25 @@ def counts(samples: Sequence[int], odd: Collection[int]) -> list[int]:
     return [count if index in odd and len(odd) < len(samples) else 2 * count for index, count in enumerate(samples)]
 
 
-def measured_suspects(
-    scores: Sequence[float],
-    leads: Sequence[tuple[float, float]],
-    cosines: Sequence[float],
-    task: str = CLASSIFICATION,
-) -> dict[int, str]:
-    """As `suspects`, from what is known when updates were measured.
+def _leads(looks: Sequence[Look]) -> list[tuple[float, float]]:
+    """By how much each update's loss is below what is usual for the others', on its own shard and on all shards. Against the others on the
+    same samples, a shard that is easy for all leads nowhere."""
+    losses, found = np.array([look.losses for look in looks]), []
+    for index, look in enumerate(looks):
+        others = np.delete(losses, index, axis=0)
+        lead = np.median(others, axis=0) - losses[index] if len(others) else np.zeros(losses.shape[1])
+        found.append((float(lead[look.own]), float(lead.mean())))
+    return found
 
-    scores: of each update alone on the hold-out, as the task has it; of classes in any unit. leads: by how much each one's loss is below that of their
-    average, on its own shard and on all shards; work that was done on a shard leads there (after Templar's test for free-riders,
-    who are no better on their own data than on other). Against the average, a shard that is easy for all leads nowhere.
-    cosines: with the update that the platform made of a part of the hold-out (FLTrust's root).
-    """
-    best = max(scores, default=0)
-    looks = []
-    for score, (own, all_), cosine in zip(scores, leads, cosines, strict=True):
-        free = f"does no better on its own shard than on others' (leads by {own:.2g}, by {all_:.2g} on all)"
-        looks.append([_weak(score, best, task), free if own < all_ else "", _away(cosine)])
-    return _named(looks)
+
+def _free(lead: tuple[float, float]) -> str:
+    """Work that was done on a shard leads there (after Templar's test for free-riders, who are no better on their own data than on other)."""
+    own, all_ = lead
+    return (
+        f"does no better on its own shard than on others' (leads by {own:.2g}, by {all_:.2g} on all)"
+        if own < all_
+        else ""
+    )
 
 
 def _weak(score: float, best: float, task: str) -> str:
@@ -115,11 +138,6 @@ def _weak(score: float, best: float, task: str) -> str:
     return f"{name} is {score:.2f}, the round's best is {best:.2f}" if known < MIN_ACCURACY * most else ""
 
 
-def cosines(start: Weights, updates: Sequence[Weights], root: Weights) -> list[float]:
-    """Of each update's change and the root's; 0 where one of them did not move."""
-    return _with_last(aggregation.gram(start, [*updates, root]))
-
-
 def _with_last(gram: np.ndarray) -> list[float]:
     """Each other change's cosine with the last one."""
     norms = np.sqrt(np.diag(gram))
@@ -128,7 +146,7 @@ def _with_last(gram: np.ndarray) -> list[float]:
 
 
 def _away(cosine: float) -> str:
-    return "" if cosine > MIN_ALIGNMENT else f"points away from the platform's own update (cosine {cosine:.2f})"
+    return "" if not cosine <= MIN_ALIGNMENT else f"points away from the platform's own update (cosine {cosine:.2f})"
 
 
 def _length(gram: np.ndarray, index: int) -> str:

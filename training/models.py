@@ -206,7 +206,7 @@ class Assignment(models.Model):
     offered = models.DateTimeField(auto_now_add=True)
     accepted = models.DateTimeField(null=True, help_text="When a worker first took it")
     committed = models.DateTimeField(null=True)
-    received = models.DateTimeField(null=True, help_text="When its update was found well-formed")
+    received = models.DateTimeField(null=True, help_text="When its update was found well-formed, and looked at")
     weight = models.PositiveBigIntegerField(null=True, help_text="How much its update counted in the average")
     correct = models.PositiveIntegerField(
         null=True, help_text="Hold-out samples that the update alone gets right, or what stands for it (rewards.Work)"
@@ -216,10 +216,11 @@ class Assignment(models.Model):
     contribution = models.FloatField(
         null=True, help_text="By how much the loss of the round's mean is lower with it; where the reward needs it"
     )
+    look = models.JSONField(null=True, help_text="How its update does on some samples (evidence.Look), for the screen")
     joules = models.FloatField("energy", null=True, help_text="Joules, as its worker reported; empty: not known")
     gpu = models.FloatField("GPU use", null=True, help_text="Share of the time, as its worker reported")
     suspicion = models.TextField(
-        blank=True, help_text="What the screen noticed; orders an audit, and may have halved the weight"
+        blank=True, help_text="What the screen noticed; orders an audit, and halves the weight unless all look odd"
     )
     note = models.TextField(blank=True)
 

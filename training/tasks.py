@@ -16,7 +16,6 @@ from django.utils import timezone
 from dmlsite import jobs
 from dmlsite.errors import Conflict
 from dmlsite.jobs import claim
-from dmlworker.aggregation import RULES
 from dmlworker.datasets import DatasetError
 from dmlworker.receipt import NAME
 from dmlworker.weights import MalformedUpdate
@@ -28,7 +27,8 @@ from training import actions, audits, card, compute, delivery, pay, records, sto
 from training.actions import guarded
 from training.models import Assignment, Audit, Round, Run
 
-ROOTED = [name for name, rule in RULES.items() if rule.root]
+FIRST = -1
+"""The priority of what a round waits for, before measuring and replaying."""
 LONG = 3_600_000
 """Milliseconds that a step may take."""
 PATIENCE = timedelta(seconds=4 * settings.SWEEP_SECONDS)
@@ -70,7 +70,7 @@ def start_waiting() -> None:
 
 @jobs.actor(time_limit=LONG)
 def receive(pk: int) -> None:
-    """See whether an update is well-formed; the last one of a round closes it."""
+    """See whether an update is well-formed; the last one of a round closes it, if it needs no look."""
     update = Assignment.objects.select_related("round__run__ticket", "provider").get(pk=pk)
     if update.state != Assignment.State.COMMITTED or update.received:
         return
@@ -81,8 +81,22 @@ def receive(pk: int) -> None:
         except MalformedUpdate as error:
             actions.reject(update, str(error))
         else:
-            last = actions.received(update, weights)
+            last = actions.well_formed(update, weights)
     if last:  # here and now: another message would take longer than the average
+        close_round(update.round_id)
+
+
+@jobs.actor(queue_name=jobs.COMPUTE, priority=FIRST, time_limit=LONG)
+def look(pk: int) -> None:
+    """See how a well-formed update does on some samples, before it is averaged; the last one of a round closes it."""
+    update = Assignment.objects.select_related("round__run__ticket", "provider").get(pk=pk)
+    if update.state != Assignment.State.COMMITTED or update.received or not update.weights_id:
+        return
+    last = False
+    with guarded(update.round.run.ticket, "looking at an update"):
+        compute.look(update)
+        last = actions.received(update)
+    if last:
         close_round(update.round_id)
 
 
@@ -97,9 +111,9 @@ def close_round(pk: int) -> None:
                 actions.finish_round(round_, updates, *compute.average(round_, updates))
 
 
-@jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
+@jobs.actor(queue_name=jobs.COMPUTE, priority=FIRST, time_limit=LONG)
 def root(pk: int) -> None:
-    """Train the platform's own update for a rule that needs it; the updates may be waiting for it already."""
+    """Train the platform's own update; the others may be waiting for it already."""
     with claim(f"root:{pk}") as mine:
         round_ = Round.objects.select_related("run__ticket").get(pk=pk)
         open_ = mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING
@@ -112,8 +126,8 @@ def root(pk: int) -> None:
 
 @jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
 def check_round(pk: int) -> None:
-    """Measure a closed round, screen and audit its updates, while the next one trains. Bad work ends the run: no model that
-    holds any leaves the house."""
+    """Measure a closed round and audit its updates, while the next one trains. Bad work ends the run: no model that holds any leaves
+    the house."""
     with claim(f"check:{pk}") as mine:
         round_ = Round.objects.select_related("run__ticket").get(pk=pk)
         due = round_.state == Round.State.CLOSED and not round_.checked and round_.run.state == Run.State.TRAINING
@@ -126,7 +140,6 @@ def _check(round_: Round) -> None:
     if round_.accuracy is None:
         updates = actions.updates_of(round_)
         accuracy, loss = compute.measure(round_, updates)
-        compute.screen(round_, updates)
         audits.measured(round_, accuracy, loss, audits.ordered(round_, updates))
     audits.judge(round_)
 
@@ -253,10 +266,9 @@ def sweep() -> None:
     committed = Assignment.objects.filter(state=Assignment.State.COMMITTED, received=None, committed__lt=late)
     for pk in committed.filter(round__in=Round.objects.filter(**open_)).values_list("pk", flat=True):
         receive.send(pk)
-    for pk in Round.objects.filter(opened__lt=late, root=None, run__rule__in=ROOTED, **open_).values_list(
-        "pk", flat=True
-    ):
-        root.send(pk)
+    for pk, rule in Round.objects.filter(opened__lt=late, root=None, **open_).values_list("pk", "run__rule"):
+        if actions.rooted(rule):
+            root.send(pk)
     for round_ in Round.objects.filter(opened__lt=late, **open_):
         with jobs.apart(round_):
             if actions.ready(round_):

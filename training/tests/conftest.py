@@ -70,10 +70,13 @@ def leases(run, number=1):
 
 
 def commit(assignment, data=b"update", correct=5):
+    """A well-formed update that was looked at, and the platform's own beside it."""
     update = store.put(data + str(assignment.pk).encode())
     actions.record_update(assignment.provider, lease_of(assignment), update.pk, ROOT)
     Assignment.objects.filter(pk=assignment.pk).update(correct=correct)
-    actions.received(assignment, update.pk)
+    Assignment.objects.filter(pk=assignment.pk).update(weights=update)
+    Round.objects.filter(pk=assignment.round_id, root=None).update(root=update)
+    actions.received(assignment)
     return update
 
 

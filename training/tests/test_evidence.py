@@ -10,7 +10,7 @@ import pytest
 from dmlworker import aggregation, cheats, datasets, models, trainer
 from dmlworker.datasets import Dataset
 from dmlworker.protocol import Hyper
-from training.evidence import audit_probability, cosines, counts, measured_suspects, proven, segment_steps, suspects
+from training.evidence import Look, audit_probability, counts, proven, segment_steps, suspects
 
 Weights = list[np.ndarray]
 
@@ -62,21 +62,13 @@ class Situation:
         return trainer.train(self.spec, self.start, self.shards[shard].x, self.shards[shard].y, hyper)
 
     def suspects(self, updates: list[Weights]) -> dict[int, str]:
-        """All that the screen says: of the numbers, and of what was measured."""
-        x, y = self.holdout.x, self.holdout.y
-        right = [trainer.evaluate(self.spec, update, x, y).correct for update in updates]
-        root = trainer.train(self.spec, self.start, x[:100], y[:100], HYPER)
-        odd = suspects(self.start, updates)
-        measured = measured_suspects(right, self.leads(updates), cosines(self.start, updates, root))
-        return {index: f"{odd.get(index, '')}; {measured.get(index, '')}" for index in odd.keys() | measured.keys()}
+        """All that the screen says."""
+        root = trainer.train(self.spec, self.start, self.holdout.x[:100], self.holdout.y[:100], HYPER)
+        return suspects(self.start, updates, root, [self.look(*each) for each in enumerate(updates)])
 
-    def leads(self, updates: list[Weights]) -> list[tuple[float, float]]:
-        end = self.losses(aggregation.fedavg([(update, 1) for update in updates]))
-        found = [np.subtract(end, self.losses(update)) for update in updates]
-        return [(float(lead[index]), float(lead.mean())) for index, lead in enumerate(found)]
-
-    def losses(self, weights: Weights) -> list[float]:
-        return [trainer.evaluate(self.spec, weights, shard.x, shard.y).loss for shard in self.shards]
+    def look(self, shard: int, update: Weights) -> Look:
+        score, *losses = (trainer.evaluate(self.spec, update, part.x, part.y) for part in (self.holdout, *self.shards))
+        return Look(shard, tuple(found.loss for found in losses), score.score)
 
 
 situation = cache(Situation)
@@ -113,11 +105,24 @@ def test_copies_are_named() -> None:
     assert "nearly the same as update 0" in named[1]
 
 
+SAME = [f32(1, 0), f32(1, 0.2), f32(1, -0.2)]
+
+
+def looked(*looks: Look) -> dict[int, str]:
+    """What is said of updates that differ in how they do alone."""
+    return suspects(f32(0, 0), SAME[: len(looks)], None, looks)
+
+
 def test_who_does_no_better_on_its_own_shard_is_named() -> None:
-    """The first leads on its own shard more than on all, the second less; the third is worse everywhere, but least on its own; of the
-    fourth nobody can tell."""
-    found = measured_suspects([1] * 4, [(0.2, 0.1), (0.1, 0.2), (-0.1, -0.2), (-np.inf, -np.inf)], [1] * 4)
+    """The first leads on its own shard, the second on the third's; the third is worse everywhere, but least so on its own. The second
+    shard is easy for all."""
+    found = looked(Look(0, (0.7, 0.3, 0.9), 1), Look(1, (0.9, 0.45, 0.8), 1), Look(2, (1.2, 0.6, 0.95), 1))
     assert list(found) == [1] and "own shard" in found[1]
+
+
+def test_who_does_worst_on_the_hold_out_is_named() -> None:
+    found = looked(*(Look(0, (1.0,), score) for score in (0.9, 0.73, 0.71)))
+    assert list(found) == [2] and "79%" in found[2]
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -130,16 +135,11 @@ def test_work_on_another_shard_than_the_own_is_named(rounds: int) -> None:
 
 
 def test_who_points_away_from_the_platforms_own_update_is_named() -> None:
-    found = measured_suspects([1, 1], [(1, 1)] * 2, [-0.21, -0.4])  # as honest ones do near the end of a training
-    assert list(found) == [1] and "platform's own" in found[1]
-
-
-def test_the_platforms_own_update_is_looked_at_before_averaging_where_it_is_there() -> None:
-    """Three that agree, and a root that points the other way."""
-    updates = [f32(1, 0), f32(1, 0.2), f32(1, -0.2)]
-    assert suspects(f32(0, 0), updates, f32(1, 0)) == suspects(f32(0, 0), updates) == {}
-    named = suspects(f32(0, 0), updates, f32(-1, 0))
+    """Three that agree, and a root that points elsewhere: a little, as for honest ones near the end of a training; away; nowhere."""
+    assert suspects(f32(0, 0), SAME, f32(-0.05, 1)) == suspects(f32(0, 0), SAME) == {}
+    named = suspects(f32(0, 0), SAME, f32(-1, 0))
     assert all("platform's own" in named[index] for index in range(3))
+    assert suspects(f32(0, 0), SAME, f32(math.nan, 0)) == {}
 
 
 def test_what_is_odd_counts_half_unless_all_are() -> None:
@@ -149,7 +149,7 @@ def test_what_is_odd_counts_half_unless_all_are() -> None:
 
 def test_rounds_with_nobody_or_one_are_no_trouble() -> None:
     found = situation(0)
-    assert suspects(found.start, []) == measured_suspects([], [], []) == {}
+    assert suspects(found.start, []) == {}
     assert found.suspects(found.honest[:1]) == {}
 
 

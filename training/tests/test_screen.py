@@ -38,6 +38,7 @@ def trained(transactional_db, files, settings):
         assert actions.start(run)
         for lease in leases(run):
             work(lease, lease.shard.blob_id)
+        Round.objects.filter(run=run).update(root=None)
         return Run.objects.get(pk=run.pk)
 
     return build
@@ -63,19 +64,14 @@ def first(run: Run) -> Round:
 
 
 def averaged(run: Run) -> list[Assignment]:
+    """The updates of the first round, looked at and averaged."""
+    compute.root_update(first(run))
+    for update in actions.updates_of(first(run)):
+        compute.look(update)
     round_ = first(run)
     updates = actions.updates_of(round_)
     actions.finish_round(round_, updates, *compute.average(round_, updates))
     return updates
-
-
-def screened(run: Run) -> list[str]:
-    """What the screen says of each update in the end."""
-    averaged(run)
-    round_, updates = first(run), actions.updates_of(first(run))
-    compute.measure(round_, updates)
-    compute.screen(round_, updates)
-    return [update.suspicion for update in actions.updates_of(round_)]
 
 
 # --- Half the weight --------------------------------------------------------------------------------------------------
@@ -105,10 +101,14 @@ def test_averaging_again_says_the_same_once(trained):
 
 
 # --- What the model says ----------------------------------------------------------------------------------------------
+def suspicions(run: Run) -> list[str]:
+    return [update.suspicion for update in averaged(run)]
+
+
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
 def test_honest_work_is_not_odd_and_work_on_other_data_is(trained, strategy):
     run = trained(strategy=strategy)
-    assert screened(run) == [""] * PARTS
+    assert suspicions(run) == [""] * PARTS
 
 
 def test_work_on_anothers_shard_is_odd(trained):
@@ -116,14 +116,49 @@ def test_work_on_anothers_shard_is_odd(trained):
     one, two, *_ = leases(run)
     for lease, other in ((one, two), (two, one)):
         Assignment.objects.filter(pk=lease.pk).update(update=other.update, weights=other.weights)
-    found = screened(run)
-    assert ["own shard" in text for text in found] == [True, True, False, False]
-    assert {update.weight for update in actions.updates_of(first(run))} == {160}  # averaged before that was known
+    updates = averaged(run)
+    assert ["own shard" in update.suspicion for update in updates] == [True, True, False, False]
+    assert [update.weight for update in updates] == [80, 80, 160, 160]
+
+
+def test_an_update_is_looked_at_before_it_is_averaged(trained, monkeypatch):
+    """The last look closes the round, once the platform's own update is there."""
+    sent = []
+    monkeypatch.setattr("dmlsite.jobs._send", lambda actor, args, delay: sent.append((actor, *args)))
+    monkeypatch.setattr(tasks, "close_round", sent.append)
+    run = trained()
+    Assignment.objects.filter(round__run=run).update(received=None)
+    sent.clear()
+    for lease in leases(run):
+        tasks.receive(lease.pk)
+    assert sent == [("training.tasks.look", lease.pk) for lease in leases(run)]
+    compute.root_update(first(run))
+    for lease in leases(run):
+        assert actions.ready(first(run)) == []
+        tasks.look(lease.pk)
+    assert sent[PARTS:] == [first(run).pk]
+    assert all(len(lease.look["losses"]) == PARTS for lease in leases(run))
+    tasks.look(leases(run)[0].pk)  # a message that came twice
+    assert len(sent) == PARTS + 1
+
+
+def test_where_all_are_trusted_nothing_is_looked_at(trained, monkeypatch, settings):
+    sent = []
+    settings.AUDITS = False
+    monkeypatch.setattr("dmlsite.jobs._send", lambda actor, args, delay: sent.append(actor))
+    monkeypatch.setattr(tasks, "close_round", sent.append)
+    run = trained()
+    Assignment.objects.filter(round__run=run).update(received=None)
+    for lease in leases(run):
+        tasks.receive(lease.pk)
+    assert sent[-1] == first(run).pk and first(run).root_id is None
+    assert not {"training.tasks.look", "training.tasks.root"} & set(sent)
 
 
 # --- The platform's own update ----------------------------------------------------------------------------------------
-def test_fltrust_waits_for_the_platforms_own_update_and_goes_its_way(trained, monkeypatch):
-    sent = []
+@pytest.mark.parametrize("audits_", [True, False])
+def test_fltrust_waits_for_the_platforms_own_update_and_goes_its_way(trained, monkeypatch, settings, audits_):
+    sent, settings.AUDITS = [], audits_
     monkeypatch.setattr("dmlsite.jobs._send", lambda actor, args, delay: sent.append((actor, args)))
     monkeypatch.setattr(tasks.close_round, "send", lambda pk: sent.append(("close", pk)))
     run = trained(rule="fltrust")
@@ -152,12 +187,6 @@ def test_the_sweep_trains_a_root_that_was_lost(trained, monkeypatch):
     assert again == [first(run).pk]
 
 
-def test_other_rules_do_not_keep_it(trained):
-    run = trained()
-    screened(run)
-    assert first(run).root_id is None
-
-
 def test_its_samples_are_evenly_of_all_classes():
     y = np.repeat(np.array([0, 1, 2], np.int32), [500, 60, 5])
     x = np.arange(565, dtype=np.float32)[:, None]
@@ -172,9 +201,7 @@ def test_its_samples_are_evenly_of_all_classes():
 def test_a_quorum_is_large_enough_for_the_rule_to_withstand_a_cheat(trained, settings, rule, enough):
     settings.QUORUM_PERCENT, settings.LEASE_SECONDS = 50, 10
     run = trained(rule=rule)
-    Round.objects.filter(run=run).update(
-        opened=timezone.now() - timedelta(hours=1), root=store.put(b"root") if rule == "fltrust" else None
-    )
+    Round.objects.filter(run=run).update(opened=timezone.now() - timedelta(hours=1), root=store.put(b"root"))
     done = Assignment.objects.filter(round__run=run)
     done.update(received=timezone.now() - timedelta(minutes=59))
     for left in range(PARTS, 0, -1):

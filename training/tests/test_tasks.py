@@ -54,6 +54,10 @@ def play(run: Run, number: int, cheat=None) -> Round:
     if cheat:
         cheat(leases(run, number)[0])
     round_ = Round.objects.select_related("run__ticket").get(run=run, number=number)
+    compute.root_update(round_)
+    for update in actions.updates_of(round_):
+        compute.look(update)
+    round_.refresh_from_db()
     updates = actions.updates_of(round_)
     actions.finish_round(round_, updates, *compute.average(round_, updates))
     round_.refresh_from_db()
