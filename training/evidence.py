@@ -35,8 +35,8 @@ MIN_ALIGNMENT = -0.3
 """Screen: cosine with the mean of the others, and with the platform's own update. Honest updates share a direction at first; near
 the end of a training they point anywhere, down to -0.21."""
 MIN_ACCURACY = 0.8
-"""Screen: the score on the hold-out as a part of the round's best. Of R² and of the labels' F1, 1 + score, so that who knows nothing, and
-has 0, is where one is who guesses between two classes; by the score itself, all would look odd in early rounds, when the best is little."""
+"""Screen: the score on the hold-out as a part of the others' median. Of R² and of the labels' F1, 1 + score, so that who knows nothing, and
+has 0, is where one is who guesses between two classes; by the score itself, all would look odd in early rounds, when it is little."""
 PANEL_SAMPLES, PANEL_MOST, PANEL_LEAST = 800, 200, 50
 """Screen: of all shards together, of a shard at most, and at least; and so many as of all shards of the hold-out, to see whether an update
 does better on its own shard, and how good it is."""
@@ -95,11 +95,8 @@ def suspects(
     if root is not None:
         odd = [[*texts, _away(cosine)] for texts, cosine in zip(odd, _with_last(products), strict=True)]
     if looks:
-        best = max(look.score for look in looks)
-        odd = [
-            [*texts, _weak(look.score, best, task), _free(lead)]
-            for texts, look, lead in zip(odd, looks, _leads(looks), strict=True)
-        ]
+        leads, scores = _leads(looks), np.array([look.score for look in looks])
+        odd = [[*texts, _weak(scores, n, task), _free(leads[n])] for n, texts in enumerate(odd)]
     found = ["; ".join(text for text in texts if text) for texts in odd]
     return {index: text for index, text in enumerate(found) if text}
 
@@ -130,12 +127,15 @@ def _free(lead: tuple[float, float]) -> str:
     )
 
 
-def _weak(score: float, best: float, task: str) -> str:
-    name = score_of(task).name
+def _weak(scores: np.ndarray, index: int, task: str) -> str:
+    """Against the median of the others: their best may be far from what is usual, when all are still weak."""
+    if len(scores) < 2:
+        return ""
+    name, score, usual = score_of(task).name, float(scores[index]), float(np.median(np.delete(scores, index)))
     if task == CLASSIFICATION:
-        return f"{name} is {score / best:.0%} of the round's best" if score < MIN_ACCURACY * best else ""
-    known, most = max(0.0, 1 + score), max(0.0, 1 + best)
-    return f"{name} is {score:.2f}, the round's best is {best:.2f}" if known < MIN_ACCURACY * most else ""
+        return f"{name} is {score / usual:.0%} of the others' median" if score < MIN_ACCURACY * usual else ""
+    known, much = max(0.0, 1 + score), max(0.0, 1 + usual)
+    return f"{name} is {score:.2f}, the others' median is {usual:.2f}" if known < MIN_ACCURACY * much else ""
 
 
 def _with_last(gram: np.ndarray) -> list[float]:
