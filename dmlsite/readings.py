@@ -138,8 +138,9 @@ def _training() -> Iterator[Sample]:
 def _outbox() -> Iterator[Sample]:
     states = (ChainTx.State.READY, ChainTx.State.SENT)
     due = ChainTx.objects.filter(Q(not_before=None) | Q(not_before__lte=timezone.now()), state__in=states)
-    rows = due.order_by().values_list("state").annotate(Count("pk"), Min(Coalesce("not_before", "created")))
-    found = {state: (count, since) for state, count, since in rows}
+    since = Min(Coalesce("not_before", "created"))
+    rows = due.order_by().values("state").annotate(count=Count("pk"), since=since)
+    found = {row["state"]: (row["count"], row["since"]) for row in rows}
     for state in states:
         yield Sample("outbox_transactions", found.get(state, (0, None))[0], (state,))
     yield Sample("outbox_oldest_seconds", max((_age(since) for _, since in found.values()), default=0.0))

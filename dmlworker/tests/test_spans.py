@@ -1,16 +1,15 @@
 """Each lease is a trace of its own, which the requests within it are told of."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from dmlworker import spans
-from dmlworker.client import Settings, Worker
-from dmlworker.protocol import Decline, Hyper
-from dmlworker.tests.platform import KEY, serving
-from dmlworker.tests.test_client import Lines
+from dmlworker.protocol import Decline
+from dmlworker.tests.platform import serving
+from dmlworker.tests.test_client import _quick, offered, run, working
 
+__all__ = ["_quick"]  # a fixture
 exporting = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
 
 
@@ -19,16 +18,12 @@ def test_a_lease_is_a_trace_with_its_ids_and_the_requests_within(tmp_path: Path)
     spans.start(exporter)
 
     async def a_lease_that_nobody_can_serve() -> None:
-        async with serving() as platform:
-            platform.offer(b"no model", b"no weights", b"no shard", Hyper(1, 10, 0.1, 3), round_=4)
-            worker = Worker(Settings(platform.url, KEY, tmp_path, 1), Lines())
-            running = asyncio.create_task(worker.run())
+        async with serving() as platform, working(platform, tmp_path):
+            offered(platform, spec=b"no model", round_=4)
             await platform.hears(Decline)
-            worker.stop()
-            await running
 
     try:
-        asyncio.run(a_lease_that_nobody_can_serve())
+        run(a_lease_that_nobody_can_serve)
     finally:
         spans._tracer = None
         from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
