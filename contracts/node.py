@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,7 @@ from web3.exceptions import (
     Web3Exception,
     Web3RPCError,
 )
-from web3.middleware import ExtraDataToPOAMiddleware
+from web3.middleware import ExtraDataToPOAMiddleware, Web3Middleware
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
 
 from contracts.encoding import revert
@@ -51,7 +52,11 @@ class _Overloaded(requests.HTTPError):
     """HTTP 429 or 5xx: the next one may be answered."""
 
 
-def connect(rpc_url: str, timeout: float = 10) -> Web3:
+Told = Callable[[str, float, str], None]
+"""Is told of each question: its name, the seconds it took, and how it ended: ok; refused, an answer that says no; failed, none."""
+
+
+def connect(rpc_url: str, timeout: float = 10, told: Told | None = None) -> Web3:
     """A client for a node; opens no connection yet. `timeout`: seconds for one answer.
 
     A question is asked again when the connection failed or the node was overloaded, five times within two seconds. An
@@ -63,7 +68,26 @@ def connect(rpc_url: str, timeout: float = 10) -> Web3:
     w3 = Web3(HTTPProvider(rpc_url, kwargs, exception_retry_configuration=retry))
     # Polygon's headers carry more extra data than Ethereum's; harmless elsewhere.
     w3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
+    if told:
+        w3.middleware_onion.inject(_telling(told), layer=0)  # nearest to the line: an error is still an answer there
     return w3
+
+
+def _telling(told: Told) -> type[Web3Middleware]:
+    class Telling(Web3Middleware):
+        def wrap_make_request(self, make_request: Any) -> Any:
+            def ask(method: Any, params: Any) -> Any:
+                started, outcome = time.perf_counter(), "failed"
+                try:
+                    answer = make_request(method, params)
+                    outcome = "refused" if answer.get("error") else "ok"
+                    return answer
+                finally:
+                    told(str(method), time.perf_counter() - started, outcome)
+
+            return ask
+
+    return Telling
 
 
 def _heed_overload(answer: requests.Response, **_: Any) -> None:

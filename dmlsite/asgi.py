@@ -13,6 +13,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.urls import path  # noqa: E402
 
+from dmlsite import health, inbound, traces  # noqa: E402
 from training import blobs  # noqa: E402
 from training.consumers import TicketConsumer, WorkerConsumer  # noqa: E402
 
@@ -29,8 +30,18 @@ async def sockets(scope, receive, send):  # type: ignore[no-untyped-def]
 
 
 async def http(scope, receive, send):  # type: ignore[no-untyped-def]
-    door = blobs.door if scope["path"].startswith(blobs.PREFIX) else pages
-    return await door(scope, receive, send)
+    if scope["path"].startswith(blobs.PREFIX):
+        scope[inbound.VIEW] = "blob"
+        return await blobs.door(scope, receive, send)
+    return await pages(scope, receive, send)
 
 
-application = ProtocolTypeRouter({"http": http, "websocket": sockets})
+traces.start("web")
+users = inbound.watched(ProtocolTypeRouter({"http": http, "websocket": sockets}))
+
+
+async def application(scope, receive, send):  # type: ignore[no-untyped-def]
+    """Who watches the process is not counted among those who use it."""
+    if scope["type"] == "http" and scope["path"] in health.DOORS:
+        return await health.door(scope, send)
+    return await users(scope, receive, send)

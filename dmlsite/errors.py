@@ -58,7 +58,7 @@ def message(error: Exception) -> str:
     """What people are told: a domain error's own words; of the chain only that it does not answer."""
     if isinstance(error, DomainError):
         return str(error)
-    log.error("chain: %s", error)
+    log.warning("chain: %s", error)  # its silence has an alarm of its own
     return "The chain does not answer at the moment. Nothing was lost; please try again in a minute."
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dj_database_url
 
-from dmlsite import embedded, env
+from dmlsite import embedded, env, logs, reports
 from ledger.pricing import FLOPS_PER_CENT
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -73,6 +73,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "dmlsite.inbound.NameView",
     "dmlsite.errors.DomainErrorMiddleware",
 ]
 ROOT_URLCONF = "dmlsite.urls"
@@ -116,6 +117,7 @@ DRAMATIQ_BROKER = {
     "BROKER": "dramatiq.brokers.redis.RedisBroker",
     "OPTIONS": {"url": REDIS_URL},
     "MIDDLEWARE": [
+        "dmlsite.background.Background",
         "dramatiq.middleware.AgeLimit",
         "dramatiq.middleware.TimeLimit",
         "dramatiq.middleware.ShutdownNotifications",
@@ -259,11 +261,15 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "INFO")},
-    "loggers": {"httpx": {"level": "WARNING"}, "web3": {"level": "WARNING"}},
-}
+# --- What is told of itself (docs/observing.md) -----------------------------------------------------------------------
+LOG_FORMAT = env.choice("LOG_FORMAT", "line" if DEVELOPMENT else "json", ("line", "json"))
+LOGGING = logs.configuration(LOG_FORMAT, env.text("LOG_LEVEL", "INFO"))
+# /metrics asks for this token; where there is none, only the machine itself may look.
+METRICS_TOKEN = env.text("METRICS_TOKEN")
+# Where jobs or a scanner answer scrapes, another one for each group of processes; 0: nowhere.
+METRICS_PORT = env.integer("METRICS_PORT", 0)
+# The same error is mailed to the admins once in so long; all errors together so often.
+ERROR_MAIL_MINUTES = env.integer("ERROR_MAIL_MINUTES", 15, minimum=1)
+ERROR_MAILS_PER_HOUR = env.integer("ERROR_MAILS_PER_HOUR", 20)
+if SENTRY_DSN := env.text("SENTRY_DSN"):
+    reports.start_sentry(SENTRY_DSN)

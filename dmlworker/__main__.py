@@ -11,7 +11,7 @@ import time
 from getpass import getpass
 from pathlib import Path
 
-from dmlworker import __version__, backends, verify
+from dmlworker import __version__, backends, spans, verify
 from dmlworker.client import Refused, Settings, Worker
 from dmlworker.display import Display, display
 from dmlworker.wallet import Wallet
@@ -78,6 +78,7 @@ def _cores() -> int:
 
 def run(settings: Settings, worker: type[Worker] = Worker) -> int:
     """As `main`, the settings given."""
+    spans.start()
     try:
         with display() as shown:
             if settings.server.startswith("http:") and not settings.local:

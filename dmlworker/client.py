@@ -25,7 +25,7 @@ from safetensors.numpy import load as load_tensors
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from dmlworker import __version__, backends, compression, protocol
+from dmlworker import __version__, backends, compression, protocol, spans
 from dmlworker.cache import Cache, blob_of
 from dmlworker.checkpoints import Checkpoints
 from dmlworker.display import Display, named
@@ -322,7 +322,8 @@ class Worker:
             self._current, self._steps = lease, 0
             self._drop.clear()
             try:
-                await self._serve(http, self._waiting.pop(lease))
+                with spans.work(lease):
+                    await self._serve(http, self._waiting.pop(lease))
             finally:
                 self._current = None
                 self._display.finished()

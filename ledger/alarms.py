@@ -8,7 +8,7 @@ from django.db.models import Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
-from dmlsite import jobs
+from dmlsite import jobs, logs
 from ledger.models import PAYOUTS, Alarm, ChainTx
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,8 @@ PAYING = ("settle", "refund", "failTicket", "executeBan")
 
 def alarm(kind: Kind, text: str, case: UUID | None = None, halts: str = "") -> None:
     """Record something an admin must look at and mail the admins; one open alarm per kind, case and what it halts."""
-    log.error("alarm: %s: %s", kind, text)
+    with logs.about(ticket=case):
+        log.error("alarm: %s: %s", kind, text)
     try:
         with transaction.atomic():
             found = Alarm.objects.create(kind=kind, text=text, case=case, halts=halts)

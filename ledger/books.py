@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.utils import timezone
 
-from dmlsite import jobs
+from dmlsite import jobs, logs
 from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.models import PAYOUTS, ChainEvent, ChainTx, Currency, Transfer
@@ -49,6 +49,7 @@ def following(pk: int) -> Iterator[ChainEvent | None]:
     """The event with its row locked, marked as followed when the block ends well; None if that was done before."""
     with transaction.atomic():
         event = ChainEvent.objects.select_for_update().filter(pk=pk, followed=None).first()
+        logs.note(ticket=event and event.case)
         yield event
         if event:
             ChainEvent.objects.filter(pk=pk).update(followed=timezone.now())

@@ -6,6 +6,7 @@ from django.conf import settings
 
 from contracts.chain import Chain, ChainError, Deployment, Key, connect
 from contracts.keys import load_keystore
+from dmlsite import metrics
 
 
 def deployment() -> Deployment:
@@ -21,7 +22,7 @@ def deployment() -> Deployment:
 @lru_cache(maxsize=1)
 def chain() -> Chain:
     """The verified connection. Raises ChainError; a failure is not remembered, so a later call tries again."""
-    found = Chain(connect(settings.CHAIN_RPC_URL), deployment())
+    found = Chain(connect(settings.CHAIN_RPC_URL, told=metrics.rpc), deployment())
     found.verify()
     return found
 

@@ -7,7 +7,7 @@ from django.core.mail import mail_admins
 from django.utils import timezone
 
 from contracts.chain import ChainError
-from dmlsite import jobs
+from dmlsite import jobs, logs
 from ledger import outbox, watch
 from ledger.books import NUDGES
 from ledger.gateway import chain
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 @jobs.actor()
 def send(pk: str) -> None:
     if tx := ChainTx.objects.filter(pk=pk).first():
+        logs.note(ticket=tx.case)
         outbox.send(tx)
 
 

@@ -10,6 +10,7 @@ from django.db.models import Avg, Q, QuerySet
 from django.utils import timezone
 
 from contracts.chain import Block, Chain
+from dmlsite import metrics
 from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.gateway import key
@@ -70,6 +71,8 @@ def runways(on: Chain) -> Iterator[Runway]:
 def gas(on: Chain) -> None:
     """Alarm long before a hot key cannot pay for its transactions."""
     for one in runways(on):
+        metrics.COINS.labels(one.role).set(one.balance_gwei / 10**9)
+        metrics.REACH.labels(one.role).set(one.transactions)
         if one.transactions < settings.GAS_RUNWAY:
             text = (
                 f"the {one.role} {one.address} has {money.coin(one.balance_gwei)} coin: {one.transactions} transactions"

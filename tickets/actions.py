@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from contracts.chain import Call, Quote
-from dmlsite import jobs, live
+from dmlsite import jobs, live, logs
 from dmlsite.errors import Conflict, Forbidden, Invalid
 from dmlworker import flops, rewards, task, zoo
 from dmlworker.aggregation import rules
@@ -510,15 +510,16 @@ def overdue() -> None:
 def apart(ticket: Ticket, step: str) -> Iterator[None]:
     """A sweep's step for one ticket. An error is told to the admins and, once, on the ticket; the others have their turn, and the next
     sweep tries it again."""
-    try:
-        yield
-    except Conflict as error:
-        log.info("%s: %s: %s", ticket, step, error)  # somebody else moved the ticket: nothing is broken
-    except Exception as error:
-        kind = type(error).__name__
-        log.exception("%s: %s", ticket, step)
-        _note_once(ticket, "trouble", f"{step} failed ({kind}). It is tried again.")
-        alarm(Kind.TICKET_FAILED, f"{step}: {kind}: {error}", case=ticket.pk)
+    with logs.about(ticket=ticket.pk):
+        try:
+            yield
+        except Conflict as error:
+            log.info("%s: %s: %s", ticket, step, error)  # somebody else moved the ticket: nothing is broken
+        except Exception as error:
+            kind = type(error).__name__
+            log.exception("%s: %s", ticket, step)
+            _note_once(ticket, "trouble", f"{step} failed ({kind}). It is tried again.")
+            alarm(Kind.TICKET_FAILED, f"{step}: {kind}: {error}", case=ticket.pk)
 
 
 def get(pk: UUID | str) -> Ticket:

@@ -1,6 +1,6 @@
 """Jobs about tickets. Each takes ids, may run twice, and does nothing the second time."""
 
-from dmlsite import jobs
+from dmlsite import jobs, logs
 from ledger.books import following
 from tickets import actions, files, mail
 from tickets.models import Ticket
@@ -24,6 +24,7 @@ def sighted(case: str) -> None:
 @jobs.actor()
 def send_mail(pk: int) -> None:
     if found := mail.claim(pk):
+        logs.note(ticket=found.ticket_id)
         mail.send(found)
 
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from redis import RedisError
 
 from contracts.chain import Unavailable
-from dmlsite import jobs, live
+from dmlsite import jobs, live, logs, metrics
 from dmlsite.errors import Conflict, Forbidden, Missing
 from dmlworker import task
 from dmlworker.aggregation import RULES
@@ -178,7 +178,13 @@ def _lease(round_: Round, given: dict[Shard, Provider]) -> None:
         )
         for shard, provider in given.items()
     )
+    _count("offered", len(given))
     live.changed(*(live.provider_group(provider.pk) for provider in given.values()))
+
+
+def _count(outcome: str, leases: int) -> None:
+    """What of a transaction is counted is so when it is committed."""
+    transaction.on_commit(lambda: metrics.LEASES.labels(outcome).inc(leases))
 
 
 def fill(round_: Round) -> None:
@@ -250,7 +256,7 @@ class Draw:
 def reassign_overdue() -> None:
     """Take leases back that made no progress in time, and hand out every shard that nobody has."""
     late = Assignment.objects.filter(state__in=[State.OFFERED, State.ACCEPTED], deadline__lt=timezone.now())
-    late.update(state=State.EXPIRED, note="no progress in time")
+    _count("expired", late.update(state=State.EXPIRED, note="no progress in time"))
     for round_ in Round.objects.filter(state=Round.State.OPEN, run__state=Run.State.TRAINING).select_related(
         "run__ticket"
     ):
@@ -328,7 +334,9 @@ def accept(provider: Provider, lease: Lease, channel: str) -> bool:
     orphaned = Q(state=State.ACCEPTED) & ~Q(channel__in=Connection.objects.online().values("channel"))
     free = _named(provider, lease).filter(mine | orphaned)
     first = Coalesce(F("accepted"), timezone.now())
-    return bool(_move_on(free, state=State.ACCEPTED, channel=channel, accepted=first))
+    taken = _move_on(free, state=State.ACCEPTED, channel=channel, accepted=first)
+    _count("accepted", taken)
+    return bool(taken)
 
 
 def progress(provider: Provider, lease: Lease, step: int, steps: int) -> None:
@@ -364,6 +372,7 @@ def record_update(
         if done:
             store.take_over([sha256])
             jobs.enqueue("training.tasks.receive", assignment.pk)
+            _count("committed", done)
     if done:
         return
     if Blob.objects.filter(pk=sha256).exists():
@@ -391,6 +400,7 @@ def _hand_back(assignment: Assignment, state: str, reason: str) -> None:
         round_ = Round.objects.select_for_update().get(pk=assignment.round_id)
         if run and round_.state == Round.State.OPEN and live_.update(state=state, note=reason[:1000]):
             tickets.note(run.ticket, state, f"{assignment.provider}: {reason}")
+            _count(state, 1)
             if round_.assignments.filter(shard=assignment.shard, state=state).count() < HOPELESS[state]:
                 fill(round_)
             elif not unchecked(round_):  # else a bad update may have spoilt this round's start: its check decides
@@ -476,6 +486,7 @@ def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob
         if not run or not Round.objects.filter(pk=round_.pk, state=Round.State.OPEN).update(**closed):
             return
         _leave_behind(round_, updates)
+        _count_round(round_, "full" if len(updates) == run.shards.count() else "quorum")
         if _plateau(run):
             Run.objects.filter(pk=run.pk).update(rounds=round_.number)
             tickets.note(
@@ -484,6 +495,12 @@ def finish_round(round_: Round, updates: list[Assignment], end: Blob, kept: Blob
         elif round_.number < run.rounds:
             fill(open_round(run, round_.number + 1, end))
         jobs.enqueue("training.tasks.check_round", round_.pk)
+
+
+def _count_round(round_: Round, outcome: str) -> None:
+    took = (timezone.now() - round_.opened).total_seconds()
+    transaction.on_commit(lambda: metrics.ROUND.observe(took))
+    transaction.on_commit(lambda: metrics.ROUNDS.labels(outcome).inc())
 
 
 def locked(run: Run) -> Run | None:
@@ -499,7 +516,7 @@ def _leave_behind(round_: Round, updates: list[Assignment]) -> None:
         tickets.note(round_.run.ticket, "late", f"round {round_.number} went on without {update.provider}")
     if late:
         live.changed(*(live.provider_group(update.provider_id) for update in late))
-        rest.update(state=State.EXPIRED, note="the round closed without it")
+        _count("late", rest.update(state=State.EXPIRED, note="the round closed without it"))
 
 
 def _plateau(run: Run) -> bool:
@@ -575,12 +592,13 @@ def _take_out(run: Run, works: QuerySet[Assignment], state: str, why: str) -> No
     """Take averaged updates out: the earliest round that has one is opened again, without them; what was built on it is void.
     The caller has locked the run."""
     first = Round.objects.filter(run=run, pk__in=works.values("round")).order_by("number")[0]
-    works.update(state=state, note=why[:1000])
+    _count(state, works.update(state=state, note=why[:1000]))
     void = Round.objects.filter(run=run, number__gt=first.number)
     lost = Assignment.objects.filter(round__in=void, state__in=Assignment.LIVE)
     live.changed(*map(live.provider_group, lost.order_by().values_list("provider", flat=True).distinct()))
-    lost.update(state=State.VOID)
-    void.update(voided=timezone.now())
+    _count("void", lost.update(state=State.VOID))
+    gone = void.update(voided=timezone.now())
+    transaction.on_commit(lambda: metrics.ROUNDS.labels("void").inc(gone))
     anew = {name: None for name in ("end", "kept", "accuracy", "loss", "closed", "checked")}
     Round.objects.filter(pk=first.pk).update(state=Round.State.OPEN, **anew)
     Run.objects.filter(pk=run.pk).update(rounds=run.ticket.rounds)  # it may have ended early, on what is void now
@@ -631,7 +649,7 @@ def stop(run: Run) -> None:
     leases = Assignment.objects.filter(round__run=run, state__in=[State.OFFERED, State.ACCEPTED])
     providers_ = leases.order_by().values_list("provider", flat=True).distinct()
     live.changed(*map(live.provider_group, providers_))
-    leases.update(state=State.CANCELLED)
+    _count("cancelled", leases.update(state=State.CANCELLED))
     jobs.enqueue("training.tasks.start_waiting")
 
 
@@ -718,9 +736,10 @@ def forget_unnamed() -> None:
 
 # --- When something breaks --------------------------------------------------------------------------------------------
 @contextmanager
-def guarded(ticket: Ticket, step: str) -> Iterator[None]:
+def guarded(ticket: Ticket, step: str, run: UUID | None = None) -> Iterator[None]:
     """An error in a step is written on the ticket and tried again; the third one ends the ticket in a refund. What is out of service
-    for a while is not the ticket's fault: it is waited for as long as the ticket has time."""
+    for a while is not the ticket's fault: it is waited for as long as the ticket has time. What the job logs from now on names ticket and run."""
+    logs.note(ticket=ticket.pk, run=run)
     try:
         yield
     except Conflict:

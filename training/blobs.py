@@ -16,6 +16,7 @@ from uuid import UUID
 
 from channels.db import database_sync_to_async
 
+from dmlsite import logs
 from dmlsite.errors import Conflict, DomainError, Forbidden, Missing
 from dmlworker.protocol import blob_path
 from providers.actions import worker_of
@@ -74,7 +75,9 @@ def _provider(headers: dict[str, str]) -> Provider:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme != "Bearer":
         raise Forbidden("An API key is needed: Authorization: Bearer KEY")
-    return worker_of(token)
+    found = worker_of(token)
+    logs.note(provider=found.pk)
+    return found
 
 
 # --- From a worker ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db.models import Q
 
 from accounts import second_factor
-from dmlsite import live
+from dmlsite import live, logs, traces
 from dmlsite.errors import DomainError
 from dmlworker import protocol
 from dmlworker.protocol import Ack, Blob, Cancel, Challenge, Lease, Offer, ProtocolError, Release, VersionMismatch
@@ -43,6 +43,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             self.provider = await database_sync_to_async(providers.worker_of)(key if scheme == "Bearer" else "")
         except DomainError as error:
             await self.close(protocol.CLOSE_BAD_KEY, str(error))
+        else:
+            logs.note(provider=self.provider.pk)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if self.provider is None:
@@ -63,7 +65,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             await self.close(BAD_FRAME, f"{name} is not expected here")
             return
         try:
-            await handler(message)
+            with traces.message(name):
+                await handler(message)
         except DomainError as error:
             log.info("%s from %s: %s", name, self.provider, error)
             if lease := getattr(message, "lease", None):
@@ -195,7 +198,9 @@ class TicketConsumer(AsyncWebsocketConsumer):
     """A page that follows a ticket: every message means "something changed, ask again"."""
 
     async def connect(self) -> None:
-        self.group = live.ticket_group(self.scope["url_route"]["kwargs"]["pk"])
+        pk = self.scope["url_route"]["kwargs"]["pk"]
+        logs.note(ticket=pk)
+        self.group = live.ticket_group(pk)
         if await database_sync_to_async(self._may_follow)():
             await self.channel_layer.group_add(self.group, self.channel_name)
             await self.accept()

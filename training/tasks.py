@@ -75,7 +75,7 @@ def receive(pk: int) -> None:
     if update.state != Assignment.State.COMMITTED or update.received:
         return
     last = False
-    with guarded(update.round.run.ticket, "receiving an update"):
+    with guarded(update.round.run.ticket, "receiving an update", update.round.run_id):
         try:
             weights = compute.receive(update)
         except MalformedUpdate as error:
@@ -107,7 +107,7 @@ def close_round(pk: int) -> None:
         round_ = Round.objects.select_related("run__ticket").get(pk=pk)
         open_ = mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING
         if open_ and (updates := actions.ready(round_)):
-            with guarded(round_.run.ticket, f"closing round {round_.number}"):
+            with guarded(round_.run.ticket, f"closing round {round_.number}", round_.run_id):
                 actions.finish_round(round_, updates, *compute.average(round_, updates))
 
 
@@ -118,7 +118,7 @@ def root(pk: int) -> None:
         round_ = Round.objects.select_related("run__ticket").get(pk=pk)
         open_ = mine and round_.state == Round.State.OPEN and round_.run.state == Run.State.TRAINING
         if open_ and round_.root_id is None:
-            with guarded(round_.run.ticket, f"the platform's own update of round {round_.number}"):
+            with guarded(round_.run.ticket, f"the platform's own update of round {round_.number}", round_.run_id):
                 compute.root_update(round_)
             if actions.ready(round_):
                 close_round.send(pk)
@@ -132,7 +132,7 @@ def check_round(pk: int) -> None:
         round_ = Round.objects.select_related("run__ticket").get(pk=pk)
         due = round_.state == Round.State.CLOSED and not round_.checked and round_.run.state == Run.State.TRAINING
         if mine and due:
-            with guarded(round_.run.ticket, f"checking round {round_.number}"):
+            with guarded(round_.run.ticket, f"checking round {round_.number}", round_.run_id):
                 _check(round_)
 
 
@@ -151,7 +151,7 @@ def audit(pk: int) -> None:
         found = Audit.objects.select_related("assignment__round__run__ticket", "assignment__shard").get(pk=pk)
         round_ = found.assignment.round
         if mine and found.state == Audit.State.SHOWN and round_.run.state == Run.State.TRAINING:
-            with guarded(round_.run.ticket, f"auditing round {round_.number}"):
+            with guarded(round_.run.ticket, f"auditing round {round_.number}", round_.run_id):
                 state, note = compute.audit(found)
                 if state != Audit.State.UNPROVEN:
                     store.take_over(audits.checkpoints(found))
@@ -167,7 +167,7 @@ def finish(run: str) -> None:
     found = Run.objects.select_related("ticket").get(pk=run)
     with claim(f"finish:{run}") as mine:
         if mine and found.state == Run.State.TRAINING:
-            with guarded(found.ticket, "finishing"):
+            with guarded(found.ticket, "finishing", found.pk):
                 _finish(found)
 
 

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from contracts.chain import ChainError
-from dmlsite import jobs
+from dmlsite import alive, jobs, metrics, traces
 from ledger import outbox
 from ledger.gateway import chain
 from ledger.scanner import Scanner
@@ -47,11 +47,14 @@ class Command(BaseCommand):
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
+        traces.start("scanner")
+        metrics.serve()
         self.scanner: Scanner | None = None
         self.standstill = Standstill()
         sweeps, reconciliations = Every(settings.SWEEP_SECONDS), Every(settings.RECONCILE_SECONDS)
         while not stop.wait(settings.SCAN_SECONDS):
             close_old_connections()
+            alive.sign("scanner")
             self._try(self._scan)
             self._try(lambda: outbox.confirm(chain()))
             if sweeps.due():
