@@ -15,9 +15,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import actions
-from accounts.models import ApiKey, User
-from dmlsite.errors import DomainError, Forbidden
-from dmlsite.limits import throttle
+from accounts.models import User
+from dmlsite.errors import DomainError
+from dmlsite.limits import spelled, throttle
 from dmlsite.rest import answers
 
 NEWCOMERS = "60/h"
@@ -86,7 +86,7 @@ class Login(APIView):
         """The token for the header `Authorization: Token …`; the same one until somebody logs out."""
         form = Credentials(data=request.data)
         form.is_valid(raise_exception=True)
-        email = form.validated_data["email"].strip().lower()
+        email = spelled(form.validated_data["email"])
         throttle(request, "api-login-address", GUESSES, "ip")
         throttle(request, "login", settings.LOGIN_RATE, lambda group, request: email)  # counted with the page's
         user = authenticate(request, username=email, password=form.validated_data["password"])
@@ -97,7 +97,9 @@ class Login(APIView):
 
 
 class Logout(APIView):
-    @extend_schema(operation_id="logout", request=None, responses=answers({204: None}, 401))
+    login_only = True
+
+    @extend_schema(operation_id="logout", request=None, responses=answers({204: None}, 401, 403))
     def post(self, request: Request) -> Response:
         """The token no longer works, wherever it is in use."""
         actions.end_tokens(request.user)
@@ -106,21 +108,22 @@ class Logout(APIView):
 
 class ClientKeyName(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=60, default="my program")
+    scope = serializers.ChoiceField(sorted(actions.SCOPES), default="order", help_text="order: reads too")
 
 
 ClientKey = inline_serializer("ClientKey", {"key": serializers.CharField(help_text="Shown this once")})
 
 
 class KeysView(APIView):
+    login_only = True
+
     @extend_schema(operation_id="key", request=ClientKeyName, responses=answers({201: ClientKey}, 401, 403, 422, 429))
     def post(self, request: Request) -> Response:
         """A new key for a program: `Authorization: Bearer …`. It is shown in this one answer and kept nowhere."""
-        if isinstance(request.auth, ApiKey):  # else whoever got hold of one key would outlive its end
-            raise Forbidden("A key can't make another one. Log in, or make it on your account page.")
         throttle(request, "keys", KEYS, "user")
         form = ClientKeyName(data=request.data)
         form.is_valid(raise_exception=True)
-        key = actions.issue_key(request.user, form.validated_data["name"])
+        key = actions.issue_key(request.user, **form.validated_data)
         return Response({"key": key}, status=HTTPStatus.CREATED, headers={"Cache-Control": "no-store"})
 
 

@@ -132,7 +132,7 @@ def account(request: HttpRequest) -> HttpResponse:
 
 
 def _page(user: User) -> dict[str, Any]:
-    keys = user.api_keys.filter(use=ApiKey.Use.CLIENT).order_by("revoked", "-created")
+    keys = user.api_keys.filter(use__in=ApiKey.PROGRAMS).order_by("revoked", "-created")
     return {"wallets": user.wallets.all(), "keys": keys, "key_form": KeyForm()}
 
 
@@ -211,7 +211,7 @@ def create_key(request: HttpRequest) -> HttpResponse:
     throttle(request, "keys", "60/h", "user")
     if not form.is_valid():
         raise Invalid("Give the key a name of at most 60 characters.")
-    key = actions.issue_key(user, form.cleaned_data["name"])
+    key = actions.issue_key(user, **form.cleaned_data)
     return render(request, "accounts/account.html", _page(user) | {"new_key": key})
 
 

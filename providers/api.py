@@ -85,8 +85,10 @@ WorkerKey = inline_serializer("WorkerKey", {"key": serializers.CharField(help_te
 
 
 class KeysView(APIView):
+    login_only = True
+
     @extend_schema(
-        operation_id="provider_key", request=KeyName, responses=answers({201: WorkerKey}, 401, 404, 409, 422, 429)
+        operation_id="provider_key", request=KeyName, responses=answers({201: WorkerKey}, 401, 403, 404, 409, 422, 429)
     )
     def post(self, request: Request) -> Response:
         """A new key for a worker. It is shown in this one answer and kept nowhere."""

@@ -10,7 +10,7 @@ from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 from accounts import actions as accounts
 from dmlsite.errors import Missing
 from dmlsite.limits import throttle
-from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
+from dmlsite.rest import AddressField, FiniteField, PlainJSONParser, PreparedTransaction, answers, prepared
 from dmlworker import rewards
 from dmlworker.aggregation import RULES
 from dmlworker.datasets.options import KINDS
@@ -230,7 +230,7 @@ class TermsView(APIView):
 
 
 class QuotesView(APIView):
-    parser_classes = (JSONParser, MultiPartParser)
+    parser_classes = (PlainJSONParser, MultiPartParser)
 
     @extend_schema(operation_id="quote", request=Order, responses=answers({201: Quoted}, 401, 422, 429, 503))
     def post(self, request: Request) -> Response:

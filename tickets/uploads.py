@@ -112,7 +112,8 @@ def _name(request: HttpRequest) -> str:
         key, _, value = pair.strip().partition(" ")
         if key == "filename":
             try:
-                return base64.b64decode(value, validate=True).decode()
+                name = base64.b64decode(value, validate=True).decode()
             except (binascii.Error, UnicodeDecodeError):
                 raise Invalid("The file's name can't be read.") from None
+            return "".join(filter(str.isprintable, name))  # as Django reads that of a plain upload
     return ""
