@@ -16,6 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import actions as accounts
+from dmlsite.bodies import takes
 from dmlsite.errors import Missing
 from dmlsite.limits import throttle
 from dmlsite.rest import AddressField, FiniteField, PlainJSONParser, PreparedTransaction, answers, prepared
@@ -38,6 +39,7 @@ from tickets.forms import (
 )
 from tickets.models import DATA, Artifact, OnCheat, Search, Task, Ticket, TicketEvent
 from tickets.ownmodels import OWN_MODELS
+from tickets.views import own_model_bytes
 
 PAGE = 100
 """Tickets in one answer, at most."""
@@ -229,6 +231,7 @@ class TermsView(APIView):
         return Response(kept | {"max_file_size": settings.MAX_DATASET_BYTES})
 
 
+@takes(own_model_bytes)
 class QuotesView(APIView):
     parser_classes = (PlainJSONParser, MultiPartParser)
 
@@ -283,6 +286,7 @@ class PaymentView(APIView):
         return Response(prepared(actions.payment_call(found), found.payer))
 
 
+@takes(lambda: settings.MAX_DATASET_BYTES)
 class FileView(APIView):
     parser_classes = (MultiPartParser,)
 
@@ -323,6 +327,7 @@ class UploadsView(APIView):
         return uploads.begin(request._request, pk, part="api_part")
 
 
+@takes(lambda: uploads.MAX_PART)
 class PartView(APIView):
     def _go_on(self, request: Request, pk: UUID) -> HttpResponseBase:
         return uploads.go_on(request._request, pk)

@@ -20,6 +20,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 
 from accounts.models import User
+from dmlsite.bodies import takes
 from dmlsite.errors import DomainError, Invalid
 from dmlsite.limits import throttle
 from tickets import actions
@@ -91,7 +92,7 @@ def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
     return HttpResponse(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "HEAD, PATCH, DELETE"})
 
 
-uploads, part = login_required(begin), login_required(go_on)
+uploads, part = login_required(begin), takes(lambda: MAX_PART)(login_required(go_on))
 """For pages; the API has its own way to log in."""
 
 

@@ -19,11 +19,12 @@ from django.views.decorators.http import require_POST
 from accounts import actions as accounts
 from accounts import second_factor
 from accounts.models import User
+from dmlsite.bodies import takes
 from dmlsite.errors import Invalid
 from dmlsite.limits import throttle
 from dmlsite.views import wallet_request
 from dmlworker import rewards
-from dmlworker.ownmodel import input_shape
+from dmlworker.ownmodel import MAX_FILE, input_shape
 from ledger import funds
 from ledger.templatetags.money import breakdown
 from tickets import actions, bundle, mail, ownmodels
@@ -34,12 +35,18 @@ from tickets.ownmodels import OWN_MODELS
 CHUNK = 1 << 20
 
 
+def own_model_bytes() -> int:
+    """A model, and its start weights."""
+    return 2 * MAX_FILE
+
+
 @login_required
 def tickets(request: HttpRequest) -> HttpResponse:
     found = Ticket.objects.filter(customer=cast(User, request.user))
     return render(request, "tickets/list.html", {"tickets": found})
 
 
+@takes(own_model_bytes)
 @login_required
 def order(request: HttpRequest) -> HttpResponse:
     form = OrderForm(request.POST or None, request.FILES or None, initial=_like(request))
@@ -65,6 +72,7 @@ def price(request: HttpRequest) -> HttpResponse:
     return render(request, "_price.html", breakdown(found.price, found.price_scheme, found.priced))
 
 
+@takes(own_model_bytes)
 @login_required
 @require_POST
 def own_model(request: HttpRequest) -> HttpResponse:
@@ -131,6 +139,7 @@ def pay(request: HttpRequest, pk: UUID) -> HttpResponse:
     return wallet_request(call, found.payer)
 
 
+@takes(lambda: settings.MAX_DATASET_BYTES)
 @login_required
 @require_POST
 def upload(request: HttpRequest, pk: UUID) -> HttpResponse:

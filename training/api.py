@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -12,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from dmlsite.bodies import takes
 from dmlsite.rest import answers
 from tickets.api import own
 from training import measures
@@ -59,6 +61,7 @@ class CheckedFile(serializers.Serializer[Any]):
     target = serializers.CharField(max_length=200, default="", allow_blank=True)
 
 
+@takes(lambda: settings.MAX_CHECK_BYTES)
 class CheckView(APIView):
     parser_classes = (MultiPartParser,)
 

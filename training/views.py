@@ -20,6 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from accounts.models import User
+from dmlsite.bodies import takes
 from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import throttle
 from dmlworker import datasets, rewards
@@ -46,6 +47,9 @@ TRIALS = "120/10m"
 
 PUBLIC = "120/m"
 """How often one address may look at providers' public pages."""
+
+IMAGE = 30 * 10**6
+"""Bytes of an image that a model is tried with, at most."""
 
 SHOWN = 12
 """Classes named in the answer of a check."""
@@ -299,6 +303,7 @@ def work(request: HttpRequest, ticket: UUID) -> HttpResponse:
 
 
 # --- The check before paying ------------------------------------------------------------------------------------------
+@takes(lambda: settings.MAX_CHECK_BYTES)
 @login_required
 @require_POST
 def check(request: HttpRequest) -> HttpResponse:
@@ -357,6 +362,7 @@ def _inspect(file: UploadedFile, target: str, options: datasets.Options) -> data
 
 
 # --- Trying the model -------------------------------------------------------------------------------------------------
+@takes(lambda: IMAGE)
 @login_required
 @require_POST
 def ask_trial(request: HttpRequest, pk: UUID) -> HttpResponse:
