@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 from accounts import actions
 from accounts.models import User
 from dmlsite.errors import DomainError
-from dmlsite.limits import spelled, throttle
+from dmlsite.limits import CHANGES, spelled, throttle
 from dmlsite.rest import answers
 
 NEWCOMERS = "60/h"
@@ -84,10 +84,10 @@ class Login(APIView):
     @extend_schema(operation_id="login", request=Credentials, responses=answers({200: LoginToken}, 401, 422, 429))
     def post(self, request: Request) -> Response:
         """The token for the header `Authorization: Token …`; the same one until somebody logs out."""
+        throttle(request, "api-login-address", GUESSES, "ip")
         form = Credentials(data=request.data)
         form.is_valid(raise_exception=True)
         email = spelled(form.validated_data["email"])
-        throttle(request, "api-login-address", GUESSES, "ip")
         throttle(request, "login", settings.LOGIN_RATE, lambda group, request: email)  # counted with the page's
         user = authenticate(request, username=email, password=form.validated_data["password"])
         if user is None:
@@ -99,9 +99,10 @@ class Login(APIView):
 class Logout(APIView):
     login_only = True
 
-    @extend_schema(operation_id="logout", request=None, responses=answers({204: None}, 401, 403))
+    @extend_schema(operation_id="logout", request=None, responses=answers({204: None}, 401, 403, 429))
     def post(self, request: Request) -> Response:
         """The token no longer works, wherever it is in use."""
+        throttle(request, "revoke", CHANGES, "user")
         actions.end_tokens(request.user)
         return Response(status=HTTPStatus.NO_CONTENT)
 

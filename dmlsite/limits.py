@@ -13,6 +13,18 @@ Counted = Callable[[str, HttpRequest], str]
 """Group and request -> what an attempt is counted under."""
 
 
+CHAIN = "120/m"
+"""What asks the node, by one person."""
+PARTS = "1200/m"
+"""Parts of an upload, by one person: 300 MB a second of the largest."""
+CHANGES = "120/m"
+"""Small changes, by one person."""
+FILES = "600/m"
+"""Files by signed links, to one address: an office has many people behind one."""
+READS = "600/m"
+"""Pages that take some work to make, by one person: a page that follows a ticket asks at most once a second."""
+
+
 class TooMany(DomainError):
     """Too many attempts (429). The text says when to come back."""
 

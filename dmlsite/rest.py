@@ -19,6 +19,7 @@ STATUSES = {
     403: "Not allowed.",
     404: "There is no such thing, or it is none of the caller's business.",
     409: "Its state does not allow this.",
+    413: "More bytes than are taken at once.",
     422: "The input cannot be used; `errors` names the fields, where there are any.",
     429: "Too many attempts.",
     503: "The chain does not answer; nothing was lost.",

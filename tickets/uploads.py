@@ -22,10 +22,10 @@ from django.views.decorators.cache import never_cache
 from accounts.models import User
 from dmlsite.bodies import takes
 from dmlsite.errors import DomainError, Invalid
-from dmlsite.limits import throttle
+from dmlsite.limits import PARTS, throttle
 from tickets import actions
 from tickets.models import PartialUpload
-from tickets.views import own
+from tickets.views import UPLOADS, own
 
 VERSION = "1.0.0"
 MAX_PART = 16 * 10**6
@@ -61,7 +61,7 @@ def begin(request: HttpRequest, pk: UUID, part: str = "tickets:part") -> HttpRes
         return _done(**said, **{"Tus-Max-Size": str(settings.MAX_DATASET_BYTES)})
     if request.method != "POST":
         return HttpResponse(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "OPTIONS, POST"})
-    throttle(request, "upload", "60/h", "user")
+    throttle(request, "upload", UPLOADS, "user")
     ticket = own(request, pk)
     begun = actions.begin_upload(ticket, _name(request), _number(request, "Upload-Length"))
     place = reverse(part, args=[begun.pk])
@@ -71,6 +71,7 @@ def begin(request: HttpRequest, pk: UUID, part: str = "tickets:part") -> HttpRes
 @_speaks_tus
 def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
     """`HEAD`: how much is here. `PATCH`: the next part. `DELETE`: drop it."""
+    throttle(request, "upload-part", PARTS, "user")
     user = cast(User, request.user)
     found = PartialUpload.objects.filter(pk=pk, ticket__customer=user).select_related("ticket").first()
     if found is None:
