@@ -9,7 +9,13 @@ from rest_framework.authtoken.models import Token
 
 from accounts import confirmation
 from accounts.models import ApiKey, User
-from dmlsite.errors import Invalid, Missing
+from dmlsite.errors import Conflict, Invalid, Missing
+
+SCOPES = {"order": ApiKey.Use.CLIENT, "read": ApiKey.Use.READ}
+"""What a program's key may be made for: everything but the account itself, or only to look."""
+
+KEYS = 50
+"""Keys that one person may have at once, workers' among them."""
 
 KINDS = {"customer": "is_customer", "provider": "is_provider"}
 """What a person registers as, and the field that says so. One may become the other as well later."""
@@ -66,14 +72,21 @@ def become(user: User, kind: str) -> None:
         setattr(user, field, True)
 
 
-def issue_key(user: User, name: str) -> str:
-    """A new key for a program that uses the API in this person's name, shown once."""
-    return ApiKey.issue(user, name, ApiKey.Use.CLIENT)
+def issue_key(user: User, name: str, scope: str = "order") -> str:
+    """A new key for a program that uses the API in this person's name, shown once. Raises Conflict past KEYS."""
+    check_keys(user)
+    return ApiKey.issue(user, name, SCOPES[scope])
+
+
+def check_keys(user: User) -> None:
+    """Raises Conflict if there are as many keys as one person may have."""
+    if ApiKey.objects.filter(user=user, revoked=None).count() >= KEYS:
+        raise Conflict(f"You have {KEYS} keys. Revoke one first.")
 
 
 def revoke_key(user: User, pk: int) -> ApiKey:
     """The program with this key is out from now on. Raises Missing for somebody else's key, or a worker's."""
-    found = ApiKey.objects.filter(pk=pk, user=user, use=ApiKey.Use.CLIENT).first()
+    found = ApiKey.objects.filter(pk=pk, user=user, use__in=ApiKey.PROGRAMS).first()
     if found is None:
         raise Missing("You have no such key.")
     ApiKey.objects.filter(pk=pk, revoked=None).update(revoked=timezone.now())
@@ -82,7 +95,7 @@ def revoke_key(user: User, pk: int) -> ApiKey:
 
 def revoke_keys(user: User) -> None:
     """No program gets in any more with a key of this person's; workers do."""
-    ApiKey.objects.filter(user=user, use=ApiKey.Use.CLIENT, revoked=None).update(revoked=timezone.now())
+    ApiKey.objects.filter(user=user, use__in=ApiKey.PROGRAMS, revoked=None).update(revoked=timezone.now())
 
 
 def end_tokens(user: User) -> None:

@@ -45,7 +45,7 @@ class WalletInline(ReadOnlyInline):
 
 class ApiKeyInline(ReadOnlyInline):
     model = ApiKey
-    fields = ["prefix", "name", "created", "revoked"]
+    fields = ["prefix", "name", "use", "created", "last_used", "revoked"]
 
 
 @admin.register(User)
@@ -106,7 +106,7 @@ class UserAdmin(DjangoUserAdmin):
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
     actions = buttons = ("revoke",)
-    fields = list_display = ("prefix", "user", "name", "use", "created", "revoked")
+    fields = list_display = ("prefix", "user", "name", "use", "created", "last_used", "revoked")
     list_filter = ["use", "created", ("revoked", admin.EmptyFieldListFilter)]
     list_select_related = ["user"]
     search_fields = ["prefix", "user__email", "name"]

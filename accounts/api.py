@@ -15,9 +15,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import actions
-from accounts.models import ApiKey, User
-from dmlsite.errors import DomainError, Forbidden
-from dmlsite.limits import throttle
+from accounts.models import User
+from dmlsite.errors import DomainError
+from dmlsite.limits import CHANGES, spelled, throttle
 from dmlsite.rest import answers
 
 NEWCOMERS = "60/h"
@@ -84,10 +84,10 @@ class Login(APIView):
     @extend_schema(operation_id="login", request=Credentials, responses=answers({200: LoginToken}, 401, 422, 429))
     def post(self, request: Request) -> Response:
         """The token for the header `Authorization: Token …`; the same one until somebody logs out."""
+        throttle(request, "api-login-address", GUESSES, "ip")
         form = Credentials(data=request.data)
         form.is_valid(raise_exception=True)
-        email = form.validated_data["email"].strip().lower()
-        throttle(request, "api-login-address", GUESSES, "ip")
+        email = spelled(form.validated_data["email"])
         throttle(request, "login", settings.LOGIN_RATE, lambda group, request: email)  # counted with the page's
         user = authenticate(request, username=email, password=form.validated_data["password"])
         if user is None:
@@ -97,30 +97,34 @@ class Login(APIView):
 
 
 class Logout(APIView):
-    @extend_schema(operation_id="logout", request=None, responses=answers({204: None}, 401))
+    login_only = True
+
+    @extend_schema(operation_id="logout", request=None, responses=answers({204: None}, 401, 403, 429))
     def post(self, request: Request) -> Response:
         """The token no longer works, wherever it is in use."""
+        throttle(request, "revoke", CHANGES, "user")
         actions.end_tokens(request.user)
         return Response(status=HTTPStatus.NO_CONTENT)
 
 
 class ClientKeyName(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=60, default="my program")
+    scope = serializers.ChoiceField(sorted(actions.SCOPES), default="order", help_text="order: reads too")
 
 
 ClientKey = inline_serializer("ClientKey", {"key": serializers.CharField(help_text="Shown this once")})
 
 
 class KeysView(APIView):
+    login_only = True
+
     @extend_schema(operation_id="key", request=ClientKeyName, responses=answers({201: ClientKey}, 401, 403, 422, 429))
     def post(self, request: Request) -> Response:
         """A new key for a program: `Authorization: Bearer …`. It is shown in this one answer and kept nowhere."""
-        if isinstance(request.auth, ApiKey):  # else whoever got hold of one key would outlive its end
-            raise Forbidden("A key can't make another one. Log in, or make it on your account page.")
         throttle(request, "keys", KEYS, "user")
         form = ClientKeyName(data=request.data)
         form.is_valid(raise_exception=True)
-        key = actions.issue_key(request.user, form.validated_data["name"])
+        key = actions.issue_key(request.user, **form.validated_data)
         return Response({"key": key}, status=HTTPStatus.CREATED, headers={"Cache-Control": "no-store"})
 
 

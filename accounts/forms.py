@@ -67,6 +67,12 @@ class KeyForm(forms.Form):
     name = forms.CharField(
         label="Name of the key", max_length=60, initial="my program", help_text="To tell them apart."
     )
+    scope = forms.ChoiceField(
+        label="It may", choices=[("order", "order and read"), ("read", "only read")], initial="order", required=False
+    )
+
+    def clean_scope(self) -> str:
+        return self.cleaned_data["scope"] or "order"
 
 
 class CloseForm(forms.Form):

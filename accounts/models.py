@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
@@ -72,11 +73,16 @@ def digest(key: str) -> str:
 
 
 class ApiKey(models.Model):
-    """A key of a worker, or of a program that acts for a customer. Shown once; only its hash is kept."""
+    """A key of a worker, or of a program that acts for a person. Shown once; only its hash is kept. What it opens is in `use`: a
+    worker's opens nothing of the REST API, a program's no worker's socket."""
 
     class Use(models.TextChoices):
-        WORKER = "worker", "a provider's worker"
-        CLIENT = "client", "the REST API"
+        WORKER = "worker", "work: a provider's worker"
+        CLIENT = "client", "order: the REST API"
+        READ = "read", "read: the REST API, nothing changed"
+
+    PROGRAMS = (Use.CLIENT, Use.READ)
+    """For the REST API."""
 
     user = models.ForeignKey(User, models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=60, default="worker")
@@ -85,6 +91,7 @@ class ApiKey(models.Model):
     digest = models.CharField(max_length=64, unique=True)
     created = models.DateTimeField(auto_now_add=True)
     revoked = models.DateTimeField(null=True, blank=True)
+    last_used = models.DateTimeField(null=True, blank=True, help_text="To the minute")
 
     def __str__(self) -> str:
         return f"{self.prefix}… ({self.name})"
@@ -97,6 +104,14 @@ class ApiKey(models.Model):
         return key
 
     @classmethod
-    def valid(cls, key: str, use: str = Use.WORKER) -> "models.QuerySet[ApiKey]":
-        """The row of a key for this use that was not revoked and whose owner may log in; none for anything else."""
-        return cls.objects.filter(digest=digest(key), use=use, revoked=None, user__is_active=True)
+    def valid(cls, key: str, *uses: str) -> "models.QuerySet[ApiKey]":
+        """The row of a key for one of these uses (a worker's, if none is named) that was not revoked and whose owner may log in; none for
+        anything else."""
+        wanted = uses or (cls.Use.WORKER,)
+        return cls.objects.filter(digest=digest(key), use__in=wanted, revoked=None, user__is_active=True)
+
+    def touch(self) -> None:
+        """It was shown just now; written down once a minute, since programs show their keys all the time."""
+        now = timezone.now()
+        if self.last_used is None or now - self.last_used > timedelta(minutes=1):
+            ApiKey.objects.filter(pk=self.pk).update(last_used=now)

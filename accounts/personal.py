@@ -35,7 +35,7 @@ def export(user: User) -> dict[str, Any]:
         "email_confirmed": user.confirmed,
         "last_login": user.last_login,
         "wallets": list(user.wallets.values("address", "linked")),
-        "api_keys": list(user.api_keys.values("name", "use", "prefix", "created", "revoked")),
+        "api_keys": list(user.api_keys.values("name", "use", "prefix", "created", "last_used", "revoked")),
     }
     sections = {holder.__name__.partition(".")[0]: holder.export(user) for holder in _holders()}
     return {"exported": timezone.now(), "account": account, **sections}

@@ -94,7 +94,7 @@ def setup(request: HttpRequest) -> HttpResponse:
     if missing(request) and user_has_device(user):
         return redirect("accounts:second_factor")
     device = _waiting(user)
-    form = CodeForm(request.POST or None)
+    form = CodeForm(request.POST if request.method == "POST" else None)
     if request.method == "POST":
         throttle(request, "second-factor", settings.LOGIN_RATE, "user")
         if form.is_valid() and verify_token(user, device.persistent_id, form.cleaned_data["code"]):

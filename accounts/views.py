@@ -20,8 +20,11 @@ from django_htmx.http import HttpResponseClientRedirect
 from accounts import actions, confirmation, personal, wallets
 from accounts.forms import CloseForm, KeyForm, LoginForm, RegisterForm
 from accounts.models import ApiKey, User
-from dmlsite.errors import Invalid
-from dmlsite.limits import throttle
+from dmlsite.errors import Invalid, Missing
+from dmlsite.limits import CHANGES, throttle
+
+LINKS = "60/5m"
+"""Links out of mails that one address may try."""
 
 
 def landing(user: User) -> str:
@@ -104,6 +107,10 @@ class PasswordResetConfirm(NewPassword, views.PasswordResetConfirmView):
     template_name = "accounts/reset_confirm.html"
     success_url = reverse_lazy("accounts:reset_complete")
 
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        throttle(request, "link", LINKS, "ip")
+        return super().dispatch(request, *args, **kwargs)
+
     def form_valid(self, form: Any) -> HttpResponse:
         """Whoever reads the mail is its owner; whoever was in the account before may not be, and may have linked a wallet."""
         with transaction.atomic():
@@ -120,6 +127,11 @@ class PasswordChange(NewPassword, views.PasswordChangeView):
     template_name = "accounts/password.html"
     success_url = reverse_lazy("accounts:account")
 
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """It asks for the old password: guesses at that are counted with the log-in's."""
+        throttle(request, "login", settings.LOGIN_RATE, "ip", "user")
+        return super().post(request, *args, **kwargs)
+
     def form_valid(self, form: Any) -> HttpResponse:
         messages.success(self.request, "Your password was changed.")
         return super().form_valid(form)
@@ -132,7 +144,7 @@ def account(request: HttpRequest) -> HttpResponse:
 
 
 def _page(user: User) -> dict[str, Any]:
-    keys = user.api_keys.filter(use=ApiKey.Use.CLIENT).order_by("revoked", "-created")
+    keys = user.api_keys.filter(use__in=ApiKey.PROGRAMS).order_by("revoked", "-created")
     return {"wallets": user.wallets.all(), "keys": keys, "key_form": KeyForm()}
 
 
@@ -142,6 +154,7 @@ def confirm(request: HttpRequest, token: str) -> HttpResponse:
     """The button, not the link, confirms: programs that look into mails follow links."""
     if request.method != "POST":
         return render(request, "accounts/confirm.html", {"email": confirmation.address(token)})
+    throttle(request, "link", LINKS, "ip")
     confirmation.confirm(token)
     messages.success(request, "Thank you. Your e-mail address is confirmed.")
     return redirect("accounts:account" if request.user.is_authenticated else "accounts:login")
@@ -187,6 +200,7 @@ def wallet_login(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def wallet_link(request: HttpRequest) -> HttpResponse:
+    throttle(request, "wallet", "60/5m", "ip")
     address = wallets.proven(request.session, request.POST.get("signature", ""), "link")
     wallets.link(cast(User, request.user), address)
     messages.success(request, f"The wallet {address} is linked. You can log in with it from now on.")
@@ -196,7 +210,9 @@ def wallet_link(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def wallet_unlink(request: HttpRequest, pk: int) -> HttpResponse:
-    cast(User, request.user).wallets.filter(pk=pk).delete()
+    throttle(request, "revoke", CHANGES, "user")
+    if not cast(User, request.user).wallets.filter(pk=pk).delete()[0]:
+        raise Missing("You have linked no such wallet.")
     messages.success(request, "The wallet is no longer linked.")
     return redirect("accounts:account")
 
@@ -211,13 +227,14 @@ def create_key(request: HttpRequest) -> HttpResponse:
     throttle(request, "keys", "60/h", "user")
     if not form.is_valid():
         raise Invalid("Give the key a name of at most 60 characters.")
-    key = actions.issue_key(user, form.cleaned_data["name"])
+    key = actions.issue_key(user, **form.cleaned_data)
     return render(request, "accounts/account.html", _page(user) | {"new_key": key})
 
 
 @login_required
 @require_POST
 def revoke_key(request: HttpRequest, pk: int) -> HttpResponse:
+    throttle(request, "revoke", CHANGES, "user")
     key = actions.revoke_key(cast(User, request.user), pk)
     messages.success(request, f"The key {key.prefix}… no longer works.")
     return redirect("accounts:account")

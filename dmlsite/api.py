@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from dmlsite.errors import Missing
+from dmlsite.limits import throttle
 
 
 @extend_schema(exclude=True)
@@ -23,8 +24,16 @@ class NoSuchEndpoint(APIView):
         raise Missing("There is no such endpoint.")
 
 
+class SchemaView(SpectacularAPIView):
+    """Made anew each time, for everybody: half a second of a processor."""
+
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        super().initial(request, *args, **kwargs)
+        throttle(request, "schema", "30/m", "ip")
+
+
 urlpatterns = [
-    path("schema/", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[AllowAny])),
+    path("schema/", SchemaView.as_view(authentication_classes=[], permission_classes=[AllowAny])),
     path("v1/", include("accounts.api")),
     path("v1/", include("providers.api")),
     path("v1/", include("tickets.api")),

@@ -6,7 +6,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dmlsite.settings")
 
 from django.core.asgi import get_asgi_application  # noqa: E402
 
-pages = get_asgi_application()
+django = get_asgi_application()
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
@@ -14,9 +14,11 @@ from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E40
 from django.urls import path  # noqa: E402
 
 from dmlsite import health, inbound, traces  # noqa: E402
+from dmlsite.bodies import bounded  # noqa: E402
 from training import blobs  # noqa: E402
 from training.consumers import TicketConsumer, WorkerConsumer  # noqa: E402
 
+pages = bounded(django)
 browsers = AllowedHostsOriginValidator(
     AuthMiddlewareStack(URLRouter([path("ws/tickets/<uuid:pk>/", TicketConsumer.as_asgi())]))
 )

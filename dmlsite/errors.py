@@ -1,6 +1,7 @@
 """Domain errors, and the one place where they become an HTTP answer."""
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 
 from django.core.exceptions import PermissionDenied
@@ -60,6 +61,17 @@ def message(error: Exception) -> str:
         return str(error)
     log.warning("chain: %s", error)  # its silence has an alarm of its own
     return "The chain does not answer at the moment. Nothing was lost; please try again in a minute."
+
+
+def nul_is_missing(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """No address of ours has a NUL in it, and the database takes none: whoever asks for one asks for nothing."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+            return HttpResponse("There is no such page.", status=HTTPStatus.NOT_FOUND, content_type="text/plain")
+        return get_response(request)
+
+    return answer
 
 
 class DomainErrorMiddleware:

@@ -1,23 +1,49 @@
 """What every part of the API shares: field types, the prepared transaction, the description of errors."""
 
+import io
+import json
 import math
-from typing import Any
+from typing import IO, Any
 
 from django.conf import settings
 from drf_spectacular.utils import OpenApiResponse, inline_serializer
 from rest_framework import serializers
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import JSONParser
 
 from contracts.chain import Call, ChainError, to_checksum
+from dmlworker.protocol import nesting
 
 STATUSES = {
     401: "Not logged in.",
     403: "Not allowed.",
     404: "There is no such thing, or it is none of the caller's business.",
     409: "Its state does not allow this.",
+    413: "More bytes than are taken at once.",
     422: "The input cannot be used; `errors` names the fields, where there are any.",
     429: "Too many attempts.",
     503: "The chain does not answer; nothing was lost.",
 }
+
+
+DEEPEST = 20
+"""Brackets within brackets; an order needs three."""
+
+
+class PlainJSONParser(JSONParser):
+    """JSON that can be read without end of the stack, and whose text can be kept: no brackets in brackets for ever, no half characters."""
+
+    def parse(self, stream: IO[bytes], media_type: str | None = None, parser_context: Any = None) -> Any:
+        try:
+            text = stream.read().decode()
+            if nesting(text) > DEEPEST:
+                raise ParseError("JSON parse error: nested too deep")
+            found = super().parse(io.BytesIO(text.encode()), media_type, parser_context)
+            if "\\ud" in text.lower():  # half of a character, maybe, which nothing can write down
+                json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeError:
+            raise ParseError("JSON parse error: not Unicode") from None
+        return found
 
 
 class Problem(serializers.Serializer[Any]):

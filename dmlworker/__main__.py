@@ -11,7 +11,8 @@ import time
 from getpass import getpass
 from pathlib import Path
 
-from dmlworker import __version__, backends, spans, verify
+from dmlworker import __version__, backends, bounds, spans, verify
+from dmlworker.cache import MAX_BYTES
 from dmlworker.client import Refused, Settings, Worker
 from dmlworker.display import Display, display
 from dmlworker.wallet import Wallet
@@ -29,9 +30,11 @@ def main(arguments: list[str] | None = None, worker: type[Worker] = Worker) -> i
     options = parser().parse_args(given)
     try:
         wallet = Wallet.load(options.wallet, _passphrase()) if options.wallet else None
-        settings = Settings(options.server, options.key or "", options.cache, options.threads, wallet, options.backend)
+        given_up = options.threads, wallet, options.backend, int(options.disk * bounds.GIGABYTE)
+        settings = Settings(options.server, options.key or "", options.cache, *given_up)
     except ValueError as error:
         return _fail(str(error))
+    bounds.settle(int(options.memory * bounds.GIGABYTE))
     return run(settings, worker)
 
 
@@ -48,6 +51,15 @@ def parser() -> argparse.ArgumentParser:
         help="instead of a key: the keystore file of your wallet [passphrase: DML_PASSPHRASE, or asked]",
     )
     found.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "dml-worker", help="folder for data")
+    found.add_argument(
+        "--disk", type=_gigabytes, default=MAX_BYTES / bounds.GIGABYTE, help="gigabytes of that folder [4]"
+    )
+    found.add_argument(
+        "--memory",
+        type=_gigabytes,
+        default=bounds.memory() / bounds.GIGABYTE,
+        help="gigabytes of memory, at most (default: three quarters of the computer's; 0: any)",
+    )
     found.add_argument("--threads", type=_positive, default=_cores(), help="threads to train with (default: all cores)")
     found.add_argument(
         "--backend",
@@ -68,6 +80,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 4096:
         raise argparse.ArgumentTypeError("must be from 1 to 4096")
+    return number
+
+
+def _gigabytes(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 10**6:
+        raise argparse.ArgumentTypeError("must be a number of gigabytes")
     return number
 
 

@@ -25,8 +25,8 @@ from safetensors.numpy import load as load_tensors
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from dmlworker import __version__, backends, compression, protocol, spans
-from dmlworker.cache import Cache, blob_of
+from dmlworker import __version__, backends, bounds, compression, protocol, spans
+from dmlworker.cache import MAX_BYTES, Cache, blob_of
 from dmlworker.checkpoints import Checkpoints
 from dmlworker.display import Display, named
 from dmlworker.energy import Meter, Used, nvml
@@ -57,6 +57,8 @@ LONGEST_WAIT = 60.0
 WELCOMED_WAIT = 3.0
 """The longest wait after a connection that was welcomed: the platform is there, it is the line that does not hold."""
 
+MAX_WAITING = 1000
+"""Offers, and audits, that wait for their turn."""
 MAX_SENT = 1000
 """Commits whose release is waited for."""
 WORTH_KEEPING = 2.0
@@ -85,7 +87,7 @@ class _Stopped(Exception):
 @dataclass(frozen=True)
 class Settings:
     """Where to work, as whom (by an API key, or by a wallet), and with how much of this computer. cache: a folder; each
-    provider gets its own inside. backend: one of `backends.LIBRARIES`."""
+    provider gets its own inside, of so many bytes (`disk`). backend: one of `backends.LIBRARIES`."""
 
     server: str
     key: str = field(repr=False)
@@ -93,6 +95,7 @@ class Settings:
     threads: int
     wallet: Wallet | None = None
     backend: str = backends.DEFAULT
+    disk: int = MAX_BYTES
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.server)
@@ -135,7 +138,7 @@ class Worker:
     def __init__(self, settings: Settings, display: Display) -> None:
         self._settings, self._display = settings, display
         self._cache = Cache(settings.folder)
-        self._cache.prune()
+        self._cache.prune(self._settings.disk)
         self._socket: ClientConnection | None = None
         self._waiting: dict[Lease, Offer] = {}
         self._challenges: asyncio.Queue[Challenge] = asyncio.Queue()
@@ -263,7 +266,8 @@ class Worker:
             case Ack():
                 self._acknowledged(message)
             case Challenge():
-                self._challenges.put_nowait(message)
+                if self._challenges.qsize() < MAX_WAITING:
+                    self._challenges.put_nowait(message)
             case protocol.Release():
                 self._released(message.lease)
 
@@ -278,8 +282,9 @@ class Worker:
         if offer.lease == self._current:  # after a reconnect: still at it
             await self._say(protocol.Accept(offer.lease))
             return
-        self._waiting[offer.lease] = offer
-        self._work_came.set()
+        if len(self._waiting) < MAX_WAITING:  # else the platform says it again
+            self._waiting[offer.lease] = offer
+            self._work_came.set()
 
     def _cancelled(self, message: Cancel) -> None:
         known = self._waiting.pop(message.lease, None) or self._sent.pop(message.lease, None)
@@ -327,7 +332,7 @@ class Worker:
             finally:
                 self._current = None
                 self._display.finished()
-                self._cache.prune()
+                self._cache.prune(self._settings.disk)
 
     async def _serve(self, http: httpx.AsyncClient, offer: Offer) -> None:
         """Does the work of one lease; whatever goes wrong is told to the platform and ends this lease only."""
@@ -361,6 +366,7 @@ class Worker:
         return update, parts, root
 
     async def _files(self, http: httpx.AsyncClient, offer: Offer) -> Files:
+        bounds.check(offer)
         moved = self._mover(offer.lease)
         spec, shard = [await fetch(http, self._cache, blob, moved) for blob in (offer.spec, offer.shard)]
         return Files(spec, await self._weights(http, offer.weights, moved), shard)

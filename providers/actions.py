@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import cast
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
+from accounts import actions as accounts
 from accounts.models import ApiKey, User
 from contracts.chain import Call
 from contracts.keys import signer
@@ -351,6 +353,7 @@ def issue_key(provider: Provider, name: str = "worker") -> str:
     """A new API key for a worker, shown once."""
     if provider.standing != Standing.ACTIVE:
         raise Conflict("You get a key when your deposit is final.")
+    accounts.check_keys(provider.user)
     return ApiKey.issue(provider.user, name)
 
 
@@ -359,10 +362,22 @@ def worker_of(token: str) -> Provider:
     with the reason."""
     if token.startswith("wallet:"):
         return _signed_in(token)
-    provider = Provider.objects.filter(user__api_keys__in=ApiKey.valid(token)).first()
-    if provider is None:
+    found = ApiKey.valid(token).select_related("user__provider").first()
+    if found is None or not hasattr(found.user, "provider"):
         raise Forbidden("This key is not known, or it was revoked.")
-    return provider
+    found.touch()
+    return cast(Provider, found.user.provider)
+
+
+def still(provider: Provider, token: str) -> Provider:
+    """The same provider as it is now, for a connection that was let in by `token`. Raises Forbidden when its key was revoked, or its
+    account closed, meanwhile; a wallet's sign-in is not asked again: it runs out, and was good when it was shown."""
+    if not token.startswith("wallet:"):
+        return worker_of(token)
+    found = Provider.objects.filter(pk=provider.pk, user__is_active=True).first()
+    if found is None:
+        raise Forbidden("This account is closed.")
+    return found
 
 
 def _signed_in(token: str) -> Provider:

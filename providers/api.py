@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from dmlsite.errors import Missing
-from dmlsite.limits import throttle
+from dmlsite.limits import CHAIN, CHANGES, throttle
 from dmlsite.rest import AddressField, PreparedTransaction, answers, prepared
 from ledger import money
 from providers import actions
@@ -57,9 +57,10 @@ class ProviderView(APIView):
         """The caller as a provider. `standing` becomes active when the deposit's event is final."""
         return Response(Me(own(request)).data)
 
-    @extend_schema(operation_id="provider_join", request=Join, responses=answers({201: Me}, 401, 409, 422))
+    @extend_schema(operation_id="provider_join", request=Join, responses=answers({201: Me}, 401, 403, 409, 422, 429))
     def post(self, request: Request) -> Response:
         """Reserve a user name; the deposit follows."""
+        throttle(request, "join", CHANGES, "user")
         form = Join(data=request.data)
         form.is_valid(raise_exception=True)
         found = actions.join(request.user, form.validated_data["user_name"])
@@ -70,10 +71,11 @@ class DepositView(APIView):
     @extend_schema(
         operation_id="provider_deposit",
         request=Deposit,
-        responses=answers({200: PreparedTransaction}, 401, 404, 409, 422, 503),
+        responses=answers({200: PreparedTransaction}, 401, 403, 404, 409, 422, 429, 503),
     )
     def post(self, request: Request) -> Response:
         """The transaction that locks the deposit, for this wallet to sign and send."""
+        throttle(request, "chain", CHAIN, "user")
         found = own(request)
         form = Deposit(data=request.data)
         form.is_valid(raise_exception=True)
@@ -85,13 +87,15 @@ WorkerKey = inline_serializer("WorkerKey", {"key": serializers.CharField(help_te
 
 
 class KeysView(APIView):
+    login_only = True
+
     @extend_schema(
-        operation_id="provider_key", request=KeyName, responses=answers({201: WorkerKey}, 401, 404, 409, 422, 429)
+        operation_id="provider_key", request=KeyName, responses=answers({201: WorkerKey}, 401, 403, 404, 409, 422, 429)
     )
     def post(self, request: Request) -> Response:
         """A new key for a worker. It is shown in this one answer and kept nowhere."""
-        found = own(request)
         throttle(request, "keys", KEYS, "user")
+        found = own(request)
         form = KeyName(data=request.data)
         form.is_valid(raise_exception=True)
         key = actions.issue_key(found, form.validated_data["name"])

@@ -21,7 +21,7 @@ from accounts.models import ApiKey, User
 from contracts.chain import Call, ChainError
 from dmlsite.errors import Conflict, Invalid
 from dmlsite.export import csv_response
-from dmlsite.limits import throttle
+from dmlsite.limits import CHAIN, CHANGES, READS, throttle
 from dmlsite.views import wallet_request
 from ledger import funds
 from ledger.gateway import chain
@@ -48,6 +48,8 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def _join(request: HttpRequest) -> HttpResponse:
     form = JoinForm(request.POST or None)
+    if request.method == "POST":
+        throttle(request, "join", CHANGES, "user")
     if request.method == "POST" and form.is_valid():
         try:
             actions.join(cast(User, request.user), form.cleaned_data["user_name"])
@@ -84,6 +86,7 @@ def name(request: HttpRequest) -> HttpResponse:
 @never_cache
 def live(request: HttpRequest) -> HttpResponse:
     """What the page asks for every few seconds. A change of standing changes the whole page."""
+    throttle(request, "live", READS, "user")
     provider = own(request)
     if request.GET.get("standing") != provider.standing:
         return HttpResponseClientRefresh()
@@ -191,6 +194,7 @@ def _sender(request: HttpRequest) -> str:
 @require_POST
 def deposit(request: HttpRequest) -> HttpResponse:
     """The deposit's transaction, as JSON. Active is set by the chain's own event, not by this page."""
+    throttle(request, "chain", CHAIN, "user")
     sender = _sender(request)
     call = actions.deposit_call(own(request), sender)
     funds.require(sender, gwei=chain().deposit_gwei())
@@ -198,6 +202,7 @@ def deposit(request: HttpRequest) -> HttpResponse:
 
 
 def _by_own_wallet(request: HttpRequest, prepare: Callable[[Provider], Call]) -> HttpResponse:
+    throttle(request, "chain", CHAIN, "user")
     provider = own(request)
     if not provider.wallet:
         raise Conflict("There is no deposit.")
@@ -243,8 +248,8 @@ def _readable(facts: dict[str, object]) -> list[tuple[str, object]]:
 @require_POST
 def answer(request: HttpRequest, pk: UUID) -> HttpResponse:
     """An accused provider says something to its own case; for all others there is none."""
-    provider, form = own(request), AnswerForm(request.POST)
     throttle(request, "answer", "20/h", "user")
+    provider, form = own(request), AnswerForm(request.POST)
     if not form.is_valid():
         raise Invalid("Write an answer of at most 4,000 characters.")
     actions.answer(provider, pk, form.cleaned_data["text"])
@@ -259,6 +264,7 @@ def answer(request: HttpRequest, pk: UUID) -> HttpResponse:
 def create_key(request: HttpRequest) -> HttpResponse:
     """Answers with the page itself, not a redirect: the key is in this one response and is kept nowhere."""
     provider, form = own(request), KeyForm(request.POST)
+    throttle(request, "keys", "60/h", "user")
     if not form.is_valid():
         raise Invalid("Give the key a name of at most 60 characters.")
     key = actions.issue_key(provider, form.cleaned_data["name"])
@@ -268,6 +274,7 @@ def create_key(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def revoke_key(request: HttpRequest, pk: int) -> HttpResponse:
+    throttle(request, "revoke", CHANGES, "user")
     key = ApiKey.objects.filter(pk=pk, user=cast(User, request.user), use=ApiKey.Use.WORKER).first()
     if key is None:
         raise Http404

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.files import File
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, Sum
 from django.utils import timezone
 
 from accounts.models import User
@@ -47,6 +47,12 @@ log = logging.getLogger(__name__)
 
 GRACE = timedelta(minutes=30)
 """A quote is not called expired before a payment sent in time had this long to become final."""
+
+MOST_UNPAID = 200
+"""Orders of one person that wait for payment."""
+
+MOST_UNPAID_BYTES = 10**9
+"""Of start weights that one person sent in a month with orders that were not paid."""
 
 NAME_LENGTH = 200
 """Characters of a file's name that are kept, from its end, where the ending is."""
@@ -87,6 +93,7 @@ def order(
     _check_data(options)
     if options.get("reward", rewards.DEFAULT) not in rewards.OFFERED:
         raise Invalid(f"The reward is one of {', '.join(rewards.OFFERED)}.")
+    _check_quota(customer)
     own, found = ownmodels.read(model_file, model_weights) if model_file else (None, None)
     now = timezone.now().replace(microsecond=0)
     ticket = Ticket(
@@ -157,6 +164,18 @@ def _own_operations(ticket: Ticket, own: int) -> int:
     if not own:
         raise Invalid("How much your model computes can't be told. Choose the price by size.", "model_file")
     return own
+
+
+def _check_quota(customer: User) -> None:
+    """What costs nothing is not without end: orders that wait for payment, and the start weights that came with those never paid for.
+    Raises Conflict."""
+    unpaid = Ticket.objects.filter(customer=customer, status__in=[Status.QUOTED, Status.EXPIRED])
+    if unpaid.filter(status=Status.QUOTED).count() >= MOST_UNPAID:
+        raise Conflict(f"You have {MOST_UNPAID} orders that wait for payment. Pay or cancel some first.")
+    recent = unpaid.filter(created__gt=timezone.now() - timedelta(days=30)).exclude(own_model__file="")
+    weights = recent.aggregate(sum=Sum("own_model__parameters"))["sum"] or 0
+    if weights * 4 >= MOST_UNPAID_BYTES:
+        raise Conflict("The models of your unpaid orders take too much room. Pay for some, or try again in some days.")
 
 
 def _check_rule(options: dict[str, Any]) -> None:

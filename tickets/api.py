@@ -10,15 +10,16 @@ from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import actions as accounts
+from dmlsite.bodies import takes
 from dmlsite.errors import Missing
-from dmlsite.limits import throttle
-from dmlsite.rest import AddressField, FiniteField, PreparedTransaction, answers, prepared
+from dmlsite.limits import CHAIN, CHANGES, READS, throttle
+from dmlsite.rest import AddressField, FiniteField, PlainJSONParser, PreparedTransaction, answers, prepared
 from dmlworker import rewards
 from dmlworker.aggregation import RULES
 from dmlworker.datasets.options import KINDS
@@ -38,6 +39,7 @@ from tickets.forms import (
 )
 from tickets.models import DATA, Artifact, OnCheat, Search, Task, Ticket, TicketEvent
 from tickets.ownmodels import OWN_MODELS
+from tickets.views import UPLOADS, own_model_bytes
 
 PAGE = 100
 """Tickets in one answer, at most."""
@@ -174,7 +176,7 @@ class Whole(Row):
 
     events = Event(many=True)
     own_model = serializers.CharField(
-        source="own_model.name", default=None, help_text="The file's name, if there is one"
+        source="own_model.name", default=None, allow_null=True, help_text="The file's name, if there is one"
     )
 
     class Meta(Row.Meta):
@@ -229,10 +231,11 @@ class TermsView(APIView):
         return Response(kept | {"max_file_size": settings.MAX_DATASET_BYTES})
 
 
+@takes(own_model_bytes)
 class QuotesView(APIView):
-    parser_classes = (JSONParser, MultiPartParser)
+    parser_classes = (PlainJSONParser, MultiPartParser)
 
-    @extend_schema(operation_id="quote", request=Order, responses=answers({201: Quoted}, 401, 422, 429, 503))
+    @extend_schema(operation_id="quote", request=Order, responses=answers({201: Quoted}, 401, 403, 409, 422, 429, 503))
     def post(self, request: Request) -> Response:
         """Order training on a file of this size: a ticket with its price, and the transaction that pays for it."""
         throttle(request, "order", "60/h", "user")
@@ -275,24 +278,27 @@ class PaymentView(APIView):
     @extend_schema(
         operation_id="ticket_payment",
         request=None,
-        responses=answers({200: PreparedTransaction}, 401, 404, 409, 503),
+        responses=answers({200: PreparedTransaction}, 401, 403, 404, 409, 429, 503),
     )
     def post(self, request: Request, pk: UUID) -> Response:
         """The transaction that pays, for the payer's wallet to sign and send."""
+        throttle(request, "chain", CHAIN, "user")
         found = own(request, pk)
         return Response(prepared(actions.payment_call(found), found.payer))
 
 
+@takes(lambda: settings.MAX_DATASET_BYTES)
 class FileView(APIView):
     parser_classes = (MultiPartParser,)
 
     @extend_schema(
         operation_id="ticket_upload",
         request={"multipart/form-data": Upload},
-        responses=answers({200: Whole}, 401, 404, 409, 422),
+        responses=answers({200: Whole}, 401, 403, 404, 409, 422, 429),
     )
     def post(self, request: Request, pk: UUID) -> Response:
         """Upload the data, once it is paid for. A file that is refused costs nothing; the right one may follow."""
+        throttle(request, "upload", UPLOADS, "user")
         found = own(request, pk)
         form = Upload(data=request.data)
         form.is_valid(raise_exception=True)
@@ -302,7 +308,7 @@ class FileView(APIView):
     @extend_schema(
         operation_id="ticket_upload_put",
         request={"multipart/form-data": Upload},
-        responses=answers({200: Whole}, 401, 404, 409, 422),
+        responses=answers({200: Whole}, 401, 403, 404, 409, 422, 429),
     )
     def put(self, request: Request, pk: UUID) -> Response:
         """The same as POST."""
@@ -317,12 +323,17 @@ class UploadsView(APIView):
         """What of tus is spoken here."""
         return uploads.begin(request._request, pk)
 
-    @extend_schema(operation_id="ticket_uploads", request=None, responses=answers({201: None}, 401, 404, 409, 422))
+    @extend_schema(
+        operation_id="ticket_uploads",
+        request=None,
+        responses=answers({201: None, 412: None}, 401, 403, 404, 409, 422, 429),
+    )
     def post(self, request: Request, pk: UUID) -> HttpResponseBase:
         """Begin (`Upload-Length`, `Upload-Metadata`); parts go to the address in `Location`."""
         return uploads.begin(request._request, pk, part="api_part")
 
 
+@takes(lambda: uploads.MAX_PART)
 class PartView(APIView):
     def _go_on(self, request: Request, pk: UUID) -> HttpResponseBase:
         return uploads.go_on(request._request, pk)
@@ -335,7 +346,7 @@ class PartView(APIView):
     @extend_schema(
         operation_id="upload_part",
         request={uploads.PART_TYPE: OpenApiTypes.BINARY},
-        responses=answers({204: None}, 401, 404, 409, 422),
+        responses=answers({204: None, 412: None, 415: None}, 401, 403, 404, 409, 413, 422, 429),
     )
     def patch(self, request: Request, pk: UUID) -> HttpResponseBase:
         """The next part, from `Upload-Offset` on. With the last one the ticket is `uploaded`."""
@@ -348,9 +359,12 @@ class PartView(APIView):
 
 
 class CancelView(APIView):
-    @extend_schema(operation_id="ticket_cancel", request=None, responses=answers({200: Whole}, 401, 403, 404, 409, 503))
+    @extend_schema(
+        operation_id="ticket_cancel", request=None, responses=answers({200: Whole}, 401, 403, 404, 409, 429, 503)
+    )
     def post(self, request: Request, pk: UUID) -> Response:
         """Cancel before training starts. What was paid goes back whole, to the wallet that paid."""
+        throttle(request, "cancel", CHANGES, "user")
         found = own(request, pk)
         actions.cancel(found, request.user)
         return Response(Whole(found).data)
@@ -358,10 +372,11 @@ class CancelView(APIView):
 
 class ArtifactsView(APIView):
     @extend_schema(
-        operation_id="ticket_artifacts", responses=answers({200: Download(many=True)}, 401, 404), filters=False
+        operation_id="ticket_artifacts", responses=answers({200: Download(many=True)}, 401, 404, 429), filters=False
     )
     def get(self, request: Request, pk: UUID) -> Response:
         """The model's files with fresh links; none before the ticket is settled."""
+        throttle(request, "links", READS, "user")
         found = own(request, pk).artifacts.all()
         return Response(Download(found, many=True).data, headers={"Cache-Control": "no-store"})
 

@@ -20,11 +20,12 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 
 from accounts.models import User
+from dmlsite.bodies import takes
 from dmlsite.errors import DomainError, Invalid
-from dmlsite.limits import throttle
+from dmlsite.limits import PARTS, throttle
 from tickets import actions
 from tickets.models import PartialUpload
-from tickets.views import own
+from tickets.views import UPLOADS, own
 
 VERSION = "1.0.0"
 MAX_PART = 16 * 10**6
@@ -60,7 +61,7 @@ def begin(request: HttpRequest, pk: UUID, part: str = "tickets:part") -> HttpRes
         return _done(**said, **{"Tus-Max-Size": str(settings.MAX_DATASET_BYTES)})
     if request.method != "POST":
         return HttpResponse(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "OPTIONS, POST"})
-    throttle(request, "upload", "60/h", "user")
+    throttle(request, "upload", UPLOADS, "user")
     ticket = own(request, pk)
     begun = actions.begin_upload(ticket, _name(request), _number(request, "Upload-Length"))
     place = reverse(part, args=[begun.pk])
@@ -70,6 +71,7 @@ def begin(request: HttpRequest, pk: UUID, part: str = "tickets:part") -> HttpRes
 @_speaks_tus
 def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
     """`HEAD`: how much is here. `PATCH`: the next part. `DELETE`: drop it."""
+    throttle(request, "upload-part", PARTS, "user")
     user = cast(User, request.user)
     found = PartialUpload.objects.filter(pk=pk, ticket__customer=user).select_related("ticket").first()
     if found is None:
@@ -91,7 +93,7 @@ def go_on(request: HttpRequest, pk: UUID) -> HttpResponse:
     return HttpResponse(status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "HEAD, PATCH, DELETE"})
 
 
-uploads, part = login_required(begin), login_required(go_on)
+uploads, part = login_required(begin), takes(lambda: MAX_PART)(login_required(go_on))
 """For pages; the API has its own way to log in."""
 
 
@@ -112,7 +114,8 @@ def _name(request: HttpRequest) -> str:
         key, _, value = pair.strip().partition(" ")
         if key == "filename":
             try:
-                return base64.b64decode(value, validate=True).decode()
+                name = base64.b64decode(value, validate=True).decode()
             except (binascii.Error, UnicodeDecodeError):
                 raise Invalid("The file's name can't be read.") from None
+            return "".join(filter(str.isprintable, name))  # as Django reads that of a plain upload
     return ""

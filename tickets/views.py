@@ -19,11 +19,12 @@ from django.views.decorators.http import require_POST
 from accounts import actions as accounts
 from accounts import second_factor
 from accounts.models import User
+from dmlsite.bodies import takes
 from dmlsite.errors import Invalid
-from dmlsite.limits import throttle
+from dmlsite.limits import CHAIN, CHANGES, FILES, READS, throttle
 from dmlsite.views import wallet_request
 from dmlworker import rewards
-from dmlworker.ownmodel import input_shape
+from dmlworker.ownmodel import MAX_FILE, input_shape
 from ledger import funds
 from ledger.templatetags.money import breakdown
 from tickets import actions, bundle, mail, ownmodels
@@ -32,6 +33,13 @@ from tickets.models import Artifact, Ticket
 from tickets.ownmodels import OWN_MODELS
 
 CHUNK = 1 << 20
+UPLOADS = "60/h"
+"""Files that one person may begin to send."""
+
+
+def own_model_bytes() -> int:
+    """A model, and its start weights."""
+    return 2 * MAX_FILE
 
 
 @login_required
@@ -40,6 +48,7 @@ def tickets(request: HttpRequest) -> HttpResponse:
     return render(request, "tickets/list.html", {"tickets": found})
 
 
+@takes(own_model_bytes)
 @login_required
 def order(request: HttpRequest) -> HttpResponse:
     form = OrderForm(request.POST or None, request.FILES or None, initial=_like(request))
@@ -55,6 +64,7 @@ def order(request: HttpRequest) -> HttpResponse:
 @login_required
 def price(request: HttpRequest) -> HttpResponse:
     """What an order would cost, for the order page."""
+    throttle(request, "price", READS, "user")
     form = PriceForm(request.GET)
     if not form.is_valid():
         raise Invalid(form.first_error())
@@ -65,6 +75,7 @@ def price(request: HttpRequest) -> HttpResponse:
     return render(request, "_price.html", breakdown(found.price, found.price_scheme, found.priced))
 
 
+@takes(own_model_bytes)
 @login_required
 @require_POST
 def own_model(request: HttpRequest) -> HttpResponse:
@@ -125,15 +136,18 @@ def own(request: HttpRequest, pk: UUID) -> Ticket:
 @require_POST
 def pay(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The transaction for the wallet, as JSON. That it was paid, only the chain's own event says."""
+    throttle(request, "chain", CHAIN, "user")
     found = own(request, pk)
     call = actions.payment_call(found)
     funds.require(found.payer, micro=found.price)
     return wallet_request(call, found.payer)
 
 
+@takes(lambda: settings.MAX_DATASET_BYTES)
 @login_required
 @require_POST
 def upload(request: HttpRequest, pk: UUID) -> HttpResponse:
+    throttle(request, "upload", UPLOADS, "user")
     found = own(request, pk)
     file = request.FILES.get("file")
     if file is None:
@@ -147,6 +161,7 @@ def upload(request: HttpRequest, pk: UUID) -> HttpResponse:
 @login_required
 @require_POST
 def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
+    throttle(request, "cancel", CHANGES, "user")
     actions.cancel(own(request, pk), cast(User, request.user))
     messages.success(request, "The ticket was cancelled.")
     return redirect("tickets:ticket", pk)
@@ -154,6 +169,7 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 def artifact(request: HttpRequest, token: str) -> HttpResponseBase:
     """A file by its signed link, which comes by mail and needs no login; 410 once it has run out."""
+    throttle(request, "file", FILES, "ip")
     try:
         found = linked(token)
     except signing.SignatureExpired:
@@ -164,6 +180,7 @@ def artifact(request: HttpRequest, token: str) -> HttpResponseBase:
 @login_required
 def everything(request: HttpRequest, pk: UUID) -> StreamingHttpResponse:
     """All files of a ticket in one ZIP. Raises Http404 if there are none."""
+    throttle(request, "zip", "60/h", "user")
     found = list(visible(request, pk).artifacts.all())
     if not found:
         raise Http404

@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -12,11 +13,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from dmlsite.bodies import takes
+from dmlsite.limits import throttle
 from dmlsite.rest import answers
 from tickets.api import own
 from training import measures
 from training.models import Round, Run
-from training.views import facts_of, said
+from training.views import CHECKS, facts_of, said
 
 
 class RoundRow(serializers.ModelSerializer[Round]):
@@ -59,6 +62,7 @@ class CheckedFile(serializers.Serializer[Any]):
     target = serializers.CharField(max_length=200, default="", allow_blank=True)
 
 
+@takes(lambda: settings.MAX_CHECK_BYTES)
 class CheckView(APIView):
     parser_classes = (MultiPartParser,)
 
@@ -69,10 +73,11 @@ class CheckView(APIView):
     )
     def post(self, request: Request) -> Response:
         """What training would find in the file. It is not kept, and nothing is charged."""
+        throttle(request, "check", CHECKS, "user")
         form = CheckedFile(data=request.data)
         form.is_valid(raise_exception=True)
         given = form.validated_data
-        return Response(facts_of(request, given["file"], given["target"].strip(), said(request.data)).json())
+        return Response(facts_of(given["file"], given["target"].strip(), said(request.data)).json())
 
 
 urlpatterns = [

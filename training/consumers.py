@@ -12,7 +12,7 @@ from django.db.models import Q
 
 from accounts import second_factor
 from dmlsite import live, logs, traces
-from dmlsite.errors import DomainError
+from dmlsite.errors import DomainError, Forbidden
 from dmlworker import protocol
 from dmlworker.protocol import Ack, Blob, Cancel, Challenge, Lease, Offer, ProtocolError, Release, VersionMismatch
 from providers import actions as providers
@@ -34,13 +34,15 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     provider: Provider | None = None
     greeted = False
+    shut_out = ""
 
     async def connect(self) -> None:
         await self.accept()  # only an accepted socket can say why it closes
         headers = dict(self.scope["headers"])
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        self.key = key if scheme == "Bearer" else ""
         try:
-            self.provider = await database_sync_to_async(providers.worker_of)(key if scheme == "Bearer" else "")
+            self.provider = await database_sync_to_async(providers.worker_of)(self.key)
         except DomainError as error:
             await self.close(protocol.CLOSE_BAD_KEY, str(error))
         else:
@@ -119,6 +121,9 @@ class WorkerConsumer(AsyncWebsocketConsumer):
                 await self._say(message)
 
     async def _may_work(self) -> bool:
+        if self.shut_out:
+            await self.close(protocol.CLOSE_BAD_KEY, self.shut_out)
+            return False
         if self.provider.standing in (Standing.ACTIVE, Standing.EXITING):
             return True
         await self.close(protocol.CLOSE_BANNED, f"You are {self.provider.get_standing_display()}.")
@@ -133,7 +138,11 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         """What this worker was not told yet, in one step to the database's thread: new offers, Cancel for leases whose run
         ended or that were given to someone else, audits of its work, and what of it can be let go. Mostly there is none:
         thousands of workers ask for it every few seconds."""
-        self.provider.refresh_from_db(fields=["standing"])
+        try:
+            self.provider = providers.still(self.provider, self.key)
+        except Forbidden as error:
+            self.shut_out = str(error)
+            return []
         concerned = dict(actions.concerned(self.provider))
         asked = {pk for pk, state in concerned.items() if state == State.COMMITTED}
         return self._leases(set(concerned) - asked) + self._audits(asked) + self._let_go()

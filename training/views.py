@@ -20,8 +20,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from accounts.models import User
+from dmlsite.bodies import takes
 from dmlsite.errors import Invalid, Missing
-from dmlsite.limits import throttle
+from dmlsite.limits import FILES, READS, throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
 from dmlworker.datasets.dataset import ALWAYS_THE_SAME
@@ -47,6 +48,9 @@ TRIALS = "120/10m"
 PUBLIC = "120/m"
 """How often one address may look at providers' public pages."""
 
+IMAGE = 30 * 10**6
+"""Bytes of an image that a model is tried with, at most."""
+
 SHOWN = 12
 """Classes named in the answer of a check."""
 
@@ -67,6 +71,7 @@ LAST = 4
 @never_cache
 def progress(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The live part; 204 where the page says that it shows just this, so that nothing is swapped for the same."""
+    throttle(request, "progress", READS, "user")
     found = progress_of(visible(request, pk), cast(User, request.user))
     if request.GET.get("seen") == found["mark"]:
         return HttpResponse(status=HTTPStatus.NO_CONTENT)
@@ -253,6 +258,7 @@ def _names(run: Run) -> dict[str, str]:
 # --- What a receipt names ---------------------------------------------------------------------------------------------
 def blob(request: HttpRequest, token: str, sha256: str) -> HttpResponseBase:
     """A file that a receipt names, by the receipt's own signed link: what `dmlworker verify` computes with."""
+    throttle(request, "file", FILES, "ip")
     try:
         found = records.named(linked(token), sha256)
     except signing.SignatureExpired:
@@ -276,6 +282,7 @@ def provider(request: HttpRequest, name: str) -> HttpResponse:
 @never_cache
 def work(request: HttpRequest, ticket: UUID) -> HttpResponse:
     """What a provider's own work on a ticket is worth, round by round; of the others only the points of all together."""
+    throttle(request, "points", READS, "user")
     me = get_object_or_404(Provider, user=cast(User, request.user))
     run = get_object_or_404(Run.objects.select_related("ticket"), ticket=ticket)
     if not Assignment.objects.filter(round__run=run, provider=me).exists():
@@ -299,21 +306,22 @@ def work(request: HttpRequest, ticket: UUID) -> HttpResponse:
 
 
 # --- The check before paying ------------------------------------------------------------------------------------------
+@takes(lambda: settings.MAX_CHECK_BYTES)
 @login_required
 @require_POST
 def check(request: HttpRequest) -> HttpResponse:
     """Read the file as training would, say what was found, keep nothing."""
+    throttle(request, "check", CHECKS, "user")
     options = said(request.POST)
-    facts = facts_of(request, request.FILES.get("file"), request.POST.get("target", "").strip(), options)
+    facts = facts_of(request.FILES.get("file"), request.POST.get("target", "").strip(), options)
     largest = sorted(facts.classes.items(), key=lambda pair: -pair[1])[:SHOWN]
     most = max((count for _, _, count in facts.spread.bars), default=0) if facts.spread else 0
     context = {"classes": largest, "more": len(facts.classes) - len(largest), "most": most, "shape": _shape(facts)}
     return render(request, "training/_check.html", _checked(facts, options) | context)
 
 
-def facts_of(request: HttpRequest, file: UploadedFile | None, target: str, options: datasets.Options) -> datasets.Facts:
-    """What is in a file that was sent with the request; the file is gone afterwards. Raises Invalid, TooMany."""
-    throttle(request, "check", CHECKS, "user")
+def facts_of(file: UploadedFile | None, target: str, options: datasets.Options) -> datasets.Facts:
+    """What is in a file that was sent with the request; the file is gone afterwards. Raises Invalid."""
     if file is None:
         raise Invalid("Please choose a file.")
     size = file.size or 0
@@ -357,6 +365,7 @@ def _inspect(file: UploadedFile, target: str, options: datasets.Options) -> data
 
 
 # --- Trying the model -------------------------------------------------------------------------------------------------
+@takes(lambda: IMAGE)
 @login_required
 @require_POST
 def ask_trial(request: HttpRequest, pk: UUID) -> HttpResponse:

@@ -107,3 +107,33 @@ def test_nobody_without_a_login_makes_a_key(client):
 def test_a_key_without_a_good_name_is_not_made(owner):
     assert owner.post(CREATE, {"name": "x" * 61}).status_code == 422
     assert not ApiKey.objects.exists()
+
+
+def test_a_key_that_only_reads_changes_nothing(owner, ada):
+    page = owner.post(CREATE, {"name": "look", "scope": "read"}).content.decode()
+    key = page.split('<pre id="key">')[1].split("<")[0]
+    assert holder(key).get("/api/v1/tickets").status_code == 200
+    assert "only reads" in problem(holder(key).post("/api/v1/quotes", {}), 403)["detail"]
+    problem(holder(key).post("/api/v1/provider", {"user_name": "ada"}), 403)
+    made = api(ada).post("/api/v1/keys", {"scope": "read"}).json()["key"]
+    problem(holder(made).post("/api/v1/check", {}), 403)
+    assert "errors" in problem(api(ada).post("/api/v1/keys", {"scope": "all"}), 422)
+
+
+def test_a_key_tells_when_it_was_last_used(owner, ada):
+    key = actions.issue_key(ada, "lab")
+    assert "never" in owner.get("/accounts/").content.decode()
+    holder(key).get("/api/v1/tickets")
+    used = ApiKey.objects.get().last_used
+    assert used and f"{used:%H:%M}" in owner.get("/accounts/").content.decode()
+    holder(key).get("/api/v1/tickets")
+    assert ApiKey.objects.get().last_used == used, "once a minute is enough"
+
+
+def test_one_person_has_so_many_keys_at_once(owner, ada, monkeypatch):
+    monkeypatch.setattr(actions, "KEYS", 2)
+    actions.issue_key(ada, "one"), actions.issue_key(ada, "two")
+    problem(api(ada).post("/api/v1/keys"), 409)
+    assert owner.post(CREATE, {"name": "three"}).status_code == 409
+    owner.post(reverse("accounts:key_revoke", args=[ApiKey.objects.get(name="one").pk]))
+    assert api(ada).post("/api/v1/keys").status_code == 201

@@ -58,7 +58,7 @@ def test_4_seven_of_ten_calls_of_a_whole_ticket_fail_and_every_unit_arrives(flak
             for name in ("jobs", "compute", "scanner"):
                 flaky.platform.children[name].signal(signal.SIGKILL)
             killed = True
-    assert killed and now["status"] == "settled"
+    assert (killed, now["status"]) == (True, "settled"), now["events"]
     flaky.proxy.fail(0)
 
     chain = Chain(connect(flaky.rpc_url), flaky.deployment)

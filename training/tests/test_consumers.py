@@ -8,8 +8,9 @@ from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from accounts.models import ApiKey
+from accounts.models import ApiKey, User
 from dmlworker import protocol
 from dmlworker.protocol import Ack, Cancel, Commit, Heartbeat, Hello, Message, Offer, Welcome
 from providers.models import Connection, Provider, Standing
@@ -175,3 +176,22 @@ def test_an_earlier_worker_is_told_that_it_is_too_old_and_does_not_come_back(lea
             assert socket.told == "protocol version 3 is not spoken here, only version 5"
 
     scenario()
+
+
+def test_a_key_that_is_revoked_ends_the_connection_that_it_opened(connected, lease):
+    async def scenario(socket: Socket) -> None:
+        await database_sync_to_async(ApiKey.objects.update)(revoked=timezone.now())
+        await socket.says(Heartbeat())
+        assert await socket.is_closed_with() == protocol.CLOSE_BAD_KEY
+        assert "revoked" in socket.told
+
+    connected(scenario)
+
+
+def test_so_does_an_account_that_is_closed(connected, lease):
+    async def scenario(socket: Socket) -> None:
+        await database_sync_to_async(User.objects.filter(pk=lease.provider.user_id).update)(is_active=False)
+        await socket.says(Heartbeat())
+        assert await socket.is_closed_with() == protocol.CLOSE_BAD_KEY
+
+    connected(scenario)
