@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -395,8 +395,8 @@ def connected(provider: Provider, channel: str, device: str) -> None:
     jobs.enqueue("training.tasks.start_waiting")
 
 
-def heard(channel: str) -> None:
-    Connection.objects.filter(channel=channel).update(seen=timezone.now())
+def heard(channels: Collection[str]) -> None:
+    Connection.objects.filter(channel__in=channels).update(seen=timezone.now())
 
 
 def disconnected(channel: str) -> None:

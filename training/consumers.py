@@ -18,7 +18,7 @@ from dmlworker.protocol import Ack, Blob, Cancel, Challenge, Lease, Offer, Proto
 from providers import actions as providers
 from providers.models import Provider, Standing
 from tickets.models import Ticket
-from training import actions, audits
+from training import actions, audits, heartbeats
 from training.models import Assignment, Run
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,12 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def on_heartbeat(self, message: protocol.Heartbeat) -> None:
         await self._listen()
-        await self._tell(await database_sync_to_async(self._beat)())
+        found = await heartbeats.heard(self.channel_name, self.provider.pk)
+        if (found.open, found.asked) != (self.offered, self.challenged) or self.done:  # a wake-up may have been lost
+            await self.changed({})
+        else:
+            self.provider.standing = found.standing
+            await self._may_work()
 
     async def on_accept(self, message: protocol.Accept) -> None:
         if not await database_sync_to_async(actions.accept)(self.provider, message.lease, self.channel_name):
@@ -121,19 +126,12 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await self.close(protocol.CLOSE_BANNED, f"You are {self.provider.get_standing_display()}.")
         return False
 
-    def _beat(self) -> list[protocol.Message]:
-        """Write down that the worker lives; repeat what a lost wake-up would have said."""
-        providers.heard(self.channel_name)
-        return self._news()
-
     def _news(self) -> list[protocol.Message]:
         """What this worker was not told yet, in one step to the database's thread: new offers, Cancel for leases whose run
-        ended or that were given to someone else, audits of its work, and what of it can be let go. Mostly there is none:
-        thousands of workers ask for it every few seconds."""
-        self.provider.refresh_from_db(fields=["standing"])
-        concerned = dict(actions.concerned(self.provider))
-        asked = {pk for pk, state in concerned.items() if state == State.COMMITTED}
-        return self._leases(set(concerned) - asked) + self._audits(asked) + self._let_go()
+        ended or that were given to someone else, audits of its work, and what of it can be let go."""
+        found = heartbeats.concerned({self.provider.pk})[self.provider.pk]
+        self.provider.standing = found.standing
+        return self._leases(found.open) + self._audits(found.asked) + self._let_go()
 
     def _leases(self, open_: set[int]) -> list[protocol.Message]:
         new = self._new() if open_ - self.offered else []
