@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
+.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks bench-uploads bench-hundred verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -55,7 +55,7 @@ bench-averaging: setup .bench/flower/.done
 	$(PY) bench/averaging.py
 
 bench-pages: setup
-	$(PY) -m bench.pages
+	$(PY) -m bench.pages $(ARGS)
 
 bench-cutting: setup
 	$(PY) -m bench.cutting $(ARGS)
@@ -79,6 +79,12 @@ bench-scale: setup
 
 bench-digits: setup .bench/flower/.done .bench/tff/.done
 	$(PY) -m bench.digits $(ARGS)
+
+bench-uploads: setup
+	$(PY) -m bench.uploads $(ARGS)
+
+bench-hundred: setup
+	$(PY) -m bench.hundred $(ARGS)
 
 bench-compression: setup
 	$(PY) -m bench.compression

@@ -174,7 +174,7 @@ class Platform:
     def _start_processes(self) -> None:
         assert self.door
         for kind, arguments in OURS.items():
-            names = [kind, *(f"{kind}-{number}" for number in range(2, self.processes[kind] + 1))]
+            names = [f"{kind}-{number}" if number > 1 else kind for number in range(1, self.processes[kind] + 1)]
             self.say(f"{', '.join(names)} ({self.url})" if kind == "web" else ", ".join(names))
             door = (self.door.fileno(),) if kind == "web" else ()
             for name in names:
