@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
+.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks bench-uploads bench-hundred verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -55,7 +55,7 @@ bench-averaging: setup .bench/flower/.done
 	$(PY) bench/averaging.py
 
 bench-pages: setup
-	$(PY) -m bench.pages
+	$(PY) -m bench.pages $(ARGS)
 
 bench-cutting: setup
 	$(PY) -m bench.cutting $(ARGS)
@@ -80,6 +80,12 @@ bench-scale: setup
 bench-digits: setup .bench/flower/.done .bench/tff/.done
 	$(PY) -m bench.digits $(ARGS)
 
+bench-uploads: setup
+	$(PY) -m bench.uploads $(ARGS)
+
+bench-hundred: setup
+	$(PY) -m bench.hundred $(ARGS)
+
 bench-compression: setup
 	$(PY) -m bench.compression
 
@@ -88,6 +94,10 @@ bench-attacks: setup .bench/flower/.done
 
 fuzz-ledger: setup
 	LEDGER_EXAMPLES=$${LEDGER_EXAMPLES:-3000} $(PY) -m pytest -q ledger/tests/test_stateful.py
+
+# Processes die at random for ten minutes, under load; the tests do it for one.
+chaos: setup
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(PY) -m pytest -q -s tests/faults/test_chaos.py $(ARGS)
 
 # TensorFlow Federated, likewise, as a referee of our Federated Averaging.
 .bench/tff/.done: bench/tff-requirements.txt bench/tff-requirements-nodeps.txt

@@ -23,12 +23,14 @@ SECONDS = 600
 
 
 @contextmanager
-def platform(workers: int, audits: bool = True) -> Iterator[Platform]:
-    """`audits`: workers that do nothing could not pass them."""
+def platform(
+    workers: int, audits: bool = True, processes: dict[str, int] | None = None, **more: str
+) -> Iterator[Platform]:
+    """`audits`: workers that do nothing could not pass them. `more`: settings."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"PROVIDERS_PER_TICKET": str(workers), "DML_ENV": "development", "LEASE_SECONDS": "300"}
-        settings["AUDITS"] = str(int(audits))
-        found = Platform(Path(folder), free_port(), free_port(), settings=settings)
+        settings |= {"AUDITS": str(int(audits)), **more}
+        found = Platform(Path(folder), free_port(), free_port(), settings=settings, processes=processes)
         found.start()
         try:
             yield found
@@ -38,11 +40,11 @@ def platform(workers: int, audits: bool = True) -> Iterator[Platform]:
 
 def open_market(on: Platform, case: Case, rounds: int) -> list[str]:
     """Puts a run and a provider for each shard into the database; returns the keys for their workers."""
-    return market(on, str(case.save(on.layout.var / "case.npz")), str(rounds))
+    return market(on, "case", str(case.save(on.layout.var / "case.npz")), str(rounds))
 
 
-def market(on: Platform, *arguments: str) -> list[str]:
-    """Runs bench.market in the platform's environment."""
+def market(on: Platform, *arguments: str) -> list[Any]:
+    """Runs bench.market in the platform's environment; what it gave."""
     command = [sys.executable, "-m", "bench.market", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=on.env, capture_output=True, text=True)
     if done.returncode:
@@ -74,5 +76,5 @@ def groups(on: Platform) -> dict[str, list[int]]:
     found: dict[str, list[int]] = defaultdict(list)
     for name, child in on.children.items():
         assert child.process is not None
-        found["workers" if name.startswith("worker-") else name].append(child.process.pid)
+        found["workers" if name.startswith("worker-") else name.split("-")[0]].append(child.process.pid)
     return found | {name.split()[0]: [server.process.pid] for name, server in on.servers.items()}

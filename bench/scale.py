@@ -89,7 +89,7 @@ def idle(wanted: argparse.Namespace) -> dict[str, Any]:
 def waiting(connections: int, seconds: int) -> dict[str, Any]:
     """What so many workers cost that do nothing but being there."""
     with ours.platform(4) as on:
-        keys = ours.market(on, str(connections))
+        keys = ours.market(on, "idle", str(connections))
         web = ours.groups(on)["web"]
         before, memory = front_page(on), private_megabytes(web)
         state = start_crowd(on, keys)

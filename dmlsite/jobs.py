@@ -65,6 +65,24 @@ def claim(name: str) -> Iterator[bool]:
                 cursor.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [name])
 
 
+class Lead:
+    """Of several processes that could do the same, one does it, for as long as its connection to the database lives: where it is
+    killed, or loses the connection, another one takes over."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.session: object = None
+
+    def taken(self) -> bool:
+        """Whether it is us. Raises DatabaseError if nobody can know."""
+        connection.ensure_connection()
+        if self.session is not connection.connection:
+            with connection.cursor() as cursor:
+                cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [self.name])
+                self.session = connection.connection if cursor.fetchone()[0] else None
+        return self.session is not None
+
+
 @contextmanager
 def apart(what: object) -> Iterator[None]:
     """One row of many, or one step of a sweep: what fails is logged, and the others have their turn. The next sweep tries it again."""

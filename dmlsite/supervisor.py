@@ -5,7 +5,7 @@ chain                  anvil (contracts/devchain.py)
 web, scanner           ours, as separate processes
 jobs, compute          likewise: all that needs no TensorFlow, and what does
 
-Whichever of them dies is started again.
+There may be several of each of ours. Whichever of them dies is started again.
 """
 
 import hashlib
@@ -30,8 +30,17 @@ from dmlsite.embedded import Layout, Server, ServerError, dies_with_parent, made
 ROOT = Path(__file__).resolve().parent.parent
 RESTARTS = 5
 """A child that died this often within a minute is given up."""
+BACKLOG = 2048
+"""Connections that wait to be accepted; the kernel may allow fewer."""
 SERVERS = {"database (PostgreSQL)": ("DATABASE_URL", start_postgres), "Redis": ("REDIS_URL", start_redis)}
 """Each with the variable that names another one instead."""
+OURS = {
+    "web": ("-m", "dmlsite.web"),
+    "jobs": ("manage.py", "rundramatiq", "--queues", "default", "--processes", "1", "--threads", "4"),
+    "compute": ("manage.py", "rundramatiq", "--queues", "compute", "--processes", "1", "--threads", "2"),
+    "scanner": ("manage.py", "scan_chain"),
+}
+"""The kinds of our processes, in the order of their start."""
 
 
 @dataclass
@@ -42,6 +51,7 @@ class Child:
     command: list[str]
     log: Path
     env: dict[str, str]
+    inherits: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     started: list[float] = field(default_factory=list)
 
@@ -55,6 +65,7 @@ class Child:
                 stderr=out,
                 cwd=ROOT,
                 env=self.env,
+                pass_fds=self.inherits,
                 preexec_fn=dies_with_parent,
             )
 
@@ -80,7 +91,11 @@ class Child:
 
 
 class Platform:
-    """One installation: its data in `var`, its pages on `port`, its chain on `chain_port`. Call from the main thread."""
+    """One installation: its data in `var`, its pages on `port`, its chain on `chain_port`. Call from the main thread.
+
+    processes: how many there are of each of `OURS`, where that is not one. The second one of web is named web-2. All web processes
+    accept from the one socket that we listen on: while one is started again, the others answer, and if there is no other, who calls waits.
+    """
 
     def __init__(
         self,
@@ -89,8 +104,11 @@ class Platform:
         chain_port: int = 8545,
         say: Callable[[str], None] = lambda text: None,
         settings: dict[str, str] | None = None,
+        processes: dict[str, int] | None = None,
     ) -> None:
         self.layout, self.port, self.say = Layout(var), port, say
+        self.processes = dict.fromkeys(OURS, 1) | (processes or {})
+        self.door: socket.socket | None = None
         self.chain = DevChain(var / "chain.json", chain_port)
         self.own_chain = "CHAIN_RPC_URL" not in os.environ
         self.servers: dict[str, Server] = {}
@@ -113,7 +131,7 @@ class Platform:
 
     def start(self) -> None:
         """Everything but the workers. Raises ServerError or ChainError with a text that says what to do."""
-        refuse_taken(self.port)
+        self.door = listening(self.port)
         allow_many_files()
         made(self.layout.var / "log")
         try:
@@ -154,16 +172,13 @@ class Platform:
         mark.write_text(wanted)
 
     def _start_processes(self) -> None:
-        self.say(f"web ({self.url})")
-        web = ["-m", "uvicorn", "dmlsite.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
-        # Compressing tensors costs ten times what it saves; one process, as the embedded default has two cores.
-        self.spawn("web", *web, "--ws-per-message-deflate", "false", "--lifespan", "off", "--no-access-log")
-        self.say("jobs (Dramatiq) and scanner")
-        for name, queue, threads in (("jobs", "default", 4), ("compute", "compute", 2)):
-            self.spawn(
-                name, "manage.py", "rundramatiq", "--queues", queue, "--processes", "1", "--threads", str(threads)
-            )
-        self.spawn("scanner", "manage.py", "scan_chain")
+        assert self.door
+        for kind, arguments in OURS.items():
+            names = [f"{kind}-{number}" if number > 1 else kind for number in range(1, self.processes[kind] + 1)]
+            self.say(f"{', '.join(names)} ({self.url})" if kind == "web" else ", ".join(names))
+            door = (self.door.fileno(),) if kind == "web" else ()
+            for name in names:
+                self.spawn(name, *arguments, *map(str, door), inherits=door)
         self._await_web()
 
     def manage(self, *arguments: str) -> None:
@@ -174,10 +189,12 @@ class Platform:
         if done.returncode:
             raise ServerError(f"manage.py {arguments[0]} failed:\n{done.stderr[-3000:]}")
 
-    def spawn(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> Child:
+    def spawn(
+        self, name: str, *arguments: str, env: dict[str, str] | None = None, inherits: tuple[int, ...] = ()
+    ) -> Child:
         """Start a Python program of ours as a child that is watched."""
         log = self.layout.var / "log" / f"{name}.log"
-        child = Child(name, [sys.executable, *arguments], log, self.env | (env or {}))
+        child = Child(name, [sys.executable, *arguments], log, self.env | (env or {}), inherits)
         child.start()
         self.children[name] = child
         return child
@@ -255,7 +272,12 @@ class Platform:
             for server in reversed(self.servers.values()):
                 server.stop()
             self.servers, self.children = {}, {}
+        self.close_door()
         self.ended.set()
+
+    def close_door(self) -> None:
+        if self.door:
+            self.door.close()
 
 
 def migrations_digest() -> str:
@@ -270,13 +292,14 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def refuse_taken(port: int) -> None:
+def listening(port: int) -> socket.socket:
     """Raises ServerError if somebody else listens: their pages must not be taken for ours."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise ServerError(
-                f"Port {port} is taken by another program. Free it, or choose another: PORT=8001"
-            ) from None
+    door = socket.socket()
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind(("127.0.0.1", port))
+        door.listen(BACKLOG)
+    except OSError:
+        door.close()
+        raise ServerError(f"Port {port} is taken by another program. Free it, or choose another: PORT=8001") from None
+    return door

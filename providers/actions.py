@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import cast
@@ -365,19 +365,15 @@ def worker_of(token: str) -> Provider:
     found = ApiKey.valid(token).select_related("user__provider").first()
     if found is None or not hasattr(found.user, "provider"):
         raise Forbidden("This key is not known, or it was revoked.")
-    found.touch()
+    ApiKey.touch(found)
     return cast(Provider, found.user.provider)
 
 
-def still(provider: Provider, token: str) -> Provider:
-    """The same provider as it is now, for a connection that was let in by `token`. Raises Forbidden when its key was revoked, or its
-    account closed, meanwhile; a wallet's sign-in is not asked again: it runs out, and was good when it was shown."""
-    if not token.startswith("wallet:"):
-        return worker_of(token)
-    found = Provider.objects.filter(pk=provider.pk, user__is_active=True).first()
-    if found is None:
-        raise Forbidden("This account is closed.")
-    return found
+def still_good(tokens: Collection[str]) -> set[str]:
+    """Which of the tokens that workers were let in by are not revoked meanwhile; a wallet's sign-in is not asked again: it runs out, and was
+    good when it was shown. The keys count as used."""
+    wallets = {token for token in tokens if token.startswith("wallet:")}
+    return wallets | ApiKey.all_valid(set(tokens) - wallets)
 
 
 def _signed_in(token: str) -> Provider:
@@ -410,8 +406,8 @@ def connected(provider: Provider, channel: str, device: str) -> None:
     jobs.enqueue("training.tasks.start_waiting")
 
 
-def heard(channel: str) -> None:
-    Connection.objects.filter(channel=channel).update(seen=timezone.now())
+def heard(channels: Collection[str]) -> None:
+    Connection.objects.filter(channel__in=channels).update(seen=timezone.now())
 
 
 def disconnected(channel: str) -> None:

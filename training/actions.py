@@ -6,7 +6,7 @@ Nothing here computes: averaging, measuring and replaying are in compute.py and 
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -269,12 +269,13 @@ def open_leases(provider: Provider) -> QuerySet[Assignment]:
     return Assignment.objects.filter(provider=provider, state__in=[State.OFFERED, State.ACCEPTED]).order_by("pk")
 
 
-def concerned(provider: Provider) -> QuerySet[Assignment, tuple[int, str]]:
-    """(pk, state) of what a provider's workers have to do: open leases, and committed work that is to be shown to an audit. In
-    one question, for thousands of workers ask it every few seconds."""
-    asked = Assignment.objects.filter(audit__state=Audit.State.ASKED, provider=provider, state=State.COMMITTED)
-    open_, shown = (found.order_by().values_list("pk", "state") for found in (open_leases(provider), asked))
-    return open_.union(shown, all=True)
+def concerned(providers: Collection[UUID]) -> QuerySet[Assignment, tuple[UUID, int, str]]:
+    """(provider, pk, state) of what the workers of these have to do: open leases, and committed work that is to be shown to an
+    audit. In one question, for thousands of workers ask it every few seconds."""
+    theirs = Assignment.objects.filter(provider__in=providers).order_by()
+    open_ = theirs.filter(state__in=[State.OFFERED, State.ACCEPTED])
+    shown = theirs.filter(audit__state=Audit.State.ASKED, state=State.COMMITTED)
+    return open_.values_list("provider", "pk", "state").union(shown.values_list("provider", "pk", "state"), all=True)
 
 
 def offers(provider: Provider) -> list[Assignment]:

@@ -12,13 +12,13 @@ from django.db.models import Q
 
 from accounts import second_factor
 from dmlsite import live, logs, traces
-from dmlsite.errors import DomainError, Forbidden
+from dmlsite.errors import DomainError
 from dmlworker import protocol
 from dmlworker.protocol import Ack, Blob, Cancel, Challenge, Lease, Offer, ProtocolError, Release, VersionMismatch
 from providers import actions as providers
 from providers.models import Provider, Standing
 from tickets.models import Ticket
-from training import actions, audits
+from training import actions, audits, heartbeats
 from training.models import Assignment, Run
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,13 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await self.accept()  # only an accepted socket can say why it closes
         headers = dict(self.scope["headers"])
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        self.key = key if scheme == "Bearer" else ""
+        key = key if scheme == "Bearer" else ""
         try:
-            self.provider = await database_sync_to_async(providers.worker_of)(self.key)
+            self.provider = await database_sync_to_async(providers.worker_of)(key)
         except DomainError as error:
             await self.close(protocol.CLOSE_BAD_KEY, str(error))
         else:
+            self.shown = self.provider.pk, key
             logs.note(provider=self.provider.pk)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
@@ -87,7 +88,12 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     async def on_heartbeat(self, message: protocol.Heartbeat) -> None:
         await self._listen()
-        await self._tell(await database_sync_to_async(self._beat)())
+        found = await heartbeats.heard(self.channel_name, self.shown)
+        if (found.open, found.asked) != (self.offered, self.challenged) or self.done:  # a wake-up may have been lost
+            await self.changed({})
+        else:
+            self._note(found)
+            await self._may_work()
 
     async def on_accept(self, message: protocol.Accept) -> None:
         if not await database_sync_to_async(actions.accept)(self.provider, message.lease, self.channel_name):
@@ -129,23 +135,17 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await self.close(protocol.CLOSE_BANNED, f"You are {self.provider.get_standing_display()}.")
         return False
 
-    def _beat(self) -> list[protocol.Message]:
-        """Write down that the worker lives; repeat what a lost wake-up would have said."""
-        providers.heard(self.channel_name)
-        return self._news()
-
     def _news(self) -> list[protocol.Message]:
         """What this worker was not told yet, in one step to the database's thread: new offers, Cancel for leases whose run
-        ended or that were given to someone else, audits of its work, and what of it can be let go. Mostly there is none:
-        thousands of workers ask for it every few seconds."""
-        try:
-            self.provider = providers.still(self.provider, self.key)
-        except Forbidden as error:
-            self.shut_out = str(error)
-            return []
-        concerned = dict(actions.concerned(self.provider))
-        asked = {pk for pk, state in concerned.items() if state == State.COMMITTED}
-        return self._leases(set(concerned) - asked) + self._audits(asked) + self._let_go()
+        ended or that were given to someone else, audits of its work, and what of it can be let go."""
+        found = heartbeats.concerned({self.shown})[self.shown]
+        self._note(found)
+        return self._leases(found.open) + self._audits(found.asked) + self._let_go()
+
+    def _note(self, found: heartbeats.Concerned) -> None:
+        self.provider.standing = found.standing
+        if not found.welcome:
+            self.shut_out = "This key was revoked, or the account is closed."
 
     def _leases(self, open_: set[int]) -> list[protocol.Message]:
         new = self._new() if open_ - self.offered else []

@@ -12,7 +12,7 @@ import pytest
 
 from contracts.devchain import free_port
 from dmlsite.embedded import Layout, ServerError, start_postgres
-from dmlsite.supervisor import Child, Platform, refuse_taken
+from dmlsite.supervisor import Child, Platform, listening
 
 PARENT = """
 import os, sys, time
@@ -46,7 +46,7 @@ def test_a_taken_port_is_a_clear_error():
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(ServerError, match=f"Port {port} is taken"):
-            refuse_taken(port)
+            listening(port)
 
 
 def test_children_end_when_the_supervisor_is_killed(tmp_path):

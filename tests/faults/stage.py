@@ -131,6 +131,7 @@ class Linked(Platform):
             self.chain.kill()
             while any(running(pid) for pid in pids):
                 time.sleep(0.01)
+        self.close_door()
         self.ended.set()
 
 

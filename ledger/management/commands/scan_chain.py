@@ -1,6 +1,6 @@
 """Follow the chain: read the escrow's events, confirm what was sent, and wake the sweeps.
 
-The one process with a clock. Everything it does is idempotent; two of them are wasteful, not wrong.
+The one process with a clock. There may be several, on several machines: one leads, and the others wait for its end.
 """
 
 import logging
@@ -51,16 +51,26 @@ class Command(BaseCommand):
         metrics.serve()
         self.scanner: Scanner | None = None
         self.standstill = Standstill()
+        self.lead = jobs.Lead("scan_chain")
         sweeps, reconciliations = Every(settings.SWEEP_SECONDS), Every(settings.RECONCILE_SECONDS)
         while not stop.wait(settings.SCAN_SECONDS):
             close_old_connections()
             alive.sign("scanner")
+            if not self._leads():
+                continue
             self._try(self._scan)
             self._try(lambda: outbox.confirm(chain()))
             if sweeps.due():
                 self._enqueue(*SWEEPS)
             if reconciliations.due():
                 self._enqueue(RECONCILE)
+
+    def _leads(self) -> bool:
+        try:
+            return self.lead.taken()
+        except DatabaseError as error:
+            log.warning("%s", error)
+            return False
 
     def _try(self, step: Callable[[], object]) -> None:
         """What fails now is done the next time; only when that goes on for long, somebody is told."""
