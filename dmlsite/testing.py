@@ -1,5 +1,9 @@
 """pytest plugin: the embedded servers for the tests, in a `var` folder of their own; a real chain; jobs run inline.
 
+With DML_SERVICES, the folder of running services (scripts/services.py), the tests run on a room there instead: PostgreSQL, Redis,
+RabbitMQ and an object store from the environment, as on many machines. Every process, and every platform that a test starts, has a
+room of its own.
+
 It is loaded by name in pyproject.toml, before Django reads its settings.
 """
 
@@ -18,6 +22,32 @@ ROOT = Path(__file__).resolve().parent.parent
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
 """Named where tests run side by side (pytest -n): each process has servers of its own."""
 os.environ["DML_VAR_DIR"] = str(Path(os.environ.get("DML_VAR_DIR", ROOT / "var" / "test")) / PROCESS)
+SERVICES = os.environ.get("DML_SERVICES", "")
+"""Empty: the embedded default."""
+
+
+def room(var: Path) -> dict[str, str]:
+    """What a platform in `var` needs to know to live in a room of its own. Nothing where it brings its own servers."""
+    if not SERVICES:
+        return {}
+    from scripts import services
+
+    stack = services.Stack.load(Path(SERVICES))
+    found = services.room(stack)
+    (var / "mail").symlink_to(services.mails(stack, found))  # where tests look for mails
+    return found
+
+
+def _move_in() -> None:
+    """Before Django reads its settings. Mail stays with the tests: those that send some look at what would have gone out."""
+    if SERVICES:
+        from scripts import services
+
+        found = services.room(services.Stack.load(Path(SERVICES)))
+        os.environ.update({name: value for name, value in found.items() if not name.startswith("EMAIL_")})
+
+
+_move_in()
 os.environ.setdefault("EMAIL_BACKEND", "django.core.mail.backends.locmem.EmailBackend")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
