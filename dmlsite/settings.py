@@ -242,7 +242,7 @@ CHAIN_OVERDUE_SECONDS = env.integer("CHAIN_OVERDUE_SECONDS", 3600, minimum=1)
 GAS_RUNWAY = env.integer("GAS_RUNWAY", 50)
 RECONCILE_SECONDS = env.integer("RECONCILE_SECONDS", 60 if DEVELOPMENT else 600, minimum=1)
 # A built-in wallet backed by the development chain's test accounts. Never in production, never on a real chain.
-DEV_WALLET = DEVELOPMENT and CHAIN_ID == 31337 and env.flag("DEV_WALLET", True)
+DEV_WALLET = env.flag("DEV_WALLET", True) and DEVELOPMENT and CHAIN_ID == 31337
 SCAN_SECONDS = env.integer("SCAN_MILLISECONDS", 500 if DEVELOPMENT else 3000, minimum=50) / 1000
 
 # --- The market -------------------------------------------------------------------------------------------------------

@@ -26,14 +26,15 @@ SERVICES = os.environ.get("DML_SERVICES", "")
 """Empty: the embedded default."""
 
 
-def room(var: Path) -> dict[str, str]:
-    """What a platform in `var` needs to know to live in a room of its own. Nothing where it brings its own servers."""
+def room(var: Path, store: str = "s3") -> dict[str, str]:
+    """What a platform in `var` needs to know to live in a room of its own, with its files in this `store`. Nothing where it brings its
+    own servers."""
     if not SERVICES:
         return {}
     from scripts import services
 
     stack = services.Stack.load(Path(SERVICES))
-    found = services.room(stack)
+    found = services.room(stack, store)
     (var / "mail").symlink_to(services.mails(stack, found))  # where tests look for mails
     return found
 
@@ -71,6 +72,28 @@ def servers() -> Iterator[None]:
     yield
     for server in reversed(running):
         server.stop()
+
+
+@pytest.fixture(autouse=bool(SERVICES))
+def own_shelf(tmp_path: Path) -> Iterator[None]:
+    """In the one bucket, each test has a place of its own, as it has a folder on a disk."""
+    from django.core.files.storage import default_storage
+
+    default_storage.location = str(tmp_path).strip("/")
+    yield
+    default_storage.location = ""
+
+
+def files_kept(folder: str = "") -> list[str]:
+    """What is in the file storage, by its names there."""
+    from django.core.files.storage import default_storage
+
+    try:
+        folders, files = default_storage.listdir(folder)
+    except FileNotFoundError:  # a disk on which nothing was ever stored
+        return []
+    below = [name for inner in folders for name in files_kept(f"{folder}/{inner}".lstrip("/"))]
+    return [f"{folder}/{name}".lstrip("/") for name in files] + below
 
 
 @pytest.fixture(scope="session", autouse=True)

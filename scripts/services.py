@@ -161,15 +161,17 @@ def refuse_missing() -> None:
         raise ServerError(f"Missing programs; on Debian: apt-get install --no-install-recommends {' '.join(packages)}")
 
 
-def install() -> None:
-    """As root on Debian. Nothing that is installed starts by itself, and what runs is left alone."""
+def install(programs: dict[str, str] = PROGRAMS) -> None:
+    """What is missing, as root on Debian. Nothing that is installed starts by itself, and what runs is left alone."""
+    if all(Path(program).exists() for program in programs):
+        return
     quiet: dict[str, Any] = {
         "stdout": subprocess.DEVNULL,
         "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
         "check": True,
     }
     subprocess.run(["apt-get", "update", "-qq"], **quiet | {"check": False})
-    subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PROGRAMS.values()], **quiet)
+    subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *programs.values()], **quiet)
 
 
 def _wait(stack: Stack, name: str, ready: Callable[[Stack], object]) -> None:

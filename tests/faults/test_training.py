@@ -74,6 +74,7 @@ def test_4_the_jobs_are_killed_while_they_close_a_round(stage, reference):
     assert stage.rounds_noted(ticket) == 3, "each was closed once"
 
 
+@pytest.mark.embedded
 def test_5_redis_is_killed_and_comes_back_empty(stage, reference):
     ticket = stage.begin()
     stage.under_way(ticket)
@@ -183,6 +184,7 @@ def test_12_a_worker_whose_disk_is_full_sends_what_it_has_declines_the_rest_and_
     resource.prlimit(child.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+@pytest.mark.embedded
 def test_13_the_database_and_the_chain_are_killed_and_started_again(stage, reference):
     ticket = stage.begin()
     stage.under_way(ticket)
