@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test test-services services screenshots lint settings-reference clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
+.PHONY: demo test test-services services restore-drill screenshots lint settings-reference clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -31,6 +31,9 @@ test-services: setup
 
 services: setup
 	@exec $(PY) -m scripts.services $(or $(ARGS),up)
+
+restore-drill: setup
+	$(PY) -m scripts.restore_drill
 
 screenshots: setup
 	$(PY) -m scripts.screenshots

@@ -15,6 +15,7 @@ import requests.exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files import File
+from django.utils.http import content_disposition_header
 from google.api_core.exceptions import RetryError, ServerError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
@@ -94,6 +95,10 @@ class S3(_Store, S3Storage):  # type: ignore[misc]
     def get_object_parameters(self, name: str) -> dict[str, str]:
         return {"ContentType": BYTES}
 
+    def attached(self, name: str, called: str) -> str:
+        """A link by which a browser saves the file under this name."""
+        return str(self.url(name, parameters={"ResponseContentDisposition": content_disposition_header(True, called)}))
+
 
 class Google(_Store, GoogleCloudStorage):  # type: ignore[misc]
     """Google Cloud Storage. `emulator`: the address of a stand-in, which takes anybody's word and checks no signature; `key_file`: of a
@@ -125,3 +130,6 @@ class Google(_Store, GoogleCloudStorage):  # type: ignore[misc]
 
     def get_object_parameters(self, name: str) -> dict[str, Any]:
         return {"content_type": BYTES, "content_encoding": None}
+
+    def attached(self, name: str, called: str) -> str:
+        return self.url(name, parameters={"response_disposition": content_disposition_header(True, called)})

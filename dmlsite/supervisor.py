@@ -174,13 +174,14 @@ class Platform:
         self.spawn("scanner", "manage.py", "scan_chain")
         self._await_web()
 
-    def manage(self, *arguments: str) -> None:
-        """Run a manage.py command to its end. Raises ServerError with what it said."""
+    def manage(self, *arguments: str) -> str:
+        """Run a manage.py command to its end; what it prints. Raises ServerError with what it said."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True
         )
         if done.returncode:
-            raise ServerError(f"manage.py {arguments[0]} failed:\n{done.stderr[-3000:]}")
+            raise ServerError(f"manage.py {arguments[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        return done.stdout
 
     def spawn(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> Child:
         """Start a Python program of ours as a child that is watched."""

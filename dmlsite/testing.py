@@ -96,6 +96,16 @@ def files_kept(folder: str = "") -> list[str]:
     return [f"{folder}/{name}".lstrip("/") for name in files] + below
 
 
+def content_given(answer: Any) -> bytes:
+    """The file that a link answers with, by way of the object store where there is one."""
+    if answer.status_code == 302:
+        import httpx
+
+        return httpx.get(answer.headers["Location"]).raise_for_status().content
+    assert answer.status_code == 200, answer.status_code
+    return b"".join(answer)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quick_passwords() -> None:
     """The same algorithm with next to no work: at its real cost, hashing passwords is most of the time of most tests."""

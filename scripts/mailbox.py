@@ -23,7 +23,7 @@ class Folder:
         self.folder = folder
 
     async def handle_DATA(self, server: object, session: Session, envelope: Envelope) -> str:
-        place = self.folder / (session.login_data or b"nobody").decode()
+        place = self.folder / (session.auth_data or b"nobody").decode()
         place.mkdir(parents=True, exist_ok=True)
         half = place / f"{time.time_ns()}-{next(numbers)}.half"
         half.write_bytes(envelope.content or b"")  # type: ignore[arg-type]

@@ -85,9 +85,8 @@ def front(platform, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def key(platform):
-    person = platform.person("behind-nginx@example.org", "provider", rich(7))
-    person.call("POST", "provider", json={"user_name": "behind-nginx"})
-    return person.call("POST", "provider/keys", json={"name": "nginx"})["key"]
+    platform.provider("behind-nginx", rich(7))
+    return platform.platform.children["worker-behind-nginx"].env["DML_KEY"]
 
 
 def test_pages_come_by_tls_and_what_is_plain_is_sent_there(front):
@@ -117,5 +116,5 @@ def test_a_workers_bytes_go_through_and_too_many_are_refused(front, key):
 
 
 def test_a_form_from_another_site_is_refused(front):
-    sent = httpx.post(f"{front.url}/login/", headers={"Origin": "https://evil.example"}, verify=front.trust)
+    sent = httpx.post(f"{front.url}/accounts/login/", headers={"Origin": "https://evil.example"}, verify=front.trust)
     assert sent.status_code == 403
