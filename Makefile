@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks bench-uploads bench-hundred verify-tff
+.PHONY: demo test test-services services restore-drill screenshots lint settings-reference clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks bench-uploads bench-hundred verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -25,11 +25,24 @@ demo: setup
 test: setup
 	@exec $(PY) -m scripts.test $(ARGS)
 
+# The tests once more on PostgreSQL, Redis, RabbitMQ and an object store, as on many machines. As root on Debian it installs them.
+test-services: setup
+	@exec $(PY) -m scripts.test --services $(ARGS)
+
+services: setup
+	@exec $(PY) -m scripts.services $(or $(ARGS),up)
+
+restore-drill: setup
+	$(PY) -m scripts.restore_drill
+
 screenshots: setup
 	$(PY) -m scripts.screenshots
 
 lint: setup
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && .venv/bin/lint-imports --no-cache
+
+settings-reference: setup
+	$(PY) -m scripts.settings_reference
 
 lock:
 	.venv/bin/uv pip compile pyproject.toml --extra test --extra trace --universal --fork-strategy fewest --python-version 3.11 --no-emit-index-url --no-header -q -o requirements.txt

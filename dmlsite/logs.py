@@ -153,6 +153,7 @@ def configuration(form: str, level: str) -> dict[str, Any]:
         "loggers": {
             **{name: onward for name in ("django", "django.server", "uvicorn", "uvicorn.error", "daphne")},
             "httpx": {"level": "WARNING"},
+            "pika": {"level": "WARNING"},
             "web3": {"level": "WARNING"},
         },
     }

@@ -16,9 +16,9 @@ VAR_DIR = env.path("DML_VAR_DIR", BASE_DIR / "var")
 EMBEDDED = embedded.Layout(VAR_DIR)
 
 DEBUG = env.flag("DEBUG", False)
-SECRET_KEY = env.text("SECRET_KEY") or (embedded.secret_key(VAR_DIR) if DEVELOPMENT else "")
+SECRET_KEY = env.secret("SECRET_KEY") or (embedded.secret_key(VAR_DIR) if DEVELOPMENT else "")
 if not SECRET_KEY:
-    raise env.BadSetting("Environment variable SECRET_KEY: required when DML_ENV=production")
+    raise env.BadSetting("Environment variable SECRET_KEY: required when DML_ENV=production, or SECRET_KEY_FILE")
 
 SITE_URL = env.text("SITE_URL", "http://localhost:8000").rstrip("/")
 ALLOWED_HOSTS = env.listed("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", "testserver"] if DEVELOPMENT else [])
@@ -101,13 +101,14 @@ USE_TZ = True
 LANGUAGE_CODE = "en-gb"
 
 # --- Database, Redis, broker, channel layer ---------------------------------------------------------------------------
-DATABASES = {"default": dj_database_url.parse(env.text("DATABASE_URL", EMBEDDED.database_url), conn_max_age=60)}
+DATABASES = {"default": dj_database_url.parse(env.secret("DATABASE_URL", EMBEDDED.database_url), conn_max_age=60)}
 if not DATABASES["default"]["ENGINE"].endswith("postgresql"):
     raise env.BadSetting("Environment variable DATABASE_URL: only PostgreSQL serves (row locks, exact integers)")
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # Few different queries, asked all the time: the server plans each once, which took longer than to answer it.
 DATABASES["default"].setdefault("OPTIONS", {}).update(server_side_binding=True, prepare_threshold=5)
-REDIS_URL = env.text("REDIS_URL", EMBEDDED.redis_url)
+REDIS_URL = env.secret("REDIS_URL", EMBEDDED.redis_url)
+BROKER_URL = env.secret("BROKER_URL", REDIS_URL)
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 # The layer waits up to 5 s for a message; redis-py 8 gives up on any answer after 5 s, which would end idle sockets.
 LAYER_HOST = {"address": REDIS_URL, "socket_timeout": 30}
@@ -115,8 +116,7 @@ CHANNEL_LAYERS = {
     "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [LAYER_HOST]}},
 }
 DRAMATIQ_BROKER = {
-    "BROKER": "dramatiq.brokers.redis.RedisBroker",
-    "OPTIONS": {"url": REDIS_URL},
+    **embedded.broker(BROKER_URL),
     "MIDDLEWARE": [
         "dmlsite.background.Background",
         "dramatiq.middleware.AgeLimit",
@@ -141,11 +141,35 @@ STATIC_URL = "/static/"
 STATIC_ROOT = embedded.made(VAR_DIR / "static")
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
-STORAGES = {
-    "default": {
-        "BACKEND": env.text("FILE_STORAGE", "django.core.files.storage.FileSystemStorage"),
-        "OPTIONS": {},
+FILE_STORE = env.choice("FILE_STORE", "disk", ("disk", "s3", "gcs"))
+STORE_LINK_SECONDS = env.integer("STORE_LINK_SECONDS", 600, minimum=60)
+STORES = {
+    "disk": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {}},
+    "s3": {
+        "BACKEND": "dmlsite.stores.S3",
+        "OPTIONS": {
+            "bucket_name": env.text("S3_BUCKET"),
+            "endpoint_url": env.text("S3_ENDPOINT") or None,  # none: Amazon's own
+            "region_name": env.text("S3_REGION") or None,
+            "access_key": env.secret("S3_ACCESS_KEY") or None,  # none: the machine's own role
+            "secret_key": env.secret("S3_SECRET_KEY") or None,
+            "querystring_expire": STORE_LINK_SECONDS,
+        },
     },
+    "gcs": {
+        "BACKEND": "dmlsite.stores.Google",
+        "OPTIONS": {
+            "bucket_name": env.text("GCS_BUCKET"),
+            "emulator": env.text("GCS_EMULATOR"),
+            "key_file": env.text("GCS_CREDENTIALS_FILE"),  # none: the machine's own account
+            "expiration": STORE_LINK_SECONDS,
+        },
+    },
+}
+if FILE_STORE != "disk" and not STORES[FILE_STORE]["OPTIONS"]["bucket_name"]:
+    raise env.BadSetting(f"Environment variable {FILE_STORE.upper()}_BUCKET: required when FILE_STORE={FILE_STORE}")
+STORAGES = {
+    "default": STORES[FILE_STORE],
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 MEDIA_ROOT = VAR_DIR / "files"
@@ -187,7 +211,7 @@ EMAIL_BACKEND = env.text(
 EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
 EMAIL_PORT = env.integer("EMAIL_PORT", 25)
 EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
-EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_HOST_PASSWORD = env.secret("EMAIL_HOST_PASSWORD")
 EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", False)
 EMAIL_TIMEOUT = (
     60  # seconds for each answer of the server: all of them take less than a mail is claimed for (tickets/mail.py)
@@ -198,7 +222,7 @@ ADMINS = [
 ]
 
 # --- The chain --------------------------------------------------------------------------------------------------------
-CHAIN_RPC_URL = env.text("CHAIN_RPC_URL", EMBEDDED.chain_url)
+CHAIN_RPC_URL = env.secret("CHAIN_RPC_URL", EMBEDDED.chain_url)
 CHAIN_ID = env.integer("CHAIN_ID", 31337, minimum=1)
 CHAIN_DEPLOYMENT = env.path("CHAIN_DEPLOYMENT", VAR_DIR / "deployment.json")
 CHAIN_EXPLORER = env.text("CHAIN_EXPLORER")
@@ -221,7 +245,7 @@ CHAIN_OVERDUE_SECONDS = env.integer("CHAIN_OVERDUE_SECONDS", 3600, minimum=1)
 GAS_RUNWAY = env.integer("GAS_RUNWAY", 50)
 RECONCILE_SECONDS = env.integer("RECONCILE_SECONDS", 60 if DEVELOPMENT else 600, minimum=1)
 # A built-in wallet backed by the development chain's test accounts. Never in production, never on a real chain.
-DEV_WALLET = DEVELOPMENT and CHAIN_ID == 31337 and env.flag("DEV_WALLET", True)
+DEV_WALLET = env.flag("DEV_WALLET", True) and DEVELOPMENT and CHAIN_ID == 31337
 SCAN_SECONDS = env.integer("SCAN_MILLISECONDS", 500 if DEVELOPMENT else 3000, minimum=50) / 1000
 
 # --- The market -------------------------------------------------------------------------------------------------------
@@ -271,11 +295,11 @@ SPECTACULAR_SETTINGS = {
 LOG_FORMAT = env.choice("LOG_FORMAT", "line" if DEVELOPMENT else "json", ("line", "json"))
 LOGGING = logs.configuration(LOG_FORMAT, env.text("LOG_LEVEL", "INFO"))
 # /metrics asks for this token; where there is none, only the machine itself may look.
-METRICS_TOKEN = env.text("METRICS_TOKEN")
+METRICS_TOKEN = env.secret("METRICS_TOKEN")
 # Where jobs or a scanner answer scrapes, another one for each group of processes; 0: nowhere.
 METRICS_PORT = env.integer("METRICS_PORT", 0)
 # The same error is mailed to the admins once in so long; all errors together so often.
 ERROR_MAIL_MINUTES = env.integer("ERROR_MAIL_MINUTES", 15, minimum=1)
 ERROR_MAILS_PER_HOUR = env.integer("ERROR_MAILS_PER_HOUR", 20)
-if SENTRY_DSN := env.text("SENTRY_DSN"):
+if SENTRY_DSN := env.secret("SENTRY_DSN"):
     reports.start_sentry(SENTRY_DSN)

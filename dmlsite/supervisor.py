@@ -1,4 +1,4 @@
-"""Start, watch and end the processes of one installation on the embedded default. No Django in here.
+"""Start, watch and end the processes of one installation on the embedded default, or on servers that its settings name. No Django in here.
 
 database, Redis        PostgreSQL and Redis out of wheels (embedded.py)
 chain                  anvil (contracts/devchain.py)
@@ -110,7 +110,6 @@ class Platform:
         self.processes = dict.fromkeys(OURS, 1) | (processes or {})
         self.door: socket.socket | None = None
         self.chain = DevChain(var / "chain.json", chain_port)
-        self.own_chain = "CHAIN_RPC_URL" not in os.environ
         self.servers: dict[str, Server] = {}
         self.children: dict[str, Child] = {}
         self.ending, self.ended = threading.Event(), threading.Event()
@@ -124,10 +123,19 @@ class Platform:
             "TF_CPP_MIN_LOG_LEVEL": "2",
             **(settings or {}),
         }
+        self.own_chain = "CHAIN_RPC_URL" not in os.environ
 
     @property
     def rpc_url(self) -> str:
         return self.chain.url
+
+    @property
+    def database_url(self) -> str:
+        return self.env.get("DATABASE_URL", self.layout.database_url)
+
+    @property
+    def redis_url(self) -> str:
+        return self.env.get("REDIS_URL", self.layout.redis_url)
 
     def start(self) -> None:
         """Everything but the workers. Raises ServerError or ChainError with a text that says what to do."""
@@ -147,7 +155,7 @@ class Platform:
         """Database, Redis and chain."""
         for name, (variable, _) in SERVERS.items():
             self.say(name)
-            if variable not in os.environ:
+            if variable not in self.env:
                 self._start_server(name)
         if self.own_chain:
             self.say(f"chain (anvil on {self.rpc_url})")
@@ -165,7 +173,7 @@ class Platform:
     def _migrate(self) -> None:
         """Bring the tables up to date; the embedded database remembers for which migrations that was done."""
         mark, wanted = self.layout.var / "migrated", migrations_digest()
-        if "DATABASE_URL" not in os.environ and mark.exists() and mark.read_text() == wanted:
+        if "DATABASE_URL" not in self.env and mark.exists() and mark.read_text() == wanted:
             return
         self.say("database tables")
         self.manage("migrate", "--verbosity", "0")
@@ -181,13 +189,14 @@ class Platform:
                 self.spawn(name, *arguments, *map(str, door), inherits=door)
         self._await_web()
 
-    def manage(self, *arguments: str) -> None:
-        """Run a manage.py command to its end. Raises ServerError with what it said."""
+    def manage(self, *arguments: str) -> str:
+        """Run a manage.py command to its end; what it prints. Raises ServerError with what it said."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True
         )
         if done.returncode:
-            raise ServerError(f"manage.py {arguments[0]} failed:\n{done.stderr[-3000:]}")
+            raise ServerError(f"manage.py {arguments[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        return done.stdout
 
     def spawn(
         self, name: str, *arguments: str, env: dict[str, str] | None = None, inherits: tuple[int, ...] = ()

@@ -1,5 +1,9 @@
 """pytest plugin: the embedded servers for the tests, in a `var` folder of their own; a real chain; jobs run inline.
 
+With DML_SERVICES, the folder of running services (scripts/services.py), the tests run on a room there instead: PostgreSQL, Redis,
+RabbitMQ and an object store from the environment, as on many machines. Every process, and every platform that a test starts, has a
+room of its own.
+
 It is loaded by name in pyproject.toml, before Django reads its settings.
 """
 
@@ -18,6 +22,33 @@ ROOT = Path(__file__).resolve().parent.parent
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
 """Named where tests run side by side (pytest -n): each process has servers of its own."""
 os.environ["DML_VAR_DIR"] = str(Path(os.environ.get("DML_VAR_DIR", ROOT / "var" / "test")) / PROCESS)
+SERVICES = os.environ.get("DML_SERVICES", "")
+"""Empty: the embedded default."""
+
+
+def room(var: Path, store: str = "s3") -> dict[str, str]:
+    """What a platform in `var` needs to know to live in a room of its own, with its files in this `store`. Nothing where it brings its
+    own servers."""
+    if not SERVICES:
+        return {}
+    from scripts import services
+
+    stack = services.Stack.load(Path(SERVICES))
+    found = services.room(stack, store)
+    (var / "mail").symlink_to(services.mails(stack, found))  # where tests look for mails
+    return found
+
+
+def _move_in() -> None:
+    """Before Django reads its settings. Mail stays with the tests: those that send some look at what would have gone out."""
+    if SERVICES:
+        from scripts import services
+
+        found = services.room(services.Stack.load(Path(SERVICES)))
+        os.environ.update({name: value for name, value in found.items() if not name.startswith("EMAIL_")})
+
+
+_move_in()
 os.environ.setdefault("EMAIL_BACKEND", "django.core.mail.backends.locmem.EmailBackend")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -41,6 +72,38 @@ def servers() -> Iterator[None]:
     yield
     for server in reversed(running):
         server.stop()
+
+
+@pytest.fixture(autouse=bool(SERVICES))
+def own_shelf(tmp_path: Path) -> Iterator[None]:
+    """In the one bucket, each test has a place of its own, as it has a folder on a disk."""
+    from django.core.files.storage import default_storage
+
+    default_storage.location = str(tmp_path).strip("/")
+    yield
+    default_storage.location = ""
+
+
+def files_kept(folder: str = "") -> list[str]:
+    """What is in the file storage, by its names there."""
+    from django.core.files.storage import default_storage
+
+    try:
+        folders, files = default_storage.listdir(folder)
+    except FileNotFoundError:  # a disk on which nothing was ever stored
+        return []
+    below = [name for inner in folders for name in files_kept(f"{folder}/{inner}".lstrip("/"))]
+    return [f"{folder}/{name}".lstrip("/") for name in files] + below
+
+
+def content_given(answer: Any) -> bytes:
+    """The file that a link answers with, by way of the object store where there is one."""
+    if answer.status_code == 302:
+        import httpx
+
+        return httpx.get(answer.headers["Location"]).raise_for_status().content
+    assert answer.status_code == 200, answer.status_code
+    return b"".join(answer)
 
 
 @pytest.fixture(scope="session", autouse=True)

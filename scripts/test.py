@@ -2,6 +2,8 @@
 
 With CI set, whatever cannot run is a failure. Arguments go to pytest: make test ARGS="ledger -k refund". Without them all tests run,
 in two processes with servers of their own.
+
+`make test-services`: the tests once more, on what many machines share (services.py). Only what touches none of it is left out.
 """
 
 import os
@@ -11,11 +13,22 @@ import sys
 import time
 from pathlib import Path
 
+from dmlsite.embedded import ServerError
+from scripts import services
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CI = bool(os.environ.get("CI"))
 FORGE = ROOT / "node_modules" / ".bin" / "forge"
 SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+
+FRONT = {"/usr/sbin/nginx": "nginx-light"}
+"""What tests/services puts in front of the site."""
+NO_SERVICE = {
+    "contracts/tests": "a chain and nothing else",
+    "dmlworker/tests": "what people install: it knows a platform by HTTP only, and tests/ has real workers",
+}
+"""Left out on the services: nothing in there would be another than on the embedded default. Why."""
 
 
 def ensure_chromium() -> str:
@@ -42,6 +55,8 @@ def run(title: str, *command: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--services"]:
+        return on_services(arguments[1:])
     missing = ensure_chromium()
     options = ["--ignore=tests/browser"] if missing else []
     if not arguments:
@@ -53,6 +68,26 @@ def main(arguments: list[str]) -> int:
     if missing:
         print(f"\nNot run: the browser tests ({missing})")
     return 0 if all(results) and not (missing and CI) else 1
+
+
+def on_services(arguments: list[str]) -> int:
+    """On services of our own in a fresh folder, which are ended and forgotten afterwards."""
+    folder = ROOT / "var" / "test-services"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        if os.getuid() == 0 and shutil.which("apt-get"):
+            services.install(services.PROGRAMS | FRONT)
+        stack = services.up(folder, {}, lambda name: print(f"{name} …", flush=True))
+    except ServerError as error:
+        print(error)
+        return 1
+    os.environ["DML_SERVICES"] = str(folder)
+    left_out = [f"--ignore={place}" for place in NO_SERVICE]
+    try:
+        return main(["-m", "not embedded", *([] if arguments else SIDE_BY_SIDE), *left_out, *arguments])
+    finally:
+        services.down(stack)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def checks() -> list[bool]:

@@ -13,6 +13,8 @@ from contracts.chain import Chain, Deployment, connect
 from contracts.keys import load_keystore
 from dmlsite.demo import COINS, Demo, Person
 from dmlsite.supervisor import Platform
+from dmlsite.testing import SERVICES, room
+from scripts import services
 
 EXPLORER = "https://explorer.example"
 SETTINGS = {
@@ -57,11 +59,12 @@ class Live(Demo):
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Look into the platform's own database."""
-        folder = self.platform.layout.sockets / "pg"
-        with psycopg.connect(f"host={folder} user=postgres dbname=dml") as connection:
+        with psycopg.connect(self.platform.database_url) as connection:
             return connection.execute(sql, values).fetchall()  # type: ignore[arg-type]
 
     def blob(self, sha256: str) -> bytes:
+        if SERVICES:
+            return services.stored(self.platform.env, f"blobs/{sha256[:2]}/{sha256}")
         return (self.var / "files" / "blobs" / sha256[:2] / sha256).read_bytes()
 
 
@@ -95,5 +98,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """PostgreSQL, Redis, anvil, web, jobs and scanner, each a process, on free loopback ports."""
     var: Path = tmp_path_factory.mktemp("platform")
-    with up(Platform(var, devchain.free_port(), devchain.free_port(), say=print, settings=SETTINGS)) as started:
+    settings = SETTINGS | room(var)
+    with up(Platform(var, devchain.free_port(), devchain.free_port(), say=print, settings=settings)) as started:
         yield Live(started)

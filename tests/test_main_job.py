@@ -51,7 +51,7 @@ def settled(platform, customer):
 
 def artifacts(customer, ticket, folder: Path) -> Path:
     for row in customer.call("GET", f"tickets/{ticket['id']}/artifacts"):
-        (folder / row["name"]).write_bytes(httpx.get(row["url"]).raise_for_status().content)
+        (folder / row["name"]).write_bytes(httpx.get(row["url"], follow_redirects=True).raise_for_status().content)
     return folder
 
 

@@ -40,7 +40,7 @@ def settled(platform, customer, name, data, **options):
 
 def files(customer, ticket, folder):
     for row in customer.call("GET", f"tickets/{ticket['id']}/artifacts"):
-        (folder / row["name"]).write_bytes(httpx.get(row["url"]).raise_for_status().content)
+        (folder / row["name"]).write_bytes(httpx.get(row["url"], follow_redirects=True).raise_for_status().content)
         assert (folder / row["name"]).stat().st_size == row["size"]
 
 

@@ -28,6 +28,12 @@ def keep(name: str) -> None:
     Leftover.objects.filter(name=name).delete()
 
 
+def link(name: str, called: str) -> str:
+    """Where a file is fetched from the object store itself, for a while, to be saved as it is called. Empty on a disk."""
+    attached = getattr(default_storage, "attached", None)
+    return attached(name, called) if attached else ""
+
+
 def due() -> QuerySet[Leftover]:
     return Leftover.objects.filter(due__lte=timezone.now()).order_by("due")
 

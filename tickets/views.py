@@ -10,7 +10,14 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core import signing
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    StreamingHttpResponse,
+)
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.http import content_disposition_header
 from django.views.decorators.cache import never_cache
@@ -27,7 +34,7 @@ from dmlworker import rewards
 from dmlworker.ownmodel import MAX_FILE, input_shape
 from ledger import funds
 from ledger.templatetags.money import breakdown
-from tickets import actions, bundle, mail, ownmodels
+from tickets import actions, bundle, files, mail, ownmodels
 from tickets.forms import OrderForm, PriceForm
 from tickets.models import Artifact, Ticket
 from tickets.ownmodels import OWN_MODELS
@@ -174,6 +181,8 @@ def artifact(request: HttpRequest, token: str) -> HttpResponseBase:
         found = linked(token)
     except signing.SignatureExpired:
         return expired(request)
+    if link := files.link(found.file.name, found.name):
+        return HttpResponseRedirect(link, headers={"Cache-Control": "private, no-store"})
     return download(lambda: found.file.open("rb"), found.name, found.size)
 
 

@@ -16,6 +16,7 @@ from rest_framework.authtoken.models import Token
 from accounts import personal
 from accounts.models import ApiKey, User, Wallet
 from dmlsite.errors import Conflict, Invalid
+from dmlsite.testing import files_kept
 from dmlsite.tests.people import PASSWORD, counted_afresh, person  # noqa: F401
 from dmlsite.tests.rows import everything
 from ledger.models import Alarm, ChainEvent, Sighting, Transfer
@@ -105,17 +106,17 @@ def test_the_export_names_nobody_else(client, ticket):
     assert "root@" not in client.get(reverse("accounts:export")).content.decode()
 
 
-def test_a_closed_account_leaves_nothing_of_the_person_and_all_of_the_money(client, ticket, tmp_path, inline_jobs):
+def test_a_closed_account_leaves_nothing_of_the_person_and_all_of_the_money(client, ticket, inline_jobs):
     user = ticket.customer
     traces(ticket)
     Token.objects.create(user=user)
     Wallet.objects.create(user=user, address="0x" + "34" * 20)
     money = list(Transfer.objects.values())
-    assert [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files_kept()
     client.force_login(user)
     assert client.post(reverse("accounts:close"), {"password": PASSWORD}).url == reverse("home")
 
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not files_kept()
     assert authenticate(username="customer@example.org", password=PASSWORD) is None
     assert client.get(reverse("accounts:account")).status_code == 302
     assert not Token.objects.exists() and not Wallet.objects.exists()
@@ -189,13 +190,14 @@ def test_a_mail_that_was_queued_as_the_account_closed_is_not_sent(ticket, inline
     assert post.outbox == [] and not Mail.objects.exists()
 
 
-def test_what_a_job_makes_as_the_account_closes_is_not_kept(ticket, tmp_path, inline_jobs):
+def test_what_a_job_makes_as_the_account_closes_is_not_kept(ticket, inline_jobs):
     personal.close(ticket.customer, PASSWORD)
     with pytest.raises(Conflict, match="closed"):
         store_artifact(ticket, "model.keras", ContentFile(b"model"))
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()] and not Artifact.objects.exists()
+    assert not files_kept() and not Artifact.objects.exists()
 
 
+@pytest.mark.embedded
 def test_a_storage_that_does_not_delete_is_asked_again(client, ticket, tmp_path, inline_jobs):
     name = Dataset.objects.get().file.name
     (tmp_path / name).unlink()
@@ -203,7 +205,7 @@ def test_a_storage_that_does_not_delete_is_asked_again(client, ticket, tmp_path,
     client.force_login(ticket.customer)
     assert client.post(reverse("accounts:close"), {"password": PASSWORD}).status_code == 302
     assert Leftover.objects.get(name=name).error
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "all others are gone"
+    assert not files_kept(), "all others are gone"
 
 
 @pytest.mark.parametrize("standing", [Standing.ACTIVE, Standing.EXITING, Standing.ACCUSED])

@@ -69,6 +69,7 @@ def test_ending_a_child_ends_what_it_started_and_cannot_be_refused(tmp_path):
     until(lambda: not alive(grandchild))
 
 
+@pytest.mark.embedded
 def test_a_server_that_dies_is_started_again(tmp_path, monkeypatch):
     for name in ("DATABASE_URL", "REDIS_URL", "CHAIN_RPC_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -89,6 +90,7 @@ def test_a_server_that_dies_is_started_again(tmp_path, monkeypatch):
         platform.stop()
 
 
+@pytest.mark.embedded
 def test_the_database_comes_back_with_its_data_after_a_kill(tmp_path):
     import psycopg
 

@@ -92,6 +92,7 @@ class Linked(Platform):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
+        self.settings = more["settings"]
         self.links: dict[str, Link] = {}
         self.keys: dict[str, str] = {}
         self.open = ExitStack()
@@ -109,7 +110,7 @@ class Linked(Platform):
 
     def successor(self) -> "Linked":
         """Another one on the same folder and ports, which takes the workers over."""
-        new = Linked(self.layout.var, self.port, self.chain.port, say=self.say, settings=QUICK)
+        new = Linked(self.layout.var, self.port, self.chain.port, say=self.say, settings=self.settings)
         new.links, new.keys, new.open = self.links, self.keys, self.open
         new.children = {name: child for name, child in self.children.items() if name.startswith("worker-")}
         return new
@@ -207,7 +208,7 @@ class Stage(Live):
 
     @property
     def database(self) -> str:
-        return f"host={self.platform.layout.sockets / 'pg'} user=postgres dbname=dml"
+        return self.platform.database_url
 
     def again(self, ticket: str, lease: Lease) -> Lease:
         """As it is now."""
@@ -353,7 +354,7 @@ class Stage(Live):
 
     @property
     def redis(self) -> Redis:
-        return Redis(unix_socket_path=str(self.platform.layout.sockets / "redis.sock"))
+        return Redis.from_url(self.platform.redis_url)
 
     def listening(self) -> set[str]:
         """Providers whose sockets are woken by messages."""

@@ -9,6 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from contracts.devchain import free_port
+from dmlsite.testing import room
 from dmlworker import protocol
 from tests.conftest import up
 from tests.faults.stage import CAST, QUICK, Linked, Stage
@@ -17,7 +18,7 @@ from tests.faults.stage import CAST, QUICK, Linked, Stage
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
     var = tmp_path_factory.mktemp("disturbed")
-    with up(Linked(var, free_port(), free_port(), say=print, settings=QUICK)) as first, first.open:
+    with up(Linked(var, free_port(), free_port(), say=print, settings=QUICK | room(var))) as first, first.open:
         stage = Stage(first)
         yield stage
         stage.platform.stop()
@@ -73,6 +74,7 @@ def test_4_the_jobs_are_killed_while_they_close_a_round(stage, reference):
     assert stage.rounds_noted(ticket) == 3, "each was closed once"
 
 
+@pytest.mark.embedded
 def test_5_redis_is_killed_and_comes_back_empty(stage, reference):
     ticket = stage.begin()
     stage.under_way(ticket)
@@ -85,7 +87,7 @@ def test_5_redis_is_killed_and_comes_back_empty(stage, reference):
 def test_5_redis_forgets_everything_and_the_sockets_are_woken_by_messages_all_the_same(stage):
     stage.ready(CAST)
     connections = {channel for (channel,) in stage.query("select channel from providers_connection")}
-    stage.redis.flushall()
+    stage.redis.flushdb()
     stage.until(lambda: stage.listening() == set(CAST), "every worker's socket to be woken by messages again")
     assert connections == {channel for (channel,) in stage.query("select channel from providers_connection")}
 
@@ -182,6 +184,7 @@ def test_12_a_worker_whose_disk_is_full_sends_what_it_has_declines_the_rest_and_
     resource.prlimit(child.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+@pytest.mark.embedded
 def test_13_the_database_and_the_chain_are_killed_and_started_again(stage, reference):
     ticket = stage.begin()
     stage.under_way(ticket)

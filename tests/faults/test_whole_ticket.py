@@ -12,6 +12,7 @@ from contracts.tests.proxy import Proxy
 from dmlsite.demo import DemoError, wait
 from dmlsite.embedded import ServerError
 from dmlsite.supervisor import Platform
+from dmlsite.testing import room
 from dmlworker.datasets import samples
 from ledger import money
 from tests.conftest import SETTINGS, Live, up
@@ -22,7 +23,7 @@ def flaky(tmp_path):
     """A platform whose node is only reached by the proxy; people's wallets use the node itself."""
     port = devchain.free_port()
     with Proxy(f"http://127.0.0.1:{port}") as proxy:
-        settings = SETTINGS | {"CHAIN_RPC_URL": proxy.url, "SCAN_MILLISECONDS": "200"}
+        settings = SETTINGS | room(tmp_path) | {"CHAIN_RPC_URL": proxy.url, "SCAN_MILLISECONDS": "200"}
         with up(Platform(tmp_path, devchain.free_port(), port, say=print, settings=settings)) as running:
             live = Live(running)
             live.proxy = proxy

@@ -10,7 +10,7 @@ from accounts.models import User
 from contracts.devchain import DevChain, free_port
 from contracts.devchain import test_key as rich
 from dmlsite.errors import Conflict
-from dmlsite.testing import finalize
+from dmlsite.testing import content_given, finalize
 from ledger import outbox, reconcile
 from ledger.gateway import key
 from ledger.models import COUNTED, Alarm, ChainEvent, ChainTx, Transfer, balance
@@ -132,7 +132,7 @@ def test_a_payout_that_reverts_and_the_customers_own_refund(chain, settled, clie
     assert told[0][2] == f"the payment is back in your wallet: {own}"
     page = progress(client, settled)
     assert own in page and "model.keras" in page
-    assert client.get(mail.link(Artifact.objects.get())).status_code == 200
+    assert content_given(client.get(mail.link(Artifact.objects.get())))
 
 
 def test_a_payout_that_reverts_and_nobody_asks_for_the_refund(chain, settled):

@@ -440,6 +440,7 @@ def artifact(ada):
     return actions.store_artifact(make(ada, Status.SETTLED, accuracy=0.9), "model.keras", ContentFile(b"weights"))
 
 
+@pytest.mark.embedded  # test_direct.py has the same from an object store
 def test_a_signed_link_downloads_without_login(client, artifact, settings):
     answer = client.get(mail.link(artifact).removeprefix(settings.SITE_URL))
     assert answer.status_code == 200

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from django.core.cache import cache
 from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.db import connection, transaction
 from django.urls import reverse
 from django.utils import timezone
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
 from accounts import actions as accounts
+from dmlsite.testing import files_kept
 from dmlsite.tests.people import api, person, problem
 from tickets import actions, files, tasks, uploads
 from tickets.models import Leftover, PartialUpload, Status, UploadPart
@@ -55,13 +57,13 @@ def patch(client, place, offset, data, kind=uploads.PART_TYPE):
     return client.patch(place, data, content_type=kind, headers=headers(Upload_Offset=str(offset)))
 
 
-def stored(folder):
+def stored():
     """What is there when the job that removes files was here."""
     tasks.remove_files.fn()
-    return [path for path in folder.rglob("*") if path.is_file()]
+    return files_kept()
 
 
-def test_a_file_comes_in_parts_and_after_a_break(owner, ticket, own_files):  # noqa: F811
+def test_a_file_comes_in_parts_and_after_a_break(owner, ticket):  # noqa: F811
     begun = begin(owner, ticket)
     place = begun.headers["Location"]
     assert (begun.status_code, begun.headers["Tus-Resumable"]) == (201, "1.0.0")
@@ -76,7 +78,7 @@ def test_a_file_comes_in_parts_and_after_a_break(owner, ticket, own_files):  # n
     ticket.refresh_from_db()
     assert (ticket.status, ticket.dataset.name, ticket.dataset.size) == (Status.UPLOADED, "cells.csv", len(DATA))
     assert ticket.dataset.file.read() == DATA
-    assert len(stored(own_files)) == 1
+    assert len(stored()) == 1
     again = owner.head(place, headers=headers())  # its answer to the last part was lost
     assert again.headers["Upload-Offset"] == str(len(DATA))
 
@@ -92,30 +94,30 @@ def test_however_it_is_cut_it_is_the_same_file(ada, sizes):  # noqa: F811
     assert ticket.dataset.file.read() == whole
 
 
-def test_a_part_that_is_sent_twice_counts_once(owner, ticket, own_files):  # noqa: F811
+def test_a_part_that_is_sent_twice_counts_once(owner, ticket):  # noqa: F811
     place = begin(owner, ticket).headers["Location"]
     assert patch(owner, place, 0, DATA[:5]).status_code == 204
     assert patch(owner, place, 0, DATA[:5]).status_code == 409
     assert patch(owner, place, 7, DATA[7:]).status_code == 409
-    assert len(stored(own_files)) == 1
+    assert len(stored()) == 1
     assert patch(owner, place, 5, DATA[5:]).status_code == 204
 
 
-def test_a_new_upload_takes_the_place_of_the_last(owner, ticket, own_files):  # noqa: F811
+def test_a_new_upload_takes_the_place_of_the_last(owner, ticket):  # noqa: F811
     old = begin(owner, ticket).headers["Location"]
     patch(owner, old, 0, DATA[:5])
     new = begin(owner, ticket, size=3).headers["Location"]
-    assert stored(own_files) == []
+    assert stored() == []
     assert patch(owner, old, 5, DATA[5:]).status_code == 404
     assert patch(owner, new, 0, b"a,b").status_code == 204
     assert owner.delete(old, headers=headers()).status_code == 404
 
 
-def test_an_upload_is_dropped(owner, ticket, own_files):  # noqa: F811
+def test_an_upload_is_dropped(owner, ticket):  # noqa: F811
     place = begin(owner, ticket).headers["Location"]
     patch(owner, place, 0, DATA[:5])
     assert owner.delete(place, headers=headers()).status_code == 204
-    assert (stored(own_files), UploadPart.objects.count()) == ([], 0)
+    assert (stored(), UploadPart.objects.count()) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +192,14 @@ def test_a_crash_before_the_whole_file_loses_nothing(owner, ticket, monkeypatch)
     assert ticket.dataset.file.read() == DATA
 
 
-def test_what_is_of_no_use_any_more_is_forgotten(ticket, own_files):
+def test_what_is_of_no_use_any_more_is_forgotten(ticket):
     actions.add_part(actions.begin_upload(ticket, "x.csv", 5), 0, ContentFile(b"abc"), "ada")
     PartialUpload.objects.update(created=timezone.now() - timedelta(hours=1))
     actions.overdue()
     assert PartialUpload.objects.count() == 1
     type(ticket).objects.update(status=Status.REFUNDED)
     actions.overdue()
-    assert (PartialUpload.objects.count(), stored(own_files)) == (0, [])
+    assert (PartialUpload.objects.count(), stored()) == (0, [])
 
 
 # --- Two at once ------------------------------------------------------------------------------------------------------
@@ -230,17 +232,18 @@ def test_two_begin_at_once_and_the_later_one_counts(ticket):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_part_that_comes_while_its_upload_is_dropped_leaves_nothing(ticket, own_files, inline_jobs):
+def test_a_part_that_comes_while_its_upload_is_dropped_leaves_nothing(ticket, inline_jobs):
     begun, result = actions.begin_upload(ticket, "x.csv", 6), []
     with transaction.atomic():
         actions.add_part(begun, 0, ContentFile(b"abc"), "ada")
         other = elsewhere(lambda: actions.drop_upload(PartialUpload.objects.get(pk=begun.pk)), result)
     other.join()
     assert result == [None]
-    assert (PartialUpload.objects.count(), UploadPart.objects.count(), stored(own_files)) == (0, 0, [])
+    assert (PartialUpload.objects.count(), UploadPart.objects.count(), stored()) == (0, 0, [])
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.embedded
 def test_what_the_storage_does_not_delete_now_it_deletes_later(ticket, own_files, inline_jobs):
     begun = actions.begin_upload(ticket, "x.csv", 6)
     actions.add_part(begun, 0, ContentFile(b"a"), "ada")
@@ -249,7 +252,7 @@ def test_what_the_storage_does_not_delete_now_it_deletes_later(ticket, own_files
     bad.unlink()
     (bad / "in the way").mkdir(parents=True)  # which no storage can delete
     actions.drop_upload(begun)
-    assert stored(own_files) == [] and not PartialUpload.objects.exists()
+    assert stored() == [] and not PartialUpload.objects.exists()
     left = Leftover.objects.get()
     assert "not empty" in left.error and left.due > timezone.now()
 
@@ -262,7 +265,7 @@ def test_what_the_storage_does_not_delete_now_it_deletes_later(ticket, own_files
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_file_that_is_named_again_is_not_removed(ticket, own_files, inline_jobs):
+def test_a_file_that_is_named_again_is_not_removed(ticket, inline_jobs):
     """A process died between the file and its row, and another file took the name."""
     artifact = actions.store_artifact(ticket, "model.keras", ContentFile(b"new"))
     files.let_go([artifact.file.name])
@@ -270,10 +273,10 @@ def test_a_file_that_is_named_again_is_not_removed(ticket, own_files, inline_job
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_file_that_another_replaces_is_removed(ticket, own_files, inline_jobs):
+def test_the_file_that_another_replaces_is_removed(ticket, inline_jobs):
     for data in (b"old", b"new"):
         actions.store_artifact(ticket, "model.keras", ContentFile(data))
-    assert [path.read_bytes() for path in stored(own_files)] == [b"new"]
+    assert [default_storage.open(name).read() for name in stored()] == [b"new"]
 
 
 def test_a_program_sends_the_parts_with_its_key(ada, ticket):  # noqa: F811

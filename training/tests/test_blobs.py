@@ -75,6 +75,7 @@ def worker(lease) -> Caller:
     return Caller(ApiKey.issue(lease.provider.user))
 
 
+@pytest.mark.embedded  # an object store serves by itself
 def test_a_blob_whole_and_from_where_it_broke(worker, lease):
     whole = store.get(lease.shard.blob_id)
     answer = worker.get(lease.shard.blob_id)

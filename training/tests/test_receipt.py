@@ -8,6 +8,7 @@ from django.core.files.base import ContentFile
 from django.urls import reverse
 
 from accounts.models import User
+from dmlsite.testing import content_given
 from dmlworker import checks, schedules
 from dmlworker import receipt as form
 from ledger import money
@@ -112,8 +113,7 @@ def ask(client, artifact, sha256: str):
 def test_whoever_has_the_receipts_link_gets_what_it_names(client, done):
     found = given(done)
     for sha256 in form.files(receipt_of(done)):
-        answer = ask(client, found, sha256)
-        assert (answer.status_code, b"".join(answer)) == (200, store.get(sha256))
+        assert content_given(ask(client, found, sha256)) == store.get(sha256)
 
 
 def test_no_link_gives_what_its_receipt_does_not_name(client, done):
@@ -136,7 +136,7 @@ def test_another_customers_receipt_opens_nothing_of_this_one(client, done):
     other = another(done)
     Dataset.objects.create(ticket=other.ticket, file="x", name="b.csv", size=10, sha256="4" * 64)
     mine = done.all_rounds.get(number=1).end_id
-    assert ask(client, given(done), mine).status_code == 200
+    assert content_given(ask(client, given(done), mine)) == store.get(mine)
     assert ask(client, given(other), mine).status_code == 404
 
 
