@@ -208,10 +208,10 @@ class OrderForm(DataForm):
         label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
     )
     search = forms.ChoiceField(
-        label="Search for a learning rate",
+        label="Search for learning rate and width",
         choices=Search.choices,
         initial=Search.OFF,
-        help_text="Before the training, on a sample of the training part; a minute at most. It costs nothing more.",
+        help_text="Before the training, on a sample of the training part; a minute at most. Half and twice the width are tried of our own models. It costs nothing more.",
     )
     schedule = forms.ChoiceField(
         label="Learning rate over the rounds",
