@@ -60,7 +60,11 @@ PRICES = [(name, pricing.SCHEMES[name].title) for name in pricing.OFFERED]
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
 
 
-SHARDINGS = [("iid", "Rows of all kinds to each"), ("group", "A group's rows to one provider")]
+SHARDINGS = [
+    ("iid", "Rows of all kinds to each"),
+    ("group", "A group's rows to one provider"),
+    ("speed", "Rows of all kinds, more to the faster"),
+]
 CLASS_WEIGHTS = [("none", "As often as they are"), ("balanced", "All alike: rare ones count more")]
 
 
@@ -88,7 +92,7 @@ class DataForm(forms.Form):
         choices=SHARDINGS,
         required=False,
         initial="iid",
-        help_text="By group, no two providers have rows of the same one; the model may need more rounds.",
+        help_text="By group, no two providers have rows of the same one; the model may need more rounds. By speed, rounds are shorter where providers differ; parts may change hands.",
     )
     window = forms.IntegerField(
         label="Window",
