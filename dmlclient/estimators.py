@@ -99,10 +99,10 @@ class DMLClassifier(ClassifierMixin, _Trained):  # type: ignore[misc]
 
 
 class DMLRegressor(RegressorMixin, _Trained):  # type: ignore[misc]
-    """A regressor that is trained on DML, where the platform takes regression (`task`)."""
+    """A regressor that is trained on DML, where the platform takes regression (`task`). At least 20 samples, of which a fifth is held out."""
 
     def fit(self, X: Any, y: Any) -> Self:
-        x, y = validate_data(self, X, y, dtype=np.float32, y_numeric=True)
+        x, y = validate_data(self, X, y, dtype=np.float32, y_numeric=True, ensure_min_samples=2)
         self._train(x, np.asarray(y, np.float32), task="regression")
         return self
 

@@ -81,6 +81,7 @@ def build(
     task: str = CLASSIFICATION,
     tokens: int = 0,
     target: tuple[float, float] | None = None,
+    times: float = 1.0,
 ) -> "keras.Model":
     """An untrained model for samples of `shape`: (d,), (h, w), (h, w, c) or (steps, features); raw values in.
 
@@ -88,14 +89,14 @@ def build(
     `zoo`. "auto": a 1-D CNN for tokens, a CNN for images of at least 8 x 8, mlp otherwise. statistics: from `statistics(x)`; None means
     uint8, which is divided by 255. tokens: how many there are, for sequences of them, of shape (steps,), whose 0 is nothing.
     Out come, by task, `outputs` probabilities of classes or of labels, or one
-    number; target: its mean and standard deviation. Raises ModelRefused for a kind that is unknown or doesn't fit, and for a model
+    number; target: its mean and standard deviation. times: as wide as usual (`zoo.WIDTHS`). Raises ModelRefused for a kind that is unknown or doesn't fit, and for a model
     that grows too large.
     """
     import keras
 
     sample = zoo.Sample(shape, tokens)
     kind = zoo.choose(sample) if kind == "auto" else kind
-    body = zoo.body(kind, sample)
+    body = zoo.body(kind, sample, times)
     first = [] if tokens else [_preprocessing(shape, statistics)]
     last = [keras.layers.Dense(outputs, name="logits"), _last(task, target)]
     if callable(body):

@@ -21,6 +21,8 @@ HEADS, ATTENTIONS, INSIDE = 4, 2, 128
 """Of the transformer: heads, blocks, and the width within one."""
 MOST_STEPS = 256
 """Of a series whose places are kept apart to the end."""
+WIDTHS = (0.5, 2.0)
+"""Times as wide as here a kind may be built, where one is searched for. Groups of 8 and heads stay whole."""
 
 
 class Sample(NamedTuple):
@@ -48,18 +50,20 @@ def choose(sample: Sample) -> str:
     return "cnn" if sample.image and min(sample.shape[:2]) >= 8 else "mlp"
 
 
-def body(kind: str, sample: Sample) -> list[Any] | Callable[[Any], Any]:
-    """A chain of layers, or a graph: a function from symbolic rows. Raises ModelRefused where the kind doesn't fit the data. What each
-    computes, `flops` counts without Keras; tests hold the two together."""
+def body(kind: str, sample: Sample, times: float = 1.0) -> list[Any] | Callable[[Any], Any]:
+    """A chain of layers, or a graph: a function from symbolic rows. times: as wide as the sizes here say, 1 or one of WIDTHS; a linear model
+    has no width. Raises ModelRefused where the kind doesn't fit the data. What each computes at its usual width, `flops` counts without Keras; tests
+    hold the two together."""
     check(kind, sample)
     if kind in ("linear", "mlp"):
+        hidden = _hidden(kind, times)
         return (
-            (lambda rows: _after(_bag(rows, sample.tokens), _hidden(kind))) if sample.tokens else _dense(kind, sample)
+            (lambda rows: _after(_bag(rows, sample.tokens), hidden)) if sample.tokens else [*_flatten(sample), *hidden]
         )
     if kind in ("cnn", "cnn1d", "gru"):
-        return {"cnn": _cnn, "cnn1d": _cnn1d, "gru": _gru}[kind](sample)
+        return {"cnn": _cnn, "cnn1d": _cnn1d, "gru": _gru}[kind](sample, times)
     graphs = {"resmlp": _resmlp, "resnet": _resnet, "transformer": _transformer}
-    return lambda rows: graphs[kind](rows, sample)
+    return lambda rows: graphs[kind](rows, sample, times)
 
 
 def check(kind: str, sample: Sample) -> None:
@@ -92,15 +96,13 @@ def _flatten(sample: Sample) -> list[Any]:
     return [keras.layers.Flatten(name="flatten")] if len(sample.shape) > 1 else []
 
 
-def _hidden(kind: str) -> list[Any]:
+def _hidden(kind: str, times: float) -> list[Any]:
     import keras
 
     sizes = {"linear": (), "mlp": (200, 200)}[kind]
-    return [keras.layers.Dense(size, activation="relu", name=f"hidden_{n}") for n, size in enumerate(sizes, 1)]
-
-
-def _dense(kind: str, sample: Sample) -> list[Any]:
-    return [*_flatten(sample), *_hidden(kind)]
+    return [
+        keras.layers.Dense(int(size * times), activation="relu", name=f"hidden_{n}") for n, size in enumerate(sizes, 1)
+    ]
 
 
 def _channels(sample: Sample) -> list[Any]:
@@ -109,32 +111,32 @@ def _channels(sample: Sample) -> list[Any]:
     return [keras.layers.Reshape((*sample.shape, 1), name="channels")] if len(sample.shape) == 2 else []
 
 
-def _cnn(sample: Sample) -> list[Any]:
+def _cnn(sample: Sample, times: float) -> list[Any]:
     from keras import layers
 
     convolutions = []
     for number, filters in enumerate((32, 64), 1):
         convolutions += [
-            layers.Conv2D(filters, 5, padding="same", activation="relu", name=f"convolution_{number}"),
+            layers.Conv2D(int(filters * times), 5, padding="same", activation="relu", name=f"convolution_{number}"),
             layers.MaxPooling2D(2, name=f"pooling_{number}"),
         ]
     return [
         *_channels(sample),
         *convolutions,
         layers.Flatten(name="flatten"),
-        layers.Dense(512, activation="relu", name="hidden"),
+        layers.Dense(int(512 * times), activation="relu", name="hidden"),
     ]
 
 
-def _embedding(tokens: int, **options: Any) -> Any:
+def _embedding(tokens: int, size: int = EMBEDDING, **options: Any) -> Any:
     """Plain SGD hardly moves the rows of rare tokens: they begin far enough apart."""
     import keras
 
     start = keras.initializers.RandomUniform(-1.0, 1.0)
-    return keras.layers.Embedding(tokens, EMBEDDING, embeddings_initializer=start, name="embedding", **options)
+    return keras.layers.Embedding(tokens, size, embeddings_initializer=start, name="embedding", **options)
 
 
-def _cnn1d(sample: Sample) -> list[Any]:
+def _cnn1d(sample: Sample, times: float) -> list[Any]:
     """Kim 2014 (https://arxiv.org/abs/1408.5882) for text: the strongest match anywhere. In a short series its place counts, too."""
     from keras import layers
 
@@ -145,21 +147,22 @@ def _cnn1d(sample: Sample) -> list[Any]:
         together = layers.Flatten(name="together")
     return [
         *first,
-        layers.Conv1D(64, 5, padding="same", activation="relu", name="convolution_1"),
+        layers.Conv1D(int(64 * times), 5, padding="same", activation="relu", name="convolution_1"),
         layers.MaxPooling1D(2, padding="same", name="pooling_1"),
-        layers.Conv1D(64, 5, padding="same", activation="relu", name="convolution_2"),
+        layers.Conv1D(int(64 * times), 5, padding="same", activation="relu", name="convolution_2"),
         layers.MaxPooling1D(2, padding="same", name="pooling_2"),
         together,
-        layers.Dense(128, activation="relu", name="hidden"),
+        layers.Dense(int(128 * times), activation="relu", name="hidden"),
     ]
 
 
-def _gru(sample: Sample) -> list[Any]:
+def _gru(sample: Sample, times: float) -> list[Any]:
     """It passes over steps where there is no token."""
     from keras import layers
 
     first = [_embedding(sample.tokens, mask_zero=True)] if sample.tokens else []
-    return [*first, layers.GRU(64, name="recurrent"), layers.Dense(64, activation="relu", name="hidden")]
+    units = int(64 * times)
+    return [*first, layers.GRU(units, name="recurrent"), layers.Dense(units, activation="relu", name="hidden")]
 
 
 # --- Graphs -----------------------------------------------------------------------------------------------------------
@@ -182,26 +185,27 @@ def _bag(rows: Any, tokens: int) -> Any:
     return _sum(_present(rows, rows.shape[1]), _embedding(tokens)(rows))
 
 
-def _resmlp(rows: Any, sample: Sample) -> Any:
+def _resmlp(rows: Any, sample: Sample, times: float) -> Any:
     """Gorishniy et al. 2021 (https://arxiv.org/abs/2106.11959), with LayerNormalization, and nothing that draws at random."""
     from keras import layers
 
-    values = layers.Dense(WIDTH, name="width")(rows)
+    width = int(WIDTH * times)
+    values = layers.Dense(width, name="width")(rows)
     for n in range(1, BLOCKS + 1):
         inside = layers.LayerNormalization(name=f"length_{n}")(values)
-        inside = layers.Dense(2 * WIDTH, activation="relu", name=f"wide_{n}")(inside)
-        values = layers.Add(name=f"block_{n}")([values, layers.Dense(WIDTH, name=f"narrow_{n}")(inside)])
+        inside = layers.Dense(2 * width, activation="relu", name=f"wide_{n}")(inside)
+        values = layers.Add(name=f"block_{n}")([values, layers.Dense(width, name=f"narrow_{n}")(inside)])
     return layers.ReLU(name="last_relu")(layers.LayerNormalization(name="last_length")(values))
 
 
-def _resnet(rows: Any, sample: Sample) -> Any:
+def _resnet(rows: Any, sample: Sample, times: float) -> Any:
     """After He et al. 2016 (https://arxiv.org/abs/1603.05027): three stages, each half as fine as the one before."""
     from keras import layers
 
     values = _after(rows, _channels(sample))
-    values = layers.Conv2D(32, 3, padding="same", name="first")(values)
+    values = layers.Conv2D(int(32 * times), 3, padding="same", name="first")(values)
     for n, filters in enumerate((32, 64, 128), 1):
-        values = _residual(values, filters, 1 if n == 1 else 2, n)
+        values = _residual(values, int(filters * times), 1 if n == 1 else 2, n)
     values = layers.ReLU(name="last_relu")(layers.GroupNormalization(8, name="last_groups")(values))
     return layers.GlobalAveragePooling2D(name="mean")(values)
 
@@ -220,31 +224,32 @@ def _residual(values: Any, filters: int, stride: int, n: int) -> Any:
     return layers.Add(name=f"block_{n}")([values, inside])
 
 
-def _transformer(rows: Any, sample: Sample) -> Any:
+def _transformer(rows: Any, sample: Sample, times: float) -> Any:
     """Blocks of attention, each after LayerNormalization (Xiong et al. 2020, https://arxiv.org/abs/2002.04745). A convolution tells
     them the order of steps (Chu et al. 2021, https://arxiv.org/abs/2102.10882)."""
     from keras import layers
 
+    wide = int(EMBEDDING * times)
     present = _present(rows, sample.shape[0]) if sample.tokens else None
-    first = _embedding(sample.tokens) if sample.tokens else layers.Dense(EMBEDDING, name="embedding")
+    first = _embedding(sample.tokens, wide) if sample.tokens else layers.Dense(wide, name="embedding")
     values = first(rows)
     if present is not None:
         values = layers.Multiply(name="only_present")([present, values])
-    order = layers.Conv1D(EMBEDDING, 5, padding="same", name="order")(values)
+    order = layers.Conv1D(wide, 5, padding="same", name="order")(values)
     values = layers.Add(name="ordered")([values, order])
     for n in range(1, ATTENTIONS + 1):
-        values = _attention(values, n)
+        values = _attention(values, wide, n)
     if present is not None:
         return _sum(present, values)
     return layers.GlobalAveragePooling1D(name="mean")(layers.LayerNormalization(name="length")(values))
 
 
-def _attention(values: Any, n: int) -> Any:
+def _attention(values: Any, wide: int, n: int) -> Any:
     from keras import layers
 
     inside = layers.LayerNormalization(name=f"attention_length_{n}")(values)
-    heads = layers.MultiHeadAttention(HEADS, EMBEDDING // HEADS, name=f"attention_{n}")(inside, inside)
+    heads = layers.MultiHeadAttention(HEADS, wide // HEADS, name=f"attention_{n}")(inside, inside)
     values = layers.Add(name=f"attended_{n}")([values, heads])
     inside = layers.LayerNormalization(name=f"dense_length_{n}")(values)
-    inside = layers.Dense(INSIDE, activation="gelu", name=f"wide_{n}")(inside)
-    return layers.Add(name=f"block_{n}")([values, layers.Dense(EMBEDDING, name=f"narrow_{n}")(inside)])
+    inside = layers.Dense(INSIDE * wide // EMBEDDING, activation="gelu", name=f"wide_{n}")(inside)
+    return layers.Add(name=f"block_{n}")([values, layers.Dense(wide, name=f"narrow_{n}")(inside)])

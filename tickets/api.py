@@ -63,7 +63,9 @@ class Order(serializers.Serializer[Any]):
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
     learning_rate = FiniteField(**_bounds("learning_rate"))
     search = serializers.ChoiceField(
-        Search.choices, default=Search.OFF, help_text="on: try a few learning rates first, take the best"
+        Search.choices,
+        default=Search.OFF,
+        help_text="on: try a few learning rates, and widths of the platform's own models, first; take the best",
     )
     schedule = serializers.ChoiceField(SCHEDULES, default="constant", help_text="The rate over the rounds")
     clip = FiniteField(

@@ -60,7 +60,11 @@ PRICES = [(name, pricing.SCHEMES[name].title) for name in pricing.OFFERED]
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
 
 
-SHARDINGS = [("iid", "Rows of all kinds to each"), ("group", "A group's rows to one provider")]
+SHARDINGS = [
+    ("iid", "Rows of all kinds to each"),
+    ("group", "A group's rows to one provider"),
+    ("speed", "Rows of all kinds, more to the faster"),
+]
 CLASS_WEIGHTS = [("none", "As often as they are"), ("balanced", "All alike: rare ones count more")]
 
 
@@ -88,7 +92,7 @@ class DataForm(forms.Form):
         choices=SHARDINGS,
         required=False,
         initial="iid",
-        help_text="By group, no two providers have rows of the same one; the model may need more rounds.",
+        help_text="By group, no two providers have rows of the same one; the model may need more rounds. By speed, rounds are shorter where providers differ; parts may change hands.",
     )
     window = forms.IntegerField(
         label="Window",
@@ -208,10 +212,10 @@ class OrderForm(DataForm):
         label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
     )
     search = forms.ChoiceField(
-        label="Search for a learning rate",
+        label="Search for learning rate and width",
         choices=Search.choices,
         initial=Search.OFF,
-        help_text="Before the training, on a sample of the training part; a minute at most. It costs nothing more.",
+        help_text="Before the training, on a sample of the training part; a minute at most. Half and twice the width are tried of our own models. It costs nothing more.",
     )
     schedule = forms.ChoiceField(
         label="Learning rate over the rounds",

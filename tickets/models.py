@@ -62,7 +62,7 @@ class OnCheat(models.TextChoices):
 
 
 class Search(models.TextChoices):
-    """Whether learning rates are tried before the training."""
+    """Whether learning rates, and other widths of the platform's own models, are tried before the training."""
 
     OFF = "off", "No: train with the one above"
     ON = "on", "Yes: try a few, take the best"

@@ -31,7 +31,7 @@ from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
 from tickets import mail
 from tickets.models import TRAINING, OnCheat, Status, Ticket
-from training import evidence, pay, ratesearch, store
+from training import evidence, pay, ratesearch, speeds, store
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
 State = Assignment.State
@@ -44,6 +44,8 @@ HOPELESS = {State.REJECTED: TRIES, State.DECLINED: 20}
 workers' own, and pass."""
 MAX_SEGMENTS = 100_000
 """Of a training; a longer one has longer segments."""
+FASTER = 1.25
+"""Times as fast as another one is clearly faster: for less, a part does not change hands, which costs a transfer."""
 UNNAMED = timedelta(days=1)
 """For so long is kept what a worker sent and nothing names."""
 
@@ -143,7 +145,7 @@ def start(run: Run) -> bool:
         tickets.move(run.ticket, Status.TRAINING, "with " + ", ".join(provider.user_name for provider in drawn))
         mail.queue(run.ticket, "started")
         first = open_round(run, 1, run.start)
-        _lease(first, dict(zip(shards, drawn, strict=True)))
+        _lease(first, _by_speed(run, dict(zip(shards, drawn, strict=True))))
     return True
 
 
@@ -191,7 +193,25 @@ def fill(round_: Round) -> None:
     """Give every shard of an open round that nobody has to somebody. Nobody online: the sweep tries again."""
     if shards := list(_left_over(round_)):
         draw = Draw(round_)
-        _lease(round_, {shard: provider for shard in shards if (provider := draw.pick(shard))})
+        given = {shard: provider for shard in shards if (provider := draw.pick(shard))}
+        _lease(round_, given if draw.leases else _by_speed(round_.run, given))
+
+
+def _by_speed(run: Run, given: dict[Shard, Provider]) -> dict[Shard, Provider]:
+    """The same parts to the same providers, who were drawn by chance; but where the customer allows it, the larger ones to those clearly faster. What a
+    provider has already stays with it otherwise."""
+    sizes = [shard.samples for shard in given]
+    if run.ticket.sharding != "speed" or len(set(given.values())) < 2:
+        return given
+    speed, middle = speeds.relative(set(given.values())), (min(sizes) + max(sizes)) / 2
+    slowest = sorted(given, key=lambda shard: speed[given[shard].pk])
+    large = [shard for shard in slowest if shard.samples > middle]
+    small = [shard for shard in reversed(slowest) if shard.samples <= middle]
+    moved = dict(given)
+    for one, other in zip(large, small, strict=False):
+        if speed[given[other].pk] > FASTER * speed[given[one].pk]:
+            moved[one], moved[other] = given[other], given[one]
+    return moved
 
 
 def _left_over(round_: Round) -> QuerySet[Shard]:

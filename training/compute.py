@@ -10,13 +10,13 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dmlworker import trainer
 
 Weights = list[np.ndarray]
+Spec = dict[str, Any]
 _one_at_a_time, _one_export_at_a_time = threading.Lock(), threading.Lock()
 COMPARED = 8
 """Samples of the hold-out on which another format has to answer as the model does."""
@@ -74,18 +75,25 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
         outputs = len(data.classes) or 1
         shape, head = train.x.shape[1:], {"task": data.task, "target": target}
         own = OwnModel.objects.filter(ticket=ticket).first()
-        try:
+
+        def made(times: float = 1.0) -> Spec:
             if own:
-                spec = ownmodel.fitted(models.spec_from_bytes(own.spec.encode()), shape, outputs, fitted, **head)
-            else:
-                sample = zoo.Sample(shape, tokens, options.window > 0)
-                kind = zoo.choose(sample) if ticket.model_kind == "auto" else ticket.model_kind
-                spec = models.spec(models.build(shape, outputs, kind, fitted, tokens=tokens, **head))
+                return ownmodel.fitted(models.spec_from_bytes(own.spec.encode()), shape, outputs, fitted, **head)
+            sample = zoo.Sample(shape, tokens, options.window > 0)
+            kind = zoo.choose(sample) if ticket.model_kind == "auto" else ticket.model_kind
+            return models.spec(models.build(shape, outputs, kind, fitted, tokens=tokens, times=times, **head))
+
+        try:
+            spec = made()
         except models.ModelRefused as error:
             raise datasets.DatasetError(str(error)) from error
         _check_quoted(ticket, len(data), spec)
-        start = _start(own, trainer.initial_weights(spec, seed))
-    search = _search(ticket, data.task, spec, start, train, parts, seed) if ticket.search == Search.ON else None
+        start, search = _start(own, trainer.initial_weights(spec, seed)), None
+        searched = ticket.search == Search.ON
+        others = dict(_others(ticket, len(data), made, seed)) if searched and not own else {}
+    if searched:
+        search = _search(ticket, data.task, (spec, start), train, parts, seed, others)
+        spec, start = others.get(search.width, (spec, start))
     cut = datasets.shards(train, parts, seed, options.sharding)
     shards = [(store.put_pieces(datasets.pieces(part.x, part.y, part.w)), len(part.y)) for part in cut]
     return Prepared(
@@ -101,12 +109,33 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     )
 
 
+def _others(
+    ticket: Ticket, samples: int, made: Callable[[float], Spec], seed: int
+) -> Iterator[tuple[float, ratesearch.Model]]:
+    """The platform's own model at other widths; none that costs more than was paid, and none of a model that has no width."""
+    from dmlworker import models, trainer, zoo
+
+    usual = made(1.0)
+    for times in zoo.WIDTHS:
+        with suppress(models.ModelRefused, datasets.DatasetError):
+            spec = made(times)
+            _check_quoted(ticket, samples, spec)
+            if spec != usual:
+                yield times, (spec, trainer.initial_weights(spec, seed))
+
+
 def _search(
-    ticket: Ticket, learnt: str, spec: dict[str, object], start: Weights, train: datasets.Dataset, parts: int, seed: int
+    ticket: Ticket,
+    learnt: str,
+    model: ratesearch.Model,
+    train: datasets.Dataset,
+    parts: int,
+    seed: int,
+    others: Mapping[float, ratesearch.Model],
 ) -> ratesearch.Found:
     passes, most = ticket.rounds * ticket.epochs, clip(ticket, learnt)
     job = ratesearch.Training(ticket.learning_rate, ticket.batch_size, passes, parts, most, seed)
-    return ratesearch.search(spec, start, train, job, _one_at_a_time)
+    return ratesearch.search(model, train, job, _one_at_a_time, others)
 
 
 def _start(own: OwnModel | None, drawn: Weights) -> Weights:

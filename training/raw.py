@@ -38,6 +38,8 @@ def said(ticket: Ticket) -> Iterator[str]:
     if ticket.group:
         apart = ", a provider each" if ticket.sharding == "group" else ""
         yield f"rows with the same {ticket.group} stay together{apart}"
+    if ticket.sharding == "speed":
+        yield "more rows to the faster providers"
     if ticket.window:
         yield f"windows of {ticket.window} rows, the target {ticket.horizon} further on"
     if ticket.class_weights != "none":

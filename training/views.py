@@ -292,6 +292,7 @@ def work(request: HttpRequest, ticket: UUID) -> HttpResponse:
     scheme = pay.scheme_of(run)
     context = {
         "run": run,
+        "score": score_of(run.ticket.task),
         "scheme": scheme,
         "rows": mine,
         "points": sum(row.points for row in mine),

@@ -1,6 +1,7 @@
 """scikit-learn's own checks of estimators, each fit a paid ticket on a whole platform; and what the checks don't ask."""
 
 import pickle
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -35,26 +36,58 @@ ELSEWHERE = {"check_array_api_input"}
 """Runs only where SCIPY_ARRAY_API is set, with a library that is not there."""
 
 
-def checks():
+FEW = {"check_regressors_no_decision_function"}
+"""Fits on fewer than 20 samples, which are too few to learn a number from."""
+ONCE = TINY | {
+    "check_fit_score_takes_y",
+    "check_positive_only_tag_during_fit",
+    "check_estimators_dtypes",
+    "check_dtype_object",
+    "check_pipeline_consistency",
+    "check_estimators_pickle",
+    "check_fit_idempotent",
+    "check_fit_check_is_fitted",
+    "check_n_features_in",
+}
+"""Need tickets, and ask of a regressor nothing that the classifier, which is made of the same parts, was not asked."""
+
+
+def checks(kind=DMLClassifier):
     """(name, check), once each; some are given more than once, with other arguments."""
-    for _, check in estimator_checks_generator(DMLClassifier()):
+    for _, check in estimator_checks_generator(kind()):
         yield check.func.__name__, check
 
 
 CHECKS = [pair for pair in checks() if pair[0] not in ELSEWHERE]
+OF_REGRESSORS = [pair for pair in checks(DMLRegressor) if pair[0] not in ELSEWHERE | ONCE]
 
 
 @pytest.fixture(scope="module")
 def estimator(platform, tmp_path_factory):
     """Of a customer of its own: the platform takes 60 orders an hour from each."""
     platform.workers(4)
-    person = platform.person("estimators@example.org", "customer", Account.create())
-    platform.fund(person.wallet.address)
-    path = tmp_path_factory.mktemp("wallet") / "keystore.json"
-    make_keystore(path, PASSPHRASE, key=person.wallet, iterations=2)
-    wallet = Keystore(path, PASSPHRASE, platform.rpc_url)
-    with DML(platform.url, person.call("POST", "keys", json={"name": "checks"})["key"]) as client:
+    folder = tmp_path_factory.mktemp("wallet")
+    with customer(platform, "estimators@example.org", folder) as (client, wallet):
         yield DMLClassifier(client, wallet=wallet, rounds=1, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def regressor(platform, estimator, tmp_path_factory):
+    """Of another customer. In a single round, many passes."""
+    folder = tmp_path_factory.mktemp("wallet")
+    with customer(platform, "regressors@example.org", folder) as (client, wallet):
+        yield DMLRegressor(client, wallet=wallet, rounds=1, options={"epochs": 30}, random_state=0)
+
+
+@contextmanager
+def customer(platform, email, folder):
+    """(client, wallet) of a new one with money."""
+    person = platform.person(email, "customer", Account.create())
+    platform.fund(person.wallet.address)
+    path = folder / "keystore.json"
+    make_keystore(path, PASSPHRASE, key=person.wallet, iterations=2)
+    with DML(platform.url, person.call("POST", "keys", json={"name": "checks"})["key"]) as client:
+        yield client, Keystore(path, PASSPHRASE, platform.rpc_url)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -67,8 +100,21 @@ def test_scikit_learns_check(estimator, name, check):
         check(clone(estimator))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "check"), OF_REGRESSORS, ids=[f"{n}-{name}" for n, (name, _) in enumerate(OF_REGRESSORS)]
+)
+def test_scikit_learns_check_of_regressors(regressor, name, check):
+    if name in FEW:
+        with pytest.raises(Refunded, match="too few to learn a number from"):
+            check(clone(regressor))
+    else:
+        check(clone(regressor))
+
+
 def test_what_is_excepted_is_still_a_check_of_scikit_learn():
     assert {name for name, _ in checks()} >= TINY | ELSEWHERE
+    assert {name for name, _ in checks(DMLRegressor)} >= (ONCE | FEW) - {"check_classifier_data_not_an_array"}
 
 
 def test_digits_are_told_apart_and_what_was_fitted_survives_a_pickle(estimator):

@@ -20,6 +20,9 @@ _TYPES = {"uint8": "U8", "uint16": "U16", "float32": "F32", "int32": "I32"}
 
 HOLDOUT = 0.2
 """Of the samples."""
+LARGE, SMALL = 3, 2
+"""Sizes of the parts for faster and slower providers, in proportion. Not more apart, or honest updates of the larger ones would be so much longer that
+the screen (training/evidence.py) took them for odd."""
 
 
 def training_samples(n: int, grouped: bool = False) -> int:
@@ -49,7 +52,7 @@ def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Datase
 
 def shards(train: Dataset, n: int, seed: int, sharding: str = "iid") -> list[Dataset]:
     """`n` parts that together are `train` exactly; sizes, and the count of each class or stratum, differ by at most one. sharding: "group"
-    gives whole groups instead, sizes as even as these allow.
+    gives whole groups instead, sizes as even as these allow; "speed" makes the first half of the parts larger, LARGE to SMALL.
 
     Raises DatasetError if there are fewer samples, or groups, than shards.
     """
@@ -59,8 +62,15 @@ def shards(train: Dataset, n: int, seed: int, sharding: str = "iid") -> list[Dat
     if sharding == "group":
         return [train.take(indices) for indices in groups.dealt(train, n, random)]
     # Sorted by class and dealt out like cards: that evens out the sizes and the classes at once.
-    deck = np.concatenate(_strata(train, random))
-    return [train.take(random.permutation(deck[first::n])) for first in range(n)]
+    deck, turns = np.concatenate(_strata(train, random)), _turns(n, sharding)
+    hands = [[deck[place :: len(turns)] for place, part in enumerate(turns) if part == number] for number in range(n)]
+    return [train.take(random.permutation(np.concatenate(hand))) for hand in hands]
+
+
+def _turns(n: int, sharding: str) -> list[int]:
+    """Which part the cards of a deck go to, over and over again."""
+    everyone, first = list(range(n)), list(range(n // 2))
+    return SMALL * everyone + (LARGE - SMALL) * first if sharding == "speed" else everyone
 
 
 def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

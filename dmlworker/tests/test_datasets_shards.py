@@ -43,6 +43,22 @@ def test_shards_partition_the_data_evenly(counts: list[int], n: int, seed: int) 
         assert max(counted) - min(counted) <= 1
 
 
+@given(COUNTS, st.integers(1, 10), st.integers(0, 2**32))
+def test_parts_by_speed_are_as_three_to_two_the_larger_ones_first_each_of_all_classes(
+    counts: list[int], n: int, seed: int
+) -> None:
+    data = numbered(counts)
+    parts = shards(data, n, seed, "speed")
+    assert sorted(np.concatenate([part.x for part in parts]).ravel()) == list(range(len(data)))
+    whole = 2 * n + n // 2
+    for number, part in enumerate(parts):
+        share = (3 if number < n // 2 else 2) / whole
+        for label, count in enumerate(counts):
+            assert abs((part.y == label).sum() - count * share) < 3, "at most a card of each of its hands"
+    if n > 1:
+        assert [len(part) for part in parts] == sorted((len(part) for part in parts), reverse=True)
+
+
 def test_mnist_sizes_come_out_exactly() -> None:
     train, held = split(numbered([1001, 1127, 991, 1032, 980, 863, 1014, 1070, 944, 978]), seed=1)
     assert (len(train), len(held)) == (8000, 2000)

@@ -49,6 +49,15 @@ def test_every_kind_goes_through_its_spec_unchanged(of: str, kind: str) -> None:
     assert models.spec_bytes(models.spec(models.from_spec(models.spec_from_bytes(data)))) == data
 
 
+@pytest.mark.parametrize(("of", "kind"), CASES)
+def test_every_kind_but_the_linear_one_is_built_narrower_and_wider(of: str, kind: str) -> None:
+    shape, tokens = SAMPLES[of]
+    half, usual, double = (
+        models.build(shape, 4, kind, tokens=tokens, times=times).count_params() for times in (0.5, 1.0, 2.0)
+    )
+    assert half < usual < double if kind != "linear" else half == usual == double
+
+
 def test_equal_models_have_equal_specs() -> None:
     assert mlp() == mlp()
 

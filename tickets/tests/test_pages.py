@@ -521,6 +521,13 @@ def test_what_is_said_of_the_data_is_kept_and_offered_again(owner, ada, chain):
     assert "without id; zip is a category; rows with the same patient stay together, a provider each" in told
 
 
+def test_the_customer_may_allow_larger_parts_for_faster_providers(owner, ada, chain):
+    assert owner.post(reverse("tickets:order"), ORDER | {"sharding": "speed"}).status_code == 302
+    ticket = Ticket.objects.get(customer=ada)
+    assert ticket.sharding == "speed"
+    assert "more rows to the faster providers" in owner.get(page("training:progress", ticket)).content.decode()
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [

@@ -8,9 +8,10 @@ import pytest
 from django.utils import timezone
 
 from providers.models import Connection
+from tickets.models import Ticket
 from training import actions
 from training.consumers import lease_of
-from training.models import Assignment, Round
+from training.models import Assignment, Round, Run, Shard
 from training.tests.conftest import another, close, commit, leases, make_provider
 
 State = Assignment.State
@@ -109,3 +110,101 @@ def test_equals_are_drawn_by_chance(run):
     assert all(30 <= drawn[name] <= 70 for name in names), drawn
     first = Counter(actions.free(run)[0].user_name for _ in range(200))
     assert all(20 <= first[name] <= 80 for name in names), first
+
+
+# --- Parts by speed ---------------------------------------------------------------------------------------------------
+def allowed(run):
+    """The customer allows it: the first part is the larger one."""
+    Ticket.objects.filter(pk=run.ticket_id).update(sharding="speed")
+    Shard.objects.filter(run=run).update(samples=200)
+    run.shards.filter(number=0).update(samples=300)
+    return Run.objects.get(pk=run.pk)
+
+
+def did(run, number, **seconds):
+    """Everybody commits to a round, each so long after the offer; then it is closed."""
+    for lease in leases(run, number):
+        commit(lease)
+        took = timedelta(seconds=seconds[lease.provider.user_name])
+        committed = Assignment.objects.get(pk=lease.pk).committed
+        Assignment.objects.filter(pk=lease.pk).update(offered=committed - took)
+    close(run, number)
+
+
+def has_first(run, number):
+    return next(lease.provider.user_name for lease in leases(run, number) if lease.shard.number == 0)
+
+
+def other(name):
+    return {"ada": "bob", "bob": "ada"}[name]
+
+
+def test_the_larger_part_goes_to_the_faster_and_stays_there(run):
+    make_provider("ada"), make_provider("bob")
+    run = allowed(run)
+    Run.objects.update(rounds=3)
+    assert actions.start(run)
+    slow = has_first(run, 1)
+    did(run, 1, **{slow: 30, other(slow): 10})
+    assert has_first(run, 2) == other(slow)
+    did(run, 2, ada=15, bob=10 if slow == "bob" else 15)
+    assert has_first(run, 3) == other(slow)
+
+
+def test_parts_change_hands_neither_for_a_little_nor_unless_it_is_allowed(run):
+    make_provider("ada"), make_provider("bob")
+    run = allowed(run)
+    assert actions.start(run)
+    first = has_first(run, 1)
+    did(run, 1, **{first: 16, other(first): 10})  # 18.75 and 20 samples a second
+    assert has_first(run, 2) == first
+    second = another(run)
+    assert actions.start(second)
+    had = has_first(second, 1)
+    did(second, 1, **{had: 60, other(had): 1})
+    assert has_first(second, 2) == had
+
+
+def test_what_was_measured_on_other_tickets_counts_from_the_first_round_on(run):
+    """By how they did beside one another, for models differ."""
+    make_provider("ada"), make_provider("bob")
+    assert actions.start(run)
+    Shard.objects.update(samples=100)
+    did(run, 1, ada=500, bob=20)
+    for _ in range(4):
+        later = allowed(another(run))
+        assert actions.start(later)
+        assert has_first(later, 1) == "bob"
+        actions.stop(later)
+
+
+def test_who_takes_part_is_still_drawn_by_chance(run):
+    for name in ("ada", "bob", "cleo", "dan"):
+        make_provider(name)
+    run = allowed(run)
+    assert actions.start(run)
+    drawn = set(parts(run))
+    did(run, 1, **dict.fromkeys(drawn, 100) | {min(drawn): 1})
+    assert set(parts(run, 2)) == drawn
+    actions.stop(run)
+    took_part = set()
+    for _ in range(20):
+        later = allowed(another(run))
+        assert actions.start(later)
+        took_part |= set(parts(later))
+        actions.stop(later)
+    assert len(took_part) == 4, "one of them by a chance of one in a million not"
+
+
+def test_a_part_that_is_handed_on_is_handed_on_as_ever(run):
+    """The others keep what they have begun."""
+    make_provider("ada"), make_provider("bob")
+    run = allowed(run)
+    assert actions.start(run)
+    slow = has_first(run, 1)
+    did(run, 1, **{slow: 30, other(slow): 10})
+    make_provider("cleo")
+    small = next(lease for lease in leases(run, 2) if lease.shard.number == 1)
+    actions.decline(small.provider, lease_of(small), "no room")
+    live = {lease.shard.number: lease.provider.user_name for lease in leases(run, 2) if lease.state in Assignment.LIVE}
+    assert live == {0: other(slow), 1: "cleo"}

@@ -1,6 +1,7 @@
 """What is known of an update that counts, and what it is worth by the ticket's scheme."""
 
 import html
+import re
 from datetime import timedelta
 
 import numpy as np
@@ -14,6 +15,7 @@ from dmlworker.protocol import Hyper
 from dmlworker.weights import pack
 from providers import actions as providers
 from providers.models import Standing
+from tickets.models import Ticket
 from training import actions, compute, pay, store
 from training.consumers import lease_of
 from training.models import Assignment, Round
@@ -178,6 +180,16 @@ def test_a_provider_sees_its_own_row_and_no_others(client, paid_by_merit):
     assert f'<p class="big" id="points">{floatformat(mine.points, "-1g")}</p>' in page
     assert other.update.provider.user_name not in page
     assert page.count("<tr>") - len(pay.scheme_of(paid_by_merit).factors) == 3  # two headings, one row
+
+
+@pytest.mark.parametrize(
+    ("learnt", "name"), [("classification", "accuracy"), ("regression", "R²"), ("multilabel", "macro F1")]
+)
+def test_the_score_is_called_what_it_is_of_what_was_learnt(client, paid_by_merit, learnt, name):
+    Ticket.objects.update(task=learnt)
+    client.force_login(pay.rows(paid_by_merit)[0].update.provider.user)
+    page = client.get(reverse("training:work", args=[paid_by_merit.ticket_id])).content.decode()
+    assert re.findall(r'<th class="num">(.*?)</th>', page)[1:3] == [name, "F1"]
 
 
 @pytest.mark.parametrize("who", ["anonymous", "customer", "idle"])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from django.core.files.base import ContentFile
 
-from dmlworker import aggregation, datasets, models, trainer
+from dmlworker import aggregation, datasets, flops, models, trainer, zoo
 from dmlworker.cache import blob_of
 from dmlworker.datasets import samples
 from dmlworker.protocol import Hyper, order_seed
+from ledger import pricing
 from tickets.models import Dataset, Ticket
 from training import actions, card, compute, ratesearch, store, tasks
 from training.models import Run
@@ -44,7 +45,7 @@ def federated(spec, start, train, holdout, rate: float) -> float:
 
 def test_a_better_rate_is_found_than_one_that_runs_away(diabetes):
     spec, start, train, holdout = diabetes
-    found = ratesearch.search(spec, start, train, JOB, threading.Lock())
+    found = ratesearch.search((spec, start), train, JOB, threading.Lock())
     assert dict(found.tried)[0.1] is None or dict(found.tried)[0.1] > 10 * dict(found.tried)[found.rate]
     assert [rate for rate, _ in found.tried] == list(ratesearch.RATES)
     assert federated(spec, start, train, holdout, 0.1) < 0 < 0.1 < federated(spec, start, train, holdout, found.rate)
@@ -54,14 +55,14 @@ def test_the_seed_gives_the_rate_and_the_hold_out_has_no_part_in_it(diabetes):
     """Which samples are taken, and which are set aside, too."""
     spec, start, train, _ = diabetes
     first, again, other = (
-        ratesearch.search(spec, start, train, replace(JOB, seed=seed), threading.Lock()) for seed in (7, 7, 8)
+        ratesearch.search((spec, start), train, replace(JOB, seed=seed), threading.Lock()) for seed in (7, 7, 8)
     )
     assert first == again != other
 
 
 def test_the_rate_that_was_ordered_is_among_those_tried(diabetes):
     spec, start, train, _ = diabetes
-    found = ratesearch.search(spec, start, train, replace(JOB, rate=0.02), threading.Lock())
+    found = ratesearch.search((spec, start), train, replace(JOB, rate=0.02), threading.Lock())
     assert sorted({*ratesearch.RATES, 0.02}) == [rate for rate, _ in found.tried]
 
 
@@ -72,24 +73,24 @@ def test_the_rate_that_was_ordered_is_among_those_tried(diabetes):
 def test_what_is_too_large_or_takes_too_long_keeps_its_rate(diabetes, monkeypatch, bound, most, said):
     spec, start, train, _ = diabetes
     monkeypatch.setattr(ratesearch, bound, most)
-    found = ratesearch.search(spec, start, train, JOB, threading.Lock())
+    found = ratesearch.search((spec, start), train, JOB, threading.Lock())
     assert (found.rate, found.tried) == (0.1, ()) and said in found.told
 
 
 def test_few_samples_and_whole_groups_keep_their_rate_or_are_cut_as_the_hold_out_is(diabetes):
     spec, start, train, _ = diabetes
     one = replace(train.take(np.arange(1)), groups=None)
-    assert ratesearch.search(spec, start, one, JOB, threading.Lock()).why
+    assert ratesearch.search((spec, start), one, JOB, threading.Lock()).why
     alone = replace(train, groups=np.zeros(len(train), np.int32))
-    assert ratesearch.search(spec, start, alone, JOB, threading.Lock()).why
+    assert ratesearch.search((spec, start), alone, JOB, threading.Lock()).why
     grouped = replace(train, groups=(np.arange(len(train)) % 40).astype(np.int32))
-    assert ratesearch.search(spec, start, grouped, JOB, threading.Lock()).tried
+    assert ratesearch.search((spec, start), grouped, JOB, threading.Lock()).tried
 
 
 def test_all_rates_that_run_away_leave_the_one_that_was_ordered(diabetes, monkeypatch):
     spec, start, train, _ = diabetes
     monkeypatch.setattr(ratesearch, "RATES", (10.0,))
-    found = ratesearch.search(spec, start, train, replace(JOB, rate=9.0), threading.Lock())
+    found = ratesearch.search((spec, start), train, replace(JOB, rate=9.0), threading.Lock())
     assert (found.rate, found.tried) == (9.0, ((9.0, None), (10.0, None))) and "9: not finite" in found.told
 
 
@@ -98,6 +99,40 @@ def test_a_trial_is_as_long_as_a_provider_s_training_and_bounded():
     assert replace(JOB, passes=5000).hyper(0.1, 10**6, 1500).epochs == ratesearch.PASSES // 1500
     assert replace(JOB, passes=5000).hyper(0.1, 4, 3).epochs == 1000
     assert replace(JOB, clip=2.0).hyper(0.1, 100, 75) == Hyper(1, 20, 0.1, SEED, clip=2.0)
+
+
+@pytest.mark.parametrize(("gain", "other"), [(-1.0, True), (0.9, False)])
+def test_another_width_is_taken_only_where_it_gains_enough(diabetes, monkeypatch, gain, other):
+    monkeypatch.setattr(ratesearch, "GAIN", gain)
+    spec, start, train, _ = diabetes
+    others = {}
+    for times in zoo.WIDTHS:
+        head = {"task": "regression", "target": models.target_statistics(train.y), "times": times}
+        wide = models.spec(models.build(train.x.shape[1:], 1, "resmlp", models.statistics(train.x), **head))
+        others[times] = wide, trainer.initial_weights(wide, SEED)
+    found = ratesearch.search((spec, start), train, JOB, threading.Lock(), others)
+    losses = dict(found.widths)
+    assert list(losses) == [0.5, 1.0, 2.0] and losses[1.0] == dict(found.tried)[found.rate]
+    assert found.width == (min(others, key=losses.__getitem__) if other else 1.0)
+    taken = f"{found.width:g} times the usual width is" if other else "the usual width is"
+    assert f"; {taken} taken; loss by width: 0.5: {losses[0.5]:.4g}, 1: " in found.told
+
+
+def test_widths_that_take_too_long_leave_the_rate_that_was_found(diabetes, monkeypatch):
+    spec, start, train, _ = diabetes
+    alone = ratesearch.search((spec, start), train, JOB, threading.Lock())
+    loss = ratesearch._Trials.loss
+
+    def late(trials, model, rate):
+        """Its time is up when the other width's turn comes."""
+        if model[1] is not start:
+            trials._left = 0
+        return loss(trials, model, rate)
+
+    monkeypatch.setattr(ratesearch._Trials, "loss", late)
+    found = ratesearch.search((spec, start), train, JOB, threading.Lock(), {2.0: (spec, list(start))})
+    assert (found.rate, found.tried, found.width, found.widths) == (alone.rate, alone.tried, 1.0, ())
+    assert "other widths were not compared: it took longer" in found.told
 
 
 # --- A ticket ---------------------------------------------------------------------------------------------------------
@@ -157,6 +192,32 @@ def test_a_job_that_was_killed_finds_the_same_when_it_is_done_again(ordered, mon
     with store.local_copy(ticket.dataset.file, ".csv") as path:
         again = compute.prepare(ticket, path, PARTS, SEED)
     assert again.search and again.search.rate == Run.objects.get().learning_rate
+
+
+def test_widths_are_tried_of_the_platform_s_own_kinds_and_what_is_found_is_trained(ordered, monkeypatch):
+    monkeypatch.setattr(ratesearch, "GAIN", -1.0)  # the better one of the others is taken in any case
+    tasks.prepare(str(ordered(search="on").pk))
+    run = Run.objects.select_related("ticket").get()
+    assert [width for width, _ in run.search["widths"]] == [0.5, 1.0, 2.0] and run.search["width"] != 1
+    spec = compute.spec_of(run)
+    [wide] = [layer["config"]["units"] for layer in spec["config"]["layers"] if layer["config"]["name"] == "width"]
+    assert wide == run.search["width"] * zoo.WIDTH
+    aggregation.check(compute.weights_of(run.start_id), trainer.initial_weights(spec, SEED))
+
+
+@pytest.mark.parametrize(("kind", "price", "widths"), [("linear", None, []), ("resmlp", "paid", [0.5, 1.0])])
+def test_no_width_is_tried_where_there_is_none_or_it_would_cost_more_than_was_paid(ordered, kind, price, widths):
+    fields = {"model_kind": kind, "search": "on"}
+    if price:
+        operations = flops.zoo(kind, zoo.Sample((10,)), 1)
+        fields |= {"price_scheme": "compute-1", "samples": 442, "flops": operations, "flops_rate": 10**6}
+        order = pricing.Order(
+            len(samples.diabetes_csv()), flops=operations, samples=442, rounds=ROUNDS, epochs=1, rate=10**6
+        )
+        fields["price"] = pricing.price("compute-1", order)
+    ticket = ordered(**fields)
+    tasks.prepare(str(ticket.pk))
+    assert [width for width, _ in Run.objects.get().search["widths"]] == widths
 
 
 def test_nothing_is_tried_unless_asked_for(ordered):
