@@ -25,6 +25,8 @@ from storages.backends.s3 import S3Storage
 from storages.base import BaseStorage
 from storages.utils import clean_name
 
+from dmlsite.errors import Conflict
+
 IN_MEMORY = 1 << 20
 """Bytes of an opened file; a longer one lies in a temporary file."""
 BYTES = "application/octet-stream"
@@ -98,6 +100,47 @@ class S3(_Store, S3Storage):  # type: ignore[misc]
     def attached(self, name: str, called: str) -> str:
         """A link by which a browser saves the file under this name."""
         return str(self.url(name, parameters={"ResponseContentDisposition": content_disposition_header(True, called)}))
+
+    # --- A file in parts, by others: tickets/direct.py
+
+    def begin_parts(self, name: str) -> str:
+        """The store's own name of an upload that begins."""
+        with _told():
+            return str(self._client.create_multipart_upload(**self._at(name), ContentType=BYTES)["UploadId"])
+
+    def part_link(self, name: str, upload: str, number: int, size: int) -> str:
+        """Where a part of just this size is put."""
+        part = self._at(name) | {"UploadId": upload, "PartNumber": number, "ContentLength": size}
+        return str(self._client.generate_presigned_url("upload_part", Params=part, ExpiresIn=self.querystring_expire))
+
+    def parts(self, name: str, upload: str) -> dict[int, tuple[str, int]]:
+        """What has come, by number: its tag and size. Raises Conflict if the store does not know the upload (any more)."""
+        with _told():
+            try:
+                pages = self._client.get_paginator("list_parts").paginate(**self._at(name), UploadId=upload)
+                found = [part for page in pages for part in page.get("Parts", [])]
+            except self._client.exceptions.NoSuchUpload:
+                raise Conflict("This upload was finished or dropped. Please begin anew.") from None
+        return {part["PartNumber"]: (part["ETag"], part["Size"]) for part in found}
+
+    def put_together(self, name: str, upload: str, tags: dict[int, str]) -> None:
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(tags.items())]
+        with _told():
+            self._client.complete_multipart_upload(**self._at(name), UploadId=upload, MultipartUpload={"Parts": parts})
+
+    def moved(self, name: str, to: str) -> str:
+        """Its new name. The bytes stay in the store."""
+        with _told():
+            self._client.copy(self._at(name), **self._at(to))
+        self.delete(name)
+        return to
+
+    def _at(self, name: str) -> dict[str, str]:
+        return {"Bucket": self.bucket_name, "Key": self._normalize_name(name)}
+
+    @property
+    def _client(self) -> Any:
+        return self.connection.meta.client
 
 
 class Google(_Store, GoogleCloudStorage):  # type: ignore[misc]

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.core.files import File
+from django.core.files.storage import default_storage
 from django.db import transaction
 from django.db.models import F, QuerySet, Sum
 from django.utils import timezone
@@ -271,7 +272,7 @@ def _note_once(ticket: Ticket, kind: str, text: str) -> None:
 def upload(ticket: Ticket, file: File, actor: str) -> Dataset:
     """Take the customer's file. A file larger than quoted is refused, and the right one may follow."""
     size = file.size or 0
-    _require_upload(ticket, size)
+    require_upload(ticket, size)
     digest = hashlib.sha256()
     for chunk in file.chunks():
         digest.update(chunk)
@@ -279,9 +280,20 @@ def upload(ticket: Ticket, file: File, actor: str) -> Dataset:
     name = (file.name or "data")[-NAME_LENGTH:]
     dataset = Dataset(ticket=ticket, name=name, size=size, sha256=digest.hexdigest())
     dataset.file.save(f"{ticket.pk}{_suffix(file.name)}", file, save=False)  # before the transaction: it may take long
+    return accept(dataset, actor)
+
+
+def dataset_name(ticket: Ticket, name: str) -> str:
+    """Where the file of a ticket is stored; none is stored there yet."""
+    return default_storage.get_available_name(f"datasets/{ticket.pk}{_suffix(name)}")
+
+
+def accept(dataset: Dataset, actor: str) -> Dataset:
+    """A stored and measured file becomes its ticket's. Raises Conflict if another came first, and has this one removed."""
+    ticket = dataset.ticket
     try:
         with transaction.atomic():
-            move(ticket, Status.UPLOADED, f"{name}, {size:,} bytes", actor=actor)
+            move(ticket, Status.UPLOADED, f"{dataset.name}, {dataset.size:,} bytes", actor=actor)
             dataset.save()
             jobs.enqueue("training.tasks.prepare", str(ticket.pk))
     except Conflict:
@@ -290,7 +302,7 @@ def upload(ticket: Ticket, file: File, actor: str) -> Dataset:
     return dataset
 
 
-def _require_upload(ticket: Ticket, size: int) -> None:
+def require_upload(ticket: Ticket, size: int) -> None:
     if ticket.status != Status.PAID:
         raise Conflict("Upload opens when the payment is final, and closes with the first accepted file.")
     if size == 0:
@@ -306,7 +318,7 @@ def begin_upload(ticket: Ticket, name: str, size: int) -> PartialUpload:
     the later one counts."""
     with transaction.atomic():
         locked = Ticket.objects.select_for_update(no_key=True).get(pk=ticket.pk)
-        _require_upload(locked, size)
+        require_upload(locked, size)
         for begun in PartialUpload.objects.filter(ticket=locked):
             drop_upload(begun)
         return PartialUpload.objects.create(ticket=locked, name=name[-NAME_LENGTH:] or "data", size=size)

@@ -25,7 +25,7 @@ from dmlworker.aggregation import RULES
 from dmlworker.datasets.options import KINDS
 from ledger import money, pricing
 from ledger.gateway import chain
-from tickets import actions, mail, uploads
+from tickets import actions, direct, mail, uploads
 from tickets.forms import (
     CLASS_WEIGHTS,
     COMPRESSIONS,
@@ -335,6 +335,81 @@ class UploadsView(APIView):
         return uploads.begin(request._request, pk, part="api_part")
 
 
+class DirectBegin(serializers.Serializer[Any]):
+    file_name = serializers.CharField(max_length=200)
+    file_size = serializers.IntegerField(min_value=1)
+
+
+class DirectParts(serializers.Serializer[Any]):
+    token = serializers.CharField()
+    numbers = serializers.ListField(child=serializers.IntegerField(min_value=1), max_length=direct.AT_ONCE)
+
+
+class DirectLinks(serializers.Serializer[Any]):
+    links = serializers.DictField(child=serializers.URLField(), help_text="By the part's number")
+    here = serializers.ListField(child=serializers.IntegerField(), help_text="Parts that have come")
+
+
+class DirectFinish(serializers.Serializer[Any]):
+    token = serializers.CharField()
+    sha256 = serializers.RegexField("^[0-9a-f]{64}$", default="", help_text="Of the whole file, to be compared")
+
+
+class DirectBegun(serializers.Serializer[Any]):
+    token = serializers.CharField(help_text="Of this upload, for a day")
+    parts = serializers.IntegerField(help_text="How many, numbered from 1")
+    part_size = serializers.IntegerField(help_text="Bytes of each but the last")
+
+
+class DirectView(APIView):
+    """The same file straight into the object store, where the platform has one."""
+
+    @extend_schema(
+        operation_id="ticket_direct",
+        request=DirectBegin,
+        responses=answers({201: DirectBegun}, 401, 404, 409, 422, 429),
+    )
+    def post(self, request: Request, pk: UUID) -> Response:
+        """Begin. 409 where files go to the platform itself."""
+        throttle(request._request, "upload", "60/h", "user")
+        form = DirectBegin(data=request.data)
+        form.is_valid(raise_exception=True)
+        begun = direct.begin(own(request, pk), form.validated_data["file_name"], form.validated_data["file_size"])
+        told = {"token": begun.token, "parts": begun.parts, "part_size": direct.PART}
+        return Response(told, HTTPStatus.CREATED, headers={"Cache-Control": "no-store"})
+
+
+class DirectPartsView(APIView):
+    @extend_schema(
+        operation_id="ticket_direct_parts",
+        request=DirectParts,
+        responses=answers({200: DirectLinks}, 401, 404, 409, 422),
+    )
+    def post(self, request: Request, pk: UUID) -> Response:
+        """Where to `PUT` these parts, each of just its size, for some minutes; and which ones are here."""
+        form = DirectParts(data=request.data)
+        form.is_valid(raise_exception=True)
+        found = direct.opened(own(request, pk), form.validated_data["token"])
+        told = {"links": direct.links(found, form.validated_data["numbers"]), "here": direct.here(found)}
+        return Response(told, headers={"Cache-Control": "no-store"})
+
+
+class DirectFinishView(APIView):
+    @extend_schema(
+        operation_id="ticket_direct_finish",
+        request=DirectFinish,
+        responses=answers({200: Whole}, 401, 404, 409, 422),
+    )
+    def post(self, request: Request, pk: UUID) -> Response:
+        """All parts are there. Their size and SHA-256 are looked at, then the ticket is `uploaded`."""
+        form = DirectFinish(data=request.data)
+        form.is_valid(raise_exception=True)
+        ticket = own(request, pk)
+        found = direct.opened(ticket, form.validated_data["token"])
+        direct.finish(ticket, found, form.validated_data["sha256"], request.user.email)
+        return Response(Whole(ticket).data)
+
+
 @takes(lambda: uploads.MAX_PART)
 class PartView(APIView):
     def _go_on(self, request: Request, pk: UUID) -> HttpResponseBase:
@@ -391,6 +466,9 @@ urlpatterns = [
     path("tickets/<uuid:pk>/payment", PaymentView.as_view()),
     path("tickets/<uuid:pk>/file", FileView.as_view()),
     path("tickets/<uuid:pk>/uploads", UploadsView.as_view()),
+    path("tickets/<uuid:pk>/direct", DirectView.as_view()),
+    path("tickets/<uuid:pk>/direct/parts", DirectPartsView.as_view()),
+    path("tickets/<uuid:pk>/direct/finish", DirectFinishView.as_view()),
     path("uploads/<uuid:pk>", PartView.as_view(), name="api_part"),
     path("tickets/<uuid:pk>/cancel", CancelView.as_view()),
     path("tickets/<uuid:pk>/artifacts", ArtifactsView.as_view()),
