@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
+.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-observing bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -56,6 +56,9 @@ bench-averaging: setup .bench/flower/.done
 
 bench-pages: setup
 	$(PY) -m bench.pages
+
+bench-observing: setup
+	$(PY) -m bench.observing
 
 bench-cutting: setup
 	$(PY) -m bench.cutting $(ARGS)
