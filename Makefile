@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test test-services services restore-drill screenshots lint settings-reference clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks bench-uploads bench-hundred verify-tff
+.PHONY: demo test test-services services restore-drill screenshots lint settings-reference clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-observing bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks bench-uploads bench-hundred verify-tff
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -69,6 +69,9 @@ bench-averaging: setup .bench/flower/.done
 
 bench-pages: setup
 	$(PY) -m bench.pages $(ARGS)
+
+bench-observing: setup
+	$(PY) -m bench.observing
 
 bench-cutting: setup
 	$(PY) -m bench.cutting $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -112,7 +113,14 @@ def answering() -> Iterator[None]:
     except Web3RPCError as error:
         raise Rejected(_rpc_text(error)) from error
     except (Web3Exception, requests.RequestException, OSError, ValueError) as error:
-        raise Unavailable(f"no usable answer from the node: {type(error).__name__}: {error}") from error
+        raise Unavailable(
+            f"no usable answer from the node: {type(error).__name__}: {_without_address(error)}"
+        ) from error
+
+
+def _without_address(error: Exception) -> str:
+    """The path of a node's address is often its customer's key, and this text goes to admins, into alarms and mails."""
+    return re.sub(r"\burl: \S+", "url: …", str(error))
 
 
 def _rpc_text(error: Web3RPCError) -> str:

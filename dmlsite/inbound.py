@@ -102,13 +102,9 @@ class NameView:
         match = request.resolver_match
         if match is None or not hasattr(request, "scope"):
             return
-        request.scope[VIEW] = match.view_name or view_name(view)
+        request.scope[VIEW] = match.view_name
         request.scope[TICKET] = ticket_of(match.route, kwargs)
         logs.note(ticket=request.scope[TICKET])
-
-
-def view_name(view: object) -> str:
-    return str(getattr(view, "__name__", type(view).__name__))
 
 
 def ticket_of(route: str, kwargs: dict[str, Any]) -> object:

@@ -42,7 +42,7 @@ def job_failed(job: str, error: BaseException) -> None:
 
 def tell(what: str, error: BaseException | None) -> Future[None] | None:
     """`what` is the same for the same error, and holds no more than the code says."""
-    if not settings.ADMINS or getattr(_local, "telling", False):
+    if not (settings.ADMINS and settings.ERROR_MAILS_PER_HOUR) or getattr(_local, "telling", False):
         return None
     kind = type(error).__name__ if error else "error"
     where = _where(error) if error else []

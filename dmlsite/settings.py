@@ -298,7 +298,7 @@ LOGGING = logs.configuration(LOG_FORMAT, env.text("LOG_LEVEL", "INFO"))
 METRICS_TOKEN = env.secret("METRICS_TOKEN")
 # Where jobs or a scanner answer scrapes, another one for each group of processes; 0: nowhere.
 METRICS_PORT = env.integer("METRICS_PORT", 0)
-# The same error is mailed to the admins once in so long; all errors together so often.
+# The same error is mailed to the admins once in so long; all errors together so often; 0: never.
 ERROR_MAIL_MINUTES = env.integer("ERROR_MAIL_MINUTES", 15, minimum=1)
 ERROR_MAILS_PER_HOUR = env.integer("ERROR_MAILS_PER_HOUR", 20)
 if SENTRY_DSN := env.secret("SENTRY_DSN"):

@@ -133,3 +133,10 @@ def test_another_node_behind_the_same_address_is_noticed(world: World, proxy: Pr
         proxy.switch(other.url)
         with pytest.raises(ChainError, match="serves chain 4242"):
             chain.verify()
+
+
+def test_what_is_told_of_a_node_that_is_away_has_no_key_of_its_address(world: World) -> None:
+    away = Chain(connect("http://127.0.0.1:1/v2/a-customers-key?token=another"), world.chain.deployment)
+    with pytest.raises(Unavailable) as told:
+        away.suggest_fees()
+    assert "127.0.0.1" in str(told.value) and "key" not in str(told.value) and "another" not in str(told.value)

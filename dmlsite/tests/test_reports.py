@@ -49,7 +49,7 @@ def recovers() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh(settings):
-    settings.ROOT_URLCONF = __name__
+    settings.ROOT_URLCONF, settings.ERROR_MAILS_PER_HOUR = __name__, 20
     cache.clear()
     reports._last_alone[0] = float("-inf")
 
