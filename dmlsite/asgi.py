@@ -4,9 +4,13 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dmlsite.settings")
 
-from django.core.asgi import get_asgi_application  # noqa: E402
+import django  # noqa: E402
 
-django = get_asgi_application()
+django.setup(set_prefix=False)
+
+from dmlsite.threads import Pages  # noqa: E402
+
+pages = Pages()
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
@@ -18,7 +22,7 @@ from dmlsite.bodies import bounded  # noqa: E402
 from training import blobs  # noqa: E402
 from training.consumers import TicketConsumer, WorkerConsumer  # noqa: E402
 
-pages = bounded(django)
+bounded_pages = bounded(pages)
 browsers = AllowedHostsOriginValidator(
     AuthMiddlewareStack(URLRouter([path("ws/tickets/<uuid:pk>/", TicketConsumer.as_asgi())]))
 )
@@ -35,7 +39,7 @@ async def http(scope, receive, send):  # type: ignore[no-untyped-def]
     if scope["path"].startswith(blobs.PREFIX):
         scope[inbound.VIEW] = "blob"
         return await blobs.door(scope, receive, send)
-    return await pages(scope, receive, send)
+    return await bounded_pages(scope, receive, send)
 
 
 traces.start("web")
