@@ -372,9 +372,9 @@ class DirectView(APIView):
     def post(self, request: Request, pk: UUID) -> Response:
         """Begin. 409 where files go to the platform itself."""
         throttle(request._request, "upload", "60/h", "user")
-        form = DirectBegin(data=request.data)
+        ticket, form = own(request, pk), DirectBegin(data=request.data)
         form.is_valid(raise_exception=True)
-        begun = direct.begin(own(request, pk), form.validated_data["file_name"], form.validated_data["file_size"])
+        begun = direct.begin(ticket, form.validated_data["file_name"], form.validated_data["file_size"])
         told = {"token": begun.token, "parts": begun.parts, "part_size": direct.PART}
         return Response(told, HTTPStatus.CREATED, headers={"Cache-Control": "no-store"})
 
@@ -383,13 +383,14 @@ class DirectPartsView(APIView):
     @extend_schema(
         operation_id="ticket_direct_parts",
         request=DirectParts,
-        responses=answers({200: DirectLinks}, 401, 404, 409, 422),
+        responses=answers({200: DirectLinks}, 401, 404, 409, 422, 429),
     )
     def post(self, request: Request, pk: UUID) -> Response:
         """Where to `PUT` these parts, each of just its size, for some minutes; and which ones are here."""
-        form = DirectParts(data=request.data)
+        throttle(request._request, "upload-links", "600/h", "user")
+        ticket, form = own(request, pk), DirectParts(data=request.data)
         form.is_valid(raise_exception=True)
-        found = direct.opened(own(request, pk), form.validated_data["token"])
+        found = direct.opened(ticket, form.validated_data["token"])
         told = {"links": direct.links(found, form.validated_data["numbers"]), "here": direct.here(found)}
         return Response(told, headers={"Cache-Control": "no-store"})
 
@@ -398,13 +399,13 @@ class DirectFinishView(APIView):
     @extend_schema(
         operation_id="ticket_direct_finish",
         request=DirectFinish,
-        responses=answers({200: Whole}, 401, 404, 409, 422),
+        responses=answers({200: Whole}, 401, 404, 409, 422, 429),
     )
     def post(self, request: Request, pk: UUID) -> Response:
         """All parts are there. Their size and SHA-256 are looked at, then the ticket is `uploaded`."""
-        form = DirectFinish(data=request.data)
+        throttle(request._request, "upload", "60/h", "user")
+        ticket, form = own(request, pk), DirectFinish(data=request.data)
         form.is_valid(raise_exception=True)
-        ticket = own(request, pk)
         found = direct.opened(ticket, form.validated_data["token"])
         direct.finish(ticket, found, form.validated_data["sha256"], request.user.email)
         return Response(Whole(ticket).data)
