@@ -68,8 +68,8 @@ def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def target_statistics(y: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the training part's target (n,), of a regression."""
-    mean, deviation = float(y.mean(dtype=np.float64)), float(y.std(dtype=np.float64))
-    return mean, deviation or 1.0
+    mean, variance = _moments(y.reshape(-1, 1))
+    return float(mean[0]), math.sqrt(variance[0]) or 1.0
 
 
 def build(

@@ -21,6 +21,8 @@ _BLOCK = 4 << 20
 _ODD = re.compile(rb'(?:^|[,;\t|\r\n]) +"')
 """A quote after a space: Python's reader lets it begin a value, Arrow's does not."""
 
+_OTHER_SPACES = [bytes([byte]) for byte in (*b"\t\v\f", *range(0x1C, 0x20))]
+
 
 class Unclear(Exception):
     """This is not to be read fast: something is wrong with it, and only the rows tell what, and in which line."""
@@ -109,23 +111,21 @@ class _Arrow:
         return found
 
     def numbers(self) -> np.ndarray | None:
-        import pyarrow as pa
-
-        try:
-            return np.asarray(self._array.cast(pa.float64()))
-        except pa.ArrowInvalid:
-            return Texts(self.texts()).numbers()  # Python knows more ways to write one
+        found = _floats(self._array)
+        return Texts(self.texts()).numbers() if found is None else found  # Python knows more ways to write one
 
     def gapped(self, missing: frozenset[str]) -> np.ndarray | None:
         import pyarrow as pa
         from pyarrow import compute
 
-        bare = compute.utf8_ltrim(compute.utf8_lower(self._array), characters="+-")
-        gone = compute.is_in(bare, value_set=pa.array(sorted(missing)))
-        try:
-            return np.asarray(compute.if_else(gone, None, self._array).cast(pa.float64()))
-        except pa.ArrowInvalid:
-            return Texts(self.texts()).gapped(missing)
+        found = _floats(self._array)
+        if found is None:
+            found = _floats(compute.if_else(_empty(self._array), None, self._array))
+        if found is None:
+            bare = compute.utf8_ltrim(compute.utf8_lower(self._array), characters="+-")
+            gone = compute.is_in(bare, value_set=pa.array(sorted(missing)))
+            found = _floats(compute.if_else(gone, None, self._array))
+        return Texts(self.texts()).gapped(missing) if found is None else found
 
     def distinct(self) -> tuple[Sequence[str], np.ndarray]:
         return self._encoded
@@ -134,6 +134,16 @@ class _Arrow:
     def _encoded(self) -> tuple[Sequence[str], np.ndarray]:
         found = self._array.dictionary_encode()
         return found.dictionary.to_pylist(), np.asarray(found.indices, np.int64)
+
+
+def _floats(array: Any) -> np.ndarray | None:
+    """(n,) float64, NaN for null; None if there is anything else than numbers."""
+    import pyarrow as pa
+
+    try:
+        return np.asarray(array.cast(pa.float64()))
+    except pa.ArrowInvalid:
+        return None
 
 
 def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Block]:
@@ -151,9 +161,9 @@ def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Bloc
         "convert_options": csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     }
     try:
-        with _Watched(path) as file, csv.open_csv(pa.PythonFile(file, mode="r"), **how) as reader:
+        with _Watched(path, delimiter) as file, csv.open_csv(pa.PythonFile(file, mode="r"), **how) as reader:
             for batch in reader:
-                filled = _filled(batch.columns)
+                filled = _filled(batch.columns, file.spaced)
                 rows, first = len(filled[0]), min(skip, len(filled[0]))
                 skip -= first
                 yield Block([_Arrow(column.slice(first)) for column in filled], rows - first)
@@ -161,11 +171,11 @@ def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Bloc
         raise Unclear from None
 
 
-def _filled(columns: list[Any]) -> list[Any]:
-    """Without space around the cells, and without rows of nothing."""
+def _filled(columns: list[Any], spaced: bool) -> list[Any]:
+    """Without space around the cells, if there may be any, and without rows of nothing."""
     from pyarrow import compute
 
-    columns = [compute.utf8_trim_whitespace(column) for column in columns]
+    columns = [compute.utf8_trim_whitespace(column) for column in columns] if spaced else columns
     nothing = _empty(columns[0])
     for column in columns[1:] if nothing.true_count else ():
         nothing = compute.and_(nothing, _empty(column))
@@ -181,18 +191,25 @@ def _empty(column: Any) -> Any:
 
 
 class _Watched:
-    """A file to be read, which must not hold what the two readers take in different ways. Raises Unclear."""
+    """A file to be read, which must not hold what the two readers take in different ways. Raises Unclear. spaced: whether there may be space
+    around a cell in what was read so far."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, delimiter: str) -> None:
         self._file, self._tail = path.open("rb"), b"\n"
-        self.closed = False
+        self.closed = self.spaced = False
+        ends = (delimiter.encode(), b"\n", b"\r", b'"')
+        self._spaces = [end + b" " for end in ends] + [b" " + end for end in ends] + _OTHER_SPACES
 
     def read(self, size: int = -1) -> bytes:
         found = self._file.read(size)
         if (b' "' in self._tail + found[:1] or b' "' in found) and _ODD.search(self._tail + found):
             raise Unclear
+        self.spaced = self.spaced or self._has_spaces(self._tail[-1:] + found)
         self._tail = (self._tail + found)[-64:]
         return found
+
+    def _has_spaces(self, data: bytes) -> bool:
+        return not data.isascii() or any(space in data for space in self._spaces)
 
     def close(self) -> None:
         self.closed = True
