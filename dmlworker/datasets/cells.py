@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dmlworker.datasets import steps
 from dmlworker.datasets.dataset import DatasetError
 
 Row = tuple[int, list[str]]
@@ -112,7 +113,7 @@ class _Arrow:
 
     def numbers(self) -> np.ndarray | None:
         found = _floats(self._array)
-        return Texts(self.texts()).numbers() if found is None else found  # Python knows more ways to write one
+        return self._slowly(Texts.numbers) if found is None else found
 
     def gapped(self, missing: frozenset[str]) -> np.ndarray | None:
         import pyarrow as pa
@@ -125,7 +126,13 @@ class _Arrow:
             bare = compute.utf8_ltrim(compute.utf8_lower(self._array), characters="+-")
             gone = compute.is_in(bare, value_set=pa.array(sorted(missing)))
             found = _floats(compute.if_else(gone, None, self._array))
-        return Texts(self.texts()).gapped(missing) if found is None else found
+        return self._slowly(lambda cells: cells.gapped(missing)) if found is None else found
+
+    def _slowly(self, numbers: Callable[[Texts], np.ndarray | None]) -> np.ndarray | None:
+        """Python knows more ways to write a number."""
+        names, codes = self.distinct()
+        found = numbers(Texts(names))
+        return None if found is None else found[codes]
 
     def distinct(self) -> tuple[Sequence[str], np.ndarray]:
         return self._encoded
@@ -163,6 +170,7 @@ def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Bloc
     try:
         with _Watched(path, delimiter) as file, csv.open_csv(pa.PythonFile(file, mode="r"), **how) as reader:
             for batch in reader:
+                steps.tell(file.done, file.size)
                 filled = _filled(batch.columns, file.spaced)
                 rows, first = len(filled[0]), min(skip, len(filled[0]))
                 skip -= first
@@ -197,19 +205,24 @@ class _Watched:
     def __init__(self, path: Path, delimiter: str) -> None:
         self._file, self._tail = path.open("rb"), b"\n"
         self.closed = self.spaced = False
-        ends = (delimiter.encode(), b"\n", b"\r", b'"')
-        self._spaces = [end + b" " for end in ends] + [b" " + end for end in ends] + _OTHER_SPACES
+        self.done, self.size = 0, path.stat().st_size
+        self._ends = np.isin(np.arange(256), list(delimiter.encode() + b'\r\n"'))
 
     def read(self, size: int = -1) -> bytes:
         found = self._file.read(size)
         if (b' "' in self._tail + found[:1] or b' "' in found) and _ODD.search(self._tail + found):
             raise Unclear
-        self.spaced = self.spaced or self._has_spaces(self._tail[-1:] + found)
+        self.spaced = self.spaced or self._has_spaces(self._tail[-1:] + (found or b"\n"))
         self._tail = (self._tail + found)[-64:]
+        self.done += len(found)
         return found
 
     def _has_spaces(self, data: bytes) -> bool:
-        return not data.isascii() or any(space in data for space in self._spaces)
+        if not data.isascii() or any(space in data for space in _OTHER_SPACES):
+            return True
+        letters = np.frombuffer(data, np.uint8)
+        spaces = np.flatnonzero(letters == ord(" "))
+        return any(self._ends[letters.take(spaces + beside, mode="clip")].any() for beside in (-1, 1))
 
     def close(self) -> None:
         self.closed = True

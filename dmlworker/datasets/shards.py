@@ -8,8 +8,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as _load
 
-from dmlworker.datasets import arrays, groups
+from dmlworker.datasets import arrays, groups, limits
 from dmlworker.datasets.dataset import Dataset, DatasetError
+from dmlworker.datasets.limits import HOLDOUT
 from dmlworker.task import MULTILABEL, REGRESSION
 
 STRATUM = 10
@@ -18,21 +19,19 @@ STRATUM = 10
 _TYPES = {"uint8": "U8", "uint16": "U16", "float32": "F32", "int32": "I32"}
 """What safetensors calls them."""
 
-HOLDOUT = 0.2
-"""Of the samples."""
-
 
 def training_samples(n: int, grouped: bool = False) -> int:
     """Of n samples, those that are not held out; of groups, which stay whole, as few as that may be."""
-    return n - round(n * HOLDOUT * (groups.MOST if grouped else 1))
+    return n - (round(n * HOLDOUT * groups.MOST) if grouped else limits.held(n))
 
 
 def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Dataset, Dataset]:
-    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them; of a
+    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, or MAX_HELD, each class its share of them; of a
     regression each STRATUM of the samples, sorted by target; of several labels those whose rarest one is the same.
 
     The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class. Where samples are of
-    groups, these stay whole, and the rest holds about: see `groups.split`, which raises DatasetError.
+    groups, these stay whole, and the rest holds about: see `groups.split`, which raises DatasetError. Of more than MAX_HELD the others are in
+    neither part, as their groups must not be.
     """
     if not 0 < holdout < 1:
         raise ValueError("holdout must lie between 0 and 1")
@@ -41,10 +40,10 @@ def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Datase
         kept, held = groups.split(dataset, random, holdout)
     else:
         deck, sizes = _strata(dataset, random)
-        kept, held = _parted(deck, sizes, _quotas(sizes, round(len(dataset) * holdout)))
+        kept, held = _parted(deck, sizes, _quotas(sizes, limits.held(len(dataset), holdout)))
     for indices in (kept, held):
         random.shuffle(indices)
-    return dataset.take(kept), dataset.take(held)
+    return dataset.take(kept), dataset.take(held[: limits.MAX_HELD])
 
 
 def shards(train: Dataset, n: int, seed: int, sharding: str = "iid") -> list[Dataset]:

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmlworker.datasets import arrays, cells, kinds, targets
+from dmlworker.datasets import arrays, cells, kinds, steps, targets
 from dmlworker.datasets.arrays import Growing
 from dmlworker.datasets.cells import Block, Blocks, Row
 from dmlworker.datasets.dataset import CHOSEN, GROUPS, Dataset, DatasetError, Raw, check_finite, check_text
@@ -63,13 +64,18 @@ def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
             raise DatasetError(f"The file is not a readable CSV table: {error}.") from None
 
 
-def _parse(file: io.TextIOBase, path: Path | None, target: str | None, options: Options) -> Dataset:
+def _parse(file: io.TextIOWrapper, path: Path | None, target: str | None, options: Options) -> Dataset:
     """path: if it may be read fast."""
     delimiter = _delimiter(file)
 
+    size = os.fstat(file.fileno()).st_size
+
     def lines() -> Iterator[Row]:
         file.seek(0)
-        return _rows(file, delimiter)
+        for number, row in enumerate(_rows(file, delimiter)):
+            if number % cells.CHUNK_ROWS == 0:
+                steps.tell(file.buffer.tell(), size)
+            yield row
 
     if path:
         names, first = _header(lines(), False)
@@ -139,6 +145,8 @@ def _is_utf8(file: io.BufferedReader) -> bool:
     while block := file.read(1 << 20):
         if b"\0" in block:
             raise DatasetError("The file is not text, so it can't be a CSV table.")
+        if block.isascii() and not decoder.getstate()[0]:
+            continue
         try:
             decoder.decode(block)
         except UnicodeDecodeError:

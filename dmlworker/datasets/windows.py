@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dmlworker.datasets import arrays
+from dmlworker.datasets import arrays, limits
 from dmlworker.datasets.dataset import Dataset, DatasetError, Raw
 from dmlworker.datasets.options import Options
 
@@ -37,9 +37,9 @@ def with_past(dataset: Dataset) -> Dataset:
     return replace(dataset, x=x, features=features, raw=raw)
 
 
-def by_time(rows: Dataset, options: Options, holdout: float = 0.2) -> tuple[Dataset, Dataset]:
+def by_time(rows: Dataset, options: Options) -> tuple[Dataset, Dataset]:
     """(train, holdout): the rows in their order, the last ones held out. Raises DatasetError if too few windows come of either."""
-    first = len(rows) - round(len(rows) * holdout)
+    first = len(rows) - limits.held(len(rows))
     parts = rows.take(np.arange(first)), rows.take(np.arange(first, len(rows)))
     if min(map(len, parts)) < options.window + options.horizon - 1 + MIN_WINDOWS:
         raise DatasetError(
