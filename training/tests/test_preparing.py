@@ -57,7 +57,7 @@ def test_preparing_tells_how_far_it_is(ticket, tmp_path, monkeypatch):
     told: list[float] = []
     compute.prepare(ticket, path, 4, 7, told.append)
     assert told == sorted(told) and told[-1] == 1
-    assert any(done <= compute.READ for done in told) and sum(done > compute.READ for done in told) == 4
+    assert any(done <= compute.READ for done in told) and sum(done > compute.READ for done in told) >= 4
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
