@@ -176,7 +176,7 @@ MEDIA_ROOT = VAR_DIR / "files"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 10**6
 FILE_UPLOAD_TEMP_DIR = embedded.made(VAR_DIR / "tmp")
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
-MAX_DATASET_BYTES = env.integer("MAX_DATASET_BYTES", 2 * 10**9, minimum=1)
+MAX_DATASET_BYTES = env.integer("MAX_DATASET_BYTES", 10**10, minimum=1)
 MAX_CHECK_BYTES = env.integer("MAX_CHECK_BYTES", 64 * 10**6)
 FLOPS_PER_CENT = env.integer("FLOPS_PER_CENT", FLOPS_PER_CENT, minimum=1)  # of compute-1
 EXPORT_FORMATS = env.listed("EXPORT_FORMATS", ["SavedModel", "TFLite", "ONNX"])

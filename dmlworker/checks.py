@@ -17,6 +17,7 @@ import numpy as np
 from dmlworker import aggregation, comparison, compression, datasets, models, rawmodel, rewards, task, trainer
 from dmlworker.aggregation.rounds import EXACT
 from dmlworker.cache import blob_of
+from dmlworker.datasets import arrays
 from dmlworker.escrow import Payment
 from dmlworker.files import Damaged, Files, Unavailable
 from dmlworker.receipt import FEE_PERCENT, Audit, Receipt, Round, Shard, Update, split
@@ -236,7 +237,7 @@ class Work:
         at = self.weights(trace.segments[piece.segment - 1].sha256) if piece.segment else start
         claimed = self.update(start, update) if last else self.weights(trace.segments[piece.segment].sha256)
         steps = steps_of_segment(piece.segment, len(y), hyper)
-        done = trainer.replay(self.spec(), start, x, y, hyper, at, steps, w=cut.weights[update.shard])
+        done = trainer.replay(self.spec(), start, arrays.whole(x), y, hyper, at, steps, w=cut.weights[update.shard])
         far, said = comparison.compare(at, claimed, done), trace.segments[piece.segment].change
         most = comparison.MAX_RELATIVE
         if last:
@@ -265,7 +266,7 @@ class Cut:
     """A customer's file, cut as the platform says that it cut it. weights: what each shard's samples count; None: 1."""
 
     holdout: Samples
-    shards: tuple[Samples, ...]
+    shards: tuple[tuple[arrays.Array, np.ndarray], ...]
     weights: tuple[np.ndarray | None, ...]
 
 
@@ -285,7 +286,9 @@ def cut(receipt: Receipt, path: Path) -> Cut:
     for number, (part, said) in enumerate(zip([holdout, *parts], [receipt.holdout, *receipt.shards], strict=True)):
         same = said == Shard(blob_of(datasets.pieces(part.x, part.y, part.w)).sha256, len(part))
         must(same, f"{f'shard {number - 1}' if number else 'the hold-out'} is not cut from this file")
-    return Cut((holdout.x, holdout.y), tuple((part.x, part.y) for part in parts), tuple(part.w for part in parts))
+    return Cut(
+        (arrays.whole(holdout.x), holdout.y), tuple((part.x, part.y) for part in parts), tuple(part.w for part in parts)
+    )
 
 
 # --- Segments ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from dmlworker import zoo
-from dmlworker.datasets.arrays import blocks
+from dmlworker.datasets.arrays import Array, blocks
 from dmlworker.loader import ModelRefused, apart, load
 from dmlworker.protocol import nesting
 from dmlworker.task import CLASSIFICATION, MULTILABEL, REGRESSION
@@ -39,7 +39,7 @@ class Statistics(NamedTuple):
     variance: list[float]
 
 
-def statistics(x: np.ndarray, marks: np.ndarray | None = None) -> Statistics | None:
+def statistics(x: Array, marks: np.ndarray | None = None) -> Statistics | None:
     """Mean and variance of the training part: of each column of x (n, d) float32, of all values of float images.
 
     None for uint8, whose range is known. A column that does not vary gets the variance 1, so that it becomes 0. marks (d,): columns of
@@ -47,29 +47,29 @@ def statistics(x: np.ndarray, marks: np.ndarray | None = None) -> Statistics | N
     """
     if x.dtype == np.uint8:
         return None
-    mean, variance = _moments(x if x.ndim == 2 else x.reshape(-1, 1))
+    varying = np.flatnonzero(~marks) if marks is not None and x.ndim == 2 else None
+    mean, variance = _moments(x if x.ndim == 2 else x.reshape(-1, 1), varying)
     # float32 rounds to 6e-8 of the value: what varies less than that is noise, and must not be blown up to size 1.
     variance = np.where(variance <= 1e-12 * np.square(mean) + 1e-30, 1.0, variance)
-    if marks is not None:
-        mean[marks], variance[marks] = 0.0, 1.0
     return Statistics(mean.tolist(), variance.tolist())
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each column, float64, a block of rows at a time."""
+def _moments(values: Array, columns: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each column, float64, a block of rows at a time; 0 of columns other than these."""
+    columns = np.arange(values.shape[1]) if columns is None else columns
     mean, variance = np.zeros(values.shape[1]), np.zeros(values.shape[1])
     for part in blocks(values):
-        mean += values[part].sum(axis=0, dtype=np.float64)
+        mean[columns] += values[part].take(columns, axis=1).sum(axis=0, dtype=np.float64)
     mean /= len(values)
     for part in blocks(values):
-        variance += np.square(values[part] - mean).sum(axis=0)
+        variance[columns] += np.square(values[part].take(columns, axis=1) - mean[columns]).sum(axis=0)
     return mean, variance / len(values)
 
 
 def target_statistics(y: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the training part's target (n,), of a regression."""
-    mean, deviation = float(y.mean(dtype=np.float64)), float(y.std(dtype=np.float64))
-    return mean, deviation or 1.0
+    mean, variance = _moments(y.reshape(-1, 1))
+    return float(mean[0]), math.sqrt(variance[0]) or 1.0
 
 
 def build(

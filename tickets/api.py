@@ -25,7 +25,7 @@ from dmlworker.aggregation import RULES
 from dmlworker.datasets.options import KINDS
 from ledger import money, pricing
 from ledger.gateway import chain
-from tickets import actions, direct, mail, uploads
+from tickets import actions, direct, mail, preparing, uploads
 from tickets.forms import (
     CLASS_WEIGHTS,
     COMPRESSIONS,
@@ -174,15 +174,19 @@ class Row(serializers.ModelSerializer[Ticket]):
 
 
 class Whole(Row):
-    """A ticket with its timeline, oldest event first."""
+    """A ticket with its timeline, oldest event first. `prepared`: how far the uploaded file is read and cut, 0 to 1; null if nobody is at it."""
 
     events = Event(many=True)
+    prepared = serializers.SerializerMethodField()
     own_model = serializers.CharField(
         source="own_model.name", default=None, allow_null=True, help_text="The file's name, if there is one"
     )
 
     class Meta(Row.Meta):
-        fields = [*Row.Meta.fields, "events", "own_model"]
+        fields = [*Row.Meta.fields, "events", "prepared", "own_model"]
+
+    def get_prepared(self, ticket: Ticket) -> float | None:
+        return preparing.fraction(ticket)
 
 
 class Quoted(Whole):

@@ -24,6 +24,7 @@ import numpy as np
 from dmlworker import aggregation, comparison, compression, datasets, exports, flops, metrics, rewards, task
 from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
+from dmlworker.datasets import limits
 from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
@@ -45,6 +46,8 @@ RUNS_KEPT = 8
 """Runs whose panels stay in memory: some hundred samples each."""
 OUTPUTS = 50_000_000
 """Of a model on the hold-out, that are held in memory at once: 200 MB."""
+READ = 0.6
+"""Of the time that preparing takes, about, in which the file is read."""
 EXAMPLE = 500
 """Characters of a text in the row that the page shows."""
 OTHER_KERNELS = os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}
@@ -55,15 +58,20 @@ class Busy(Exception):
     """This process makes another model's formats."""
 
 
-def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
-    """Read the customer's file, keep a hold-out back, cut the rest into shards, choose the model.
+def _silent(done: float) -> None:
+    pass
+
+
+def prepare(ticket: Ticket, path: Path, parts: int, seed: int, told: Callable[[float], None] = _silent) -> Prepared:
+    """Read the customer's file, keep a hold-out back, cut the rest into shards, choose the model. `told`: how much of it is done.
 
     Raises DatasetError, whose text is for the customer.
     """
     from dmlworker import models, ownmodel, trainer, zoo
 
     options = datasets.Options.of(ticket)
-    data = datasets.read(path, ticket.dataset.name, ticket.target or None, options)
+    with datasets.heard(lambda done: told(READ * done)):
+        data = datasets.read(path, ticket.dataset.name, ticket.target or None, options)
     found = datasets.parts(data, seed, options)
     train, holdout, encoder = found.train, found.holdout, found.encoder
     with _one_at_a_time:
@@ -94,8 +102,11 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int) -> Prepared:
     if searched:
         search = _search(ticket, data.task, (spec, start), train, parts, seed, others)
         spec, start = others.get(search.width, (spec, start))
-    cut = datasets.shards(train, parts, seed, options.sharding)
-    shards = [(store.put_pieces(datasets.pieces(part.x, part.y, part.w)), len(part.y)) for part in cut]
+    shards = []
+    for number, part in enumerate(datasets.shards(train, parts, seed, options.sharding)):
+        shards.append(
+            (_stored(part, lambda done, before=number: told(READ + (1 - READ) * (before + done) / parts)), len(part))
+        )
     return Prepared(
         spec=store.put(models.spec_bytes(spec)),
         start=store.put(pack(start)),
@@ -122,6 +133,20 @@ def _others(
             _check_quoted(ticket, samples, spec)
             if spec != usual:
                 yield times, (spec, trainer.initial_weights(spec, seed))
+
+
+def _stored(part: datasets.Dataset, told: Callable[[float], None]) -> Blob:
+    """told: how much of it is."""
+    whole, stored = part.x.nbytes + part.y.nbytes, 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal stored
+        for piece in datasets.pieces(part.x, part.y, part.w):
+            yield piece
+            stored += len(piece)
+            told(min(1.0, stored / whole))
+
+    return store.put_pieces(pieces())
 
 
 def _search(
@@ -184,6 +209,7 @@ def _facts(data: datasets.Dataset, train: datasets.Dataset, holdout: datasets.Da
         "samples": len(data.y),
         "training_samples": len(train.y),
         "holdout_samples": len(holdout.y),
+        "holdout_most": limits.MAX_HELD,
         "sample_shape": list(train.x.shape[1:]),
         "features": list(train.features),
         "target": data.target,

@@ -23,6 +23,7 @@ from ledger.books import following
 from ledger.models import ChainEvent
 from tickets import actions as tickets
 from tickets.models import Status, Ticket
+from tickets.preparing import Preparing
 from training import actions, audits, card, compute, delivery, pay, records, store, trial
 from training.actions import guarded
 from training.models import Assignment, Audit, Round, Run
@@ -47,9 +48,9 @@ def prepare(ticket: str) -> None:
 
 def _prepare(ticket: Ticket) -> None:
     seed = secrets.randbelow(2**31) if ticket.seed is None else ticket.seed
-    with store.local_copy(ticket.dataset.file, Path(ticket.dataset.name).suffix) as path:
+    with store.local_copy(ticket.dataset.file, Path(ticket.dataset.name).suffix) as path, Preparing(ticket) as told:
         try:
-            prepared = compute.prepare(ticket, path, settings.PROVIDERS_PER_TICKET, seed)
+            prepared = compute.prepare(ticket, path, settings.PROVIDERS_PER_TICKET, seed, told)
         except DatasetError as error:
             tickets.refund(ticket, f"The file cannot be trained on: {error}")
             return

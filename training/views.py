@@ -32,7 +32,7 @@ from ledger import pricing
 from ledger.models import ChainEvent, ChainTx, Currency, Sighting, Transfer
 from providers.models import Provider
 from providers.score import FORMULA
-from tickets import mail
+from tickets import mail, preparing
 from tickets.forms import DataForm
 from tickets.models import Artifact, Status, Ticket
 from tickets.views import download, expired, linked, visible
@@ -104,6 +104,7 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "may_cancel": mine and ticket.status in (Status.QUOTED, Status.PAID, Status.UPLOADED),
         "may_repeat": mine and ticket.status in (Status.SETTLED, Status.REFUNDED, Status.EXPIRED),
         "run": run,
+        "prepared": None if run else preparing.fraction(ticket),
         "events": ticket.events.exclude(kind="round"),  # the table of rounds says that already
         "downloads": _downloads(ticket),
         "link_days": settings.ARTIFACT_LINK_SECONDS // 86400,

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dmlworker.datasets import steps
 from dmlworker.datasets.dataset import DatasetError
 
 Row = tuple[int, list[str]]
@@ -20,6 +21,8 @@ _BLOCK = 4 << 20
 """Bytes of a CSV file that become a block."""
 _ODD = re.compile(rb'(?:^|[,;\t|\r\n]) +"')
 """A quote after a space: Python's reader lets it begin a value, Arrow's does not."""
+
+_OTHER_SPACES = [bytes([byte]) for byte in (*b"\t\v\f", *range(0x1C, 0x20))]
 
 
 class Unclear(Exception):
@@ -109,23 +112,27 @@ class _Arrow:
         return found
 
     def numbers(self) -> np.ndarray | None:
-        import pyarrow as pa
-
-        try:
-            return np.asarray(self._array.cast(pa.float64()))
-        except pa.ArrowInvalid:
-            return Texts(self.texts()).numbers()  # Python knows more ways to write one
+        found = _floats(self._array)
+        return self._slowly(Texts.numbers) if found is None else found
 
     def gapped(self, missing: frozenset[str]) -> np.ndarray | None:
         import pyarrow as pa
         from pyarrow import compute
 
-        bare = compute.utf8_ltrim(compute.utf8_lower(self._array), characters="+-")
-        gone = compute.is_in(bare, value_set=pa.array(sorted(missing)))
-        try:
-            return np.asarray(compute.if_else(gone, None, self._array).cast(pa.float64()))
-        except pa.ArrowInvalid:
-            return Texts(self.texts()).gapped(missing)
+        found = _floats(self._array)
+        if found is None:
+            found = _floats(compute.if_else(_empty(self._array), None, self._array))
+        if found is None:
+            bare = compute.utf8_ltrim(compute.utf8_lower(self._array), characters="+-")
+            gone = compute.is_in(bare, value_set=pa.array(sorted(missing)))
+            found = _floats(compute.if_else(gone, None, self._array))
+        return self._slowly(lambda cells: cells.gapped(missing)) if found is None else found
+
+    def _slowly(self, numbers: Callable[[Texts], np.ndarray | None]) -> np.ndarray | None:
+        """Python knows more ways to write a number."""
+        names, codes = self.distinct()
+        found = numbers(Texts(names))
+        return None if found is None else found[codes]
 
     def distinct(self) -> tuple[Sequence[str], np.ndarray]:
         return self._encoded
@@ -134,6 +141,16 @@ class _Arrow:
     def _encoded(self) -> tuple[Sequence[str], np.ndarray]:
         found = self._array.dictionary_encode()
         return found.dictionary.to_pylist(), np.asarray(found.indices, np.int64)
+
+
+def _floats(array: Any) -> np.ndarray | None:
+    """(n,) float64, NaN for null; None if there is anything else than numbers."""
+    import pyarrow as pa
+
+    try:
+        return np.asarray(array.cast(pa.float64()))
+    except pa.ArrowInvalid:
+        return None
 
 
 def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Block]:
@@ -151,9 +168,10 @@ def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Bloc
         "convert_options": csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     }
     try:
-        with _Watched(path) as file, csv.open_csv(pa.PythonFile(file, mode="r"), **how) as reader:
+        with _Watched(path, delimiter) as file, csv.open_csv(pa.PythonFile(file, mode="r"), **how) as reader:
             for batch in reader:
-                filled = _filled(batch.columns)
+                steps.tell(file.done, file.size)
+                filled = _filled(batch.columns, file.spaced)
                 rows, first = len(filled[0]), min(skip, len(filled[0]))
                 skip -= first
                 yield Block([_Arrow(column.slice(first)) for column in filled], rows - first)
@@ -161,11 +179,11 @@ def of_csv(path: Path, delimiter: str, columns: int, skip: int) -> Iterator[Bloc
         raise Unclear from None
 
 
-def _filled(columns: list[Any]) -> list[Any]:
-    """Without space around the cells, and without rows of nothing."""
+def _filled(columns: list[Any], spaced: bool) -> list[Any]:
+    """Without space around the cells, if there may be any, and without rows of nothing."""
     from pyarrow import compute
 
-    columns = [compute.utf8_trim_whitespace(column) for column in columns]
+    columns = [compute.utf8_trim_whitespace(column) for column in columns] if spaced else columns
     nothing = _empty(columns[0])
     for column in columns[1:] if nothing.true_count else ():
         nothing = compute.and_(nothing, _empty(column))
@@ -181,18 +199,30 @@ def _empty(column: Any) -> Any:
 
 
 class _Watched:
-    """A file to be read, which must not hold what the two readers take in different ways. Raises Unclear."""
+    """A file to be read, which must not hold what the two readers take in different ways. Raises Unclear. spaced: whether there may be space
+    around a cell in what was read so far."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, delimiter: str) -> None:
         self._file, self._tail = path.open("rb"), b"\n"
-        self.closed = False
+        self.closed = self.spaced = False
+        self.done, self.size = 0, path.stat().st_size
+        self._ends = np.isin(np.arange(256), list(delimiter.encode() + b'\r\n"'))
 
     def read(self, size: int = -1) -> bytes:
         found = self._file.read(size)
         if (b' "' in self._tail + found[:1] or b' "' in found) and _ODD.search(self._tail + found):
             raise Unclear
+        self.spaced = self.spaced or self._has_spaces(self._tail[-1:] + (found or b"\n"))
         self._tail = (self._tail + found)[-64:]
+        self.done += len(found)
         return found
+
+    def _has_spaces(self, data: bytes) -> bool:
+        if not data.isascii() or any(space in data for space in _OTHER_SPACES):
+            return True
+        letters = np.frombuffer(data, np.uint8)
+        spaces = np.flatnonzero(letters == ord(" "))
+        return any(self._ends[letters.take(spaces + beside, mode="clip")].any() for beside in (-1, 1))
 
     def close(self) -> None:
         self.closed = True

@@ -78,7 +78,7 @@ class Dataset:
     each counts in training; None: 1.
     """
 
-    x: np.ndarray
+    x: arrays.Array
     y: np.ndarray
     classes: tuple[str, ...]
     features: tuple[str, ...]
@@ -95,9 +95,13 @@ class Dataset:
 
     def take(self, indices: np.ndarray) -> "Dataset":
         """The samples at `indices`, in that order; classes stay as they are."""
-        x, y = (arrays.take(of, indices) for of in (self.x, self.y))
+        return replace(self.rows(indices), x=arrays.take(self.x, indices))
+
+    def rows(self, indices: np.ndarray) -> "Dataset":
+        """As `take`; where x is large it is fetched as it is asked for."""
         groups, w = (None if of is None else arrays.take(of, indices) for of in (self.groups, self.w))
-        return replace(self, x=x, y=y, groups=groups, w=w)
+        x = arrays.settled(arrays.Rows(self.x, indices))
+        return replace(self, x=x, y=arrays.take(self.y, indices), groups=groups, w=w)
 
 
 @dataclass(frozen=True)
@@ -349,7 +353,7 @@ def encode_labels(labels: Sequence[str], codes: np.ndarray) -> tuple[np.ndarray,
     place = {key: index for index, key in enumerate(found)}
     code = {name: place[key] for name, key in zip(names, keys, strict=True)}
     y = arrays.take(np.array([code[label] for label in labels], np.int32), codes)
-    _check_classes(list(found.values()), np.bincount(y, minlength=len(found)))
+    _check_classes(list(found.values()), arrays.counts(y, len(found)))
     return y, tuple(found.values())
 
 
@@ -388,8 +392,8 @@ def check_finite(x: np.ndarray, gaps: bool = False) -> None:
     """Raises DatasetError, with the row's number from 1, if a float array holds an infinity or, unless gaps are allowed, a NaN."""
     if x.dtype.kind != "f":
         return
-    wrong = np.isinf(x) if gaps else ~np.isfinite(x)
-    if not wrong.any():
-        return
-    bad = wrong.reshape(len(x), -1).any(axis=1)
-    raise DatasetError(f"Sample {int(bad.argmax()) + 1} holds a value that is missing, infinite or too large.")
+    for part in arrays.blocks(x):
+        wrong = np.isinf(x[part]) if gaps else ~np.isfinite(x[part])
+        if wrong.any():
+            bad = part.start + int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
+            raise DatasetError(f"Sample {bad + 1} holds a value that is missing, infinite or too large.")

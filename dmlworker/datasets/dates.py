@@ -56,11 +56,20 @@ def written(hours: float, form: str) -> str:
 
 def parts(hours: np.ndarray) -> np.ndarray:
     """The PARTS (n, 6) float32 of hours (n,): year, month from 1, weekday from Monday as 0, the day of the year on a circle, hour."""
-    at = hours.astype(np.int64).astype("datetime64[h]")
-    days, months, years = (at.astype(f"datetime64[{unit}]") for unit in "DMY")
-    weekday = (days.astype(np.int64) + 3) % 7
+    days, hour = np.divmod(hours.astype(np.int64), 24)
+    first = days.min() if len(days) else 0
+    every = np.arange(first, days.max() + 1) if len(days) else days
+    # A calendar of all days between them, unless it is longer than they are.
+    found = _of_days(every).take(days - first, axis=0) if len(every) < len(days) else _of_days(days)
+    found[:, -1] = hour
+    return found
+
+
+def _of_days(days: np.ndarray) -> np.ndarray:
+    """The PARTS of days (n,) since 1970, the hour 0."""
+    at = days.astype("datetime64[D]")
+    months, years = (at.astype(f"datetime64[{unit}]") for unit in "MY")
     angle = 2 * np.pi * np.arange(DAYS) / DAYS  # float64 and a table: the same float32 on every processor
-    season = (days - years.astype("datetime64[D]")).astype(np.int64)
-    columns = (years.astype(np.int64) + 1970, months.astype(np.int64) % 12 + 1, weekday)
-    hour = hours.astype(np.int64) % 24
-    return np.stack([*columns, np.sin(angle)[season], np.cos(angle)[season], hour], axis=1).astype(np.float32)
+    season = (at - years.astype("datetime64[D]")).astype(np.int64)
+    columns = (years.astype(np.int64) + 1970, months.astype(np.int64) % 12 + 1, (days + 3) % 7)
+    return np.stack([*columns, np.sin(angle)[season], np.cos(angle)[season], 0 * days], axis=1).astype(np.float32)

@@ -12,6 +12,8 @@ frequent words; where there is nothing but text, the numbers of its words in the
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,6 @@ RARE = 1000
 """A value gets one if at least one row in so many has it, and two have."""
 MAX_CELLS = 2_000_000_000
 """Numbers that all rows may become, together: 8 GB, in files."""
-_BLOCK = 1 << 16
-"""Rows that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,20 @@ class Feature:
             return [True] * (1 + len(self.vocabulary))
         return [False] * (self.parts if self.kind == "date" else 1) + [True] * self.missing
 
-    def encode(self, column: np.ndarray, values: Sequence[str]) -> np.ndarray:
-        """(n, width) float32, uint16 of tokens, of a raw column (n,); values: what its numbers mean, if it is a category or text."""
+    def encode(self, column: np.ndarray, values: Sequence[str], out: np.ndarray) -> None:
+        """Write into `out` (n, width) float32, uint16 of tokens, what a raw column (n,) becomes; values: what its numbers mean, if it is a
+        category or text."""
         gone = np.isnan(column)
         if self.kind in ("text", "tokens"):
-            return self._words(np.where(gone, -1, column).astype(np.int64), values)
-        if self.kind == "category":
-            return self._one_hot(np.where(gone, 0, column).astype(np.int64), gone, values)
-        filled = np.where(gone, np.float32(self.fill), column)
-        known: np.ndarray = dates.parts(filled)[:, : self.parts] if self.kind == "date" else filled[:, None]
-        return np.concatenate([known, gone[:, None].astype(np.float32)], axis=1) if self.missing else known
+            out[:] = self._words(np.where(gone, -1, column).astype(np.int64), values)
+        elif self.kind == "category":
+            self._mark(column, gone, values, out)
+        else:
+            known = np.where(gone, np.float32(self.fill), column)
+            parts = self.parts if self.kind == "date" else 1
+            out[:, :parts] = dates.parts(known)[:, :parts] if self.kind == "date" else known[:, None]
+            if self.missing:
+                out[:, parts] = gone
 
     def _words(self, codes: np.ndarray, values: Sequence[str]) -> np.ndarray:
         """codes: -1 for an empty text."""
@@ -87,12 +91,12 @@ class Feature:
         rows = [known.ids(each, self.length) if self.length else known.marks(each) for each in texts]
         return np.stack(rows)[places]
 
-    def _one_hot(self, codes: np.ndarray, gone: np.ndarray, values: Sequence[str]) -> np.ndarray:
+    def _mark(self, column: np.ndarray, gone: np.ndarray, values: Sequence[str], out: np.ndarray) -> None:
         place = {value: number for number, value in enumerate(self.vocabulary, 1)}
-        places = np.array([place.get(value, 0) for value in values] or [0])[codes]
-        places[gone] = place.get("", 0)
-        marks: np.ndarray = np.eye(1 + len(place), dtype=np.float32)[places]
-        return marks
+        marked = np.array([place.get(value, 0) for value in values] + [place.get("", 0)])
+        places = marked.take(np.where(gone, len(values), column).astype(np.int64))
+        out[:] = 0
+        out[np.arange(len(out)), places] = 1
 
     def cell(self, text: str) -> tuple[float, str]:
         """(the raw number, what it means if this is a category or text) of one cell. Raises DatasetError, with what is wrong."""
@@ -169,8 +173,11 @@ class Encoder:
 
     def encode(self, dataset: Dataset) -> Dataset:
         """The same samples, x (n, width) float32, or uint16 of tokens."""
-        values = [raw.values for raw in dataset.raw]
-        return replace(dataset, x=self._encode(dataset.x, values), raw=())
+        values, width = [raw.values for raw in dataset.raw], len(self.marks)
+        dtype = np.uint16 if self.tokens else np.float32
+        rows = arrays.Rows(dataset.x, None, partial(self._encode, values=values), (width,), dtype)
+        slow = any(feature.kind in ("text", "tokens") for feature in self.features)
+        return replace(dataset, x=arrays.whole(rows) if slow else arrays.settled(rows), raw=())
 
     def row(self, cells: Sequence[str]) -> np.ndarray:
         """A row of text, x (width,). Raises DatasetError, with what is wrong."""
@@ -180,14 +187,10 @@ class Encoder:
         return encoded
 
     def _encode(self, x: np.ndarray, values: Sequence[Sequence[str]]) -> np.ndarray:
-        encoded = arrays.empty((len(x), len(self.marks)), np.uint16 if self.tokens else np.float32)
-        first = 0
-        for index, feature in enumerate(self.features):
-            last = first + len(feature.marks)
-            for row in range(0, len(x), _BLOCK):
-                part = slice(row, row + _BLOCK)
-                encoded[part, first:last] = feature.encode(x[part, index], values[index])
-            first = last
+        widths = [len(feature.marks) for feature in self.features]
+        encoded = np.empty((len(x), sum(widths)), np.uint16 if self.tokens else np.float32)
+        for index, (feature, last) in enumerate(zip(self.features, accumulate(widths), strict=True)):
+            feature.encode(x[:, index], values[index], encoded[:, last - widths[index] : last])
         return encoded
 
     def json(self) -> list[dict[str, Any]]:
@@ -209,37 +212,63 @@ def encoded(train: Dataset, holdout: Dataset) -> tuple[Dataset, Dataset, Encoder
 
 def _fit(raw: Raw, column: np.ndarray, rows: int, alone: bool) -> Feature:
     """alone: there is no other column."""
-    known = column[~np.isnan(column)]
-    if raw.kind == "text":
-        return _fit_text(raw, known.astype(np.int64), rows, rows - (len(column) - len(known)), alone)
-    missing = len(known) < len(column)
-    if raw.kind == "category":
-        return Feature(raw.name, raw.kind, missing, values=_frequent(raw.values, known.astype(np.int64), rows))
-    fill = float(np.median(known.astype(np.float64))) if len(known) else 0.0
+    if raw.kind in ("category", "text"):
+        counts = _counted(column, len(raw.values))
+        gaps = len(column) - int(counts.sum())
+        if raw.kind == "text":
+            return _fit_text(raw, counts, rows, rows - gaps, alone)
+        return Feature(raw.name, raw.kind, gaps > 0, values=_frequent(raw.values, counts, rows))
+    known = _known(column)
+    missing, fill = len(known) < len(column), _median(known)
     if raw.kind == "date":
-        timed = bool((known % 24 != 0).any())
+        timed = not arrays.every(known, lambda hours: hours % 24 == 0)
         return Feature(raw.name, raw.kind, missing, float(math.floor(fill)), form=raw.form, timed=timed)
     return Feature(raw.name, raw.kind, missing, fill)
 
 
-def _fit_text(raw: Raw, codes: np.ndarray, rows: int, least: int, alone: bool) -> Feature:
-    """least: texts that any part of so many rows has."""
-    different, places, times = np.unique(codes, return_inverse=True, return_counts=True)
-    texts = [raw.values[code] for code in different]
+def _known(column: np.ndarray) -> np.ndarray:
+    """A copy without what is missing."""
+    found = arrays.Growing((), np.float32)
+    for part in arrays.blocks(column):
+        found.add(column[part][~np.isnan(column[part])])
+    return found.done()
+
+
+def _median(known: np.ndarray) -> float:
+    """0 of nothing. Changes the order."""
+    if not len(known):
+        return 0.0
+    middle = ((len(known) - 1) // 2, len(known) // 2)
+    known.partition(middle)
+    return (float(known[middle[0]]) + float(known[middle[1]])) / 2
+
+
+def _counted(column: np.ndarray, size: int) -> np.ndarray:
+    """How often each of the values is there."""
+    found = np.zeros(size, np.int64)
+    for part in arrays.blocks(column):
+        some = column[part]
+        found += np.bincount(some[~np.isnan(some)].astype(np.int64), minlength=size)
+    return found
+
+
+def _fit_text(raw: Raw, counts: np.ndarray, rows: int, least: int, alone: bool) -> Feature:
+    """counts: of each of the values; least: texts that any part of so many rows has."""
+    different = np.flatnonzero(counts)
+    texts, times = [raw.values[code] for code in different], counts[different]
     split, counted = text.way_of(texts), zip(texts, times.tolist(), strict=True)
     if not alone:
         words = text.frequent(counted, split, text.MAX_WORDS, max(text.RARE, rows / RARE))
         return Feature(raw.name, "text", False, values=words, split=split)
     words = text.frequent(counted, split, text.MAX_TOKENS)
-    lengths = np.array([len(text.tokens(each, split)) for each in texts] or [1])
+    lengths = np.array([min(text.MAX_LENGTH, len(text.tokens(each, split))) for each in texts] or [1], np.uint16)
     # A part may have the longest ones: of fewer texts, fewer are cut.
-    length = text.length_of(np.sort(lengths[places] if len(places) else lengths)[-max(1, least) :])
+    length = text.length_of(np.sort(np.repeat(lengths, times) if len(times) else lengths)[-max(1, least) :])
     return Feature(raw.name, "tokens", False, values=words, split=split, length=length)
 
 
-def _frequent(values: Sequence[str], codes: np.ndarray, rows: int) -> tuple[str, ...]:
+def _frequent(values: Sequence[str], counts: np.ndarray, rows: int) -> tuple[str, ...]:
     """The values that count, by the alphabet; at least the most frequent one."""
-    counts = np.bincount(codes, minlength=len(values))
     ranked = sorted(range(len(values)), key=lambda code: (-counts[code], values[code]))
     enough = max(2, rows / RARE)
     kept = [code for code in ranked[:MAX_CATEGORIES] if counts[code] >= enough]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dmlworker.datasets import arrays
 from dmlworker.datasets.dataset import Dataset, DatasetError
 
 MIN_GROUPS = 5
@@ -18,13 +19,23 @@ def split(dataset: Dataset, random: np.random.Generator, holdout: float) -> tupl
         raise too_few(len(counts))
     chosen = _chosen(counts, random, holdout)
     assert dataset.groups is not None
-    held = chosen[dataset.groups]
-    share = held.mean() / holdout
+    share = counts[chosen].sum() / len(dataset) / holdout
     if not 1 / MOST <= share <= MOST:
         raise DatasetError(
             "The groups are too large to hold about a fifth of the rows out without cutting one. Is it the right column?"
         )
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    kept, held = _sorted_out(dataset.groups, chosen.astype(np.int64), 2)
+    return kept, held
+
+
+def _sorted_out(groups: np.ndarray, parts: np.ndarray, count: int) -> list[np.ndarray]:
+    """The indices of the rows that each part gets; parts: of each group, its number."""
+    found = [arrays.Growing((), np.int32) for _ in range(count)]
+    for some in arrays.blocks(groups):
+        part = parts[groups[some]]
+        for number, each in enumerate(found):
+            each.add(np.flatnonzero(part == number) + some.start)
+    return [each.done() for each in found]
 
 
 def too_few(groups: int) -> DatasetError:
@@ -37,9 +48,11 @@ def counted(dataset: Dataset) -> np.ndarray:
     """(groups, classes) int64: rows of each; a target without classes counts as one."""
     assert dataset.groups is not None
     classes = len(dataset.classes) if dataset.y.dtype == np.int32 else 1
-    labels = dataset.y if dataset.y.dtype == np.int32 else np.zeros(len(dataset), np.int32)
-    size = int(dataset.groups.max()) + 1
-    found = np.bincount(dataset.groups.astype(np.int64) * classes + labels, minlength=size * classes)
+    size = 1 + int(dataset.groups.max())
+    found = np.zeros(size * classes, np.int64)
+    for part in arrays.blocks(dataset.groups):
+        labels = dataset.y[part] if dataset.y.dtype == np.int32 else 0
+        np.add.at(found, dataset.groups[part].astype(np.int64) * classes + labels, 1)
     return found.reshape(size, classes)
 
 
@@ -62,13 +75,15 @@ def dealt(dataset: Dataset, n: int, random: np.random.Generator) -> list[np.ndar
     """The indices of `n` parts, whole groups each, the largest group first to the part that has least. Raises DatasetError if there are
     fewer groups than parts."""
     assert dataset.groups is not None
-    names, places = np.unique(dataset.groups, return_inverse=True)
+    counts = np.zeros(1 + int(dataset.groups.max()), np.int64)
+    for some in arrays.blocks(dataset.groups):
+        np.add.at(counts, dataset.groups[some], 1)
+    names = np.flatnonzero(counts)
     if len(names) < n:
         raise DatasetError(f"{len(names):,} groups can't be shared among {n:,} providers, each whole.")
-    sizes = np.bincount(places)
-    shuffled = random.permutation(len(names))
-    part, filled = np.empty(len(names), np.int64), np.zeros(n, np.int64)
-    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+    part, filled = np.zeros(len(counts), np.int64), np.zeros(n, np.int64)
+    shuffled = names[random.permutation(len(names))]
+    for group in shuffled[np.argsort(-counts[shuffled], kind="stable")]:
         part[group] = filled.argmin()
-        filled[part[group]] += sizes[group]
-    return [random.permutation(np.flatnonzero(part[places] == number)) for number in range(n)]
+        filled[part[group]] += counts[group]
+    return _sorted_out(dataset.groups, part, n)

@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from dmlworker.datasets import archive, arrays, idx, labels, targets
+from dmlworker.datasets import archive, arrays, idx, labels, steps, targets
 from dmlworker.datasets.dataset import Dataset, DatasetError
 from dmlworker.datasets.options import PLAIN, Options
 from dmlworker.task import AUTO, CLASSIFICATION
@@ -130,6 +130,7 @@ def _decode(file: archive.Archive, entries: list[archive.Entry], sizes: _Sizes) 
     for index, image in _images(file, entries):
         try:
             x[index] = _pixels(image, sizes)
+            steps.tell(index + 1, len(entries))
         # Decoders raise what they like on broken input.
         except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError):
             raise _unreadable(entries[index]) from None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dmlworker.datasets import table
+from dmlworker.datasets import cells, steps, table
 from dmlworker.datasets.cells import Row
 from dmlworker.datasets.dataset import Dataset, DatasetError
 from dmlworker.datasets.options import PLAIN, Options
@@ -34,11 +34,13 @@ def _rows(path: Path, columns: list[str]) -> Iterator[Row]:
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
-        number = 0
+        number, size = 0, path.stat().st_size
         while line := file.readline(MAX_LINE + 1):
             number += 1
             if len(line) > MAX_LINE:
                 raise DatasetError(f"Line {number} is longer than {MAX_LINE:,} bytes.")
+            if number % cells.CHUNK_ROWS == 1:
+                steps.tell(file.tell(), size)
             if line.strip():
                 yield number, _object(line, number)
 

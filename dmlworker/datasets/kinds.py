@@ -1,4 +1,5 @@
-"""What a table's columns hold: numbers, categories, dates or text. Found by reading all of it once, before anything is kept."""
+"""What a table's columns hold: numbers, categories, dates or text. What they are is known when all of them is read; what they seem to be is
+kept meanwhile, and where it was wrong they are read once more."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dmlworker.datasets import dates, text
-from dmlworker.datasets.cells import Block, Cells
+from dmlworker.datasets.cells import Block, Cells, Texts
 from dmlworker.datasets.dataset import MISSING, DatasetError, Raw, check_text
 
 MAX_VALUES = 1000
@@ -167,6 +168,83 @@ class Column:
             raise DatasetError(
                 f"The texts of column {self._raw.name!r:.80} are too long together. Leave some rows out."
             )
+
+
+class Surprise(Exception):
+    """A column is not what it seemed to be: it has to be read again."""
+
+
+class Draft:
+    """A column that is kept as what its first cells seem to be. `seen`: what was seen of it; of what seem to be numbers only their count.
+    `gaps`: whether there were some before, or among numbers."""
+
+    def __init__(self, wanted: str) -> None:
+        self.seen, self._wanted = Seen(), wanted
+        self._kind, self._form, self._characters = "codes" if wanted in ("category", "text") else "", "", 0
+        self._codes: dict[str, int] = {}
+        self.gaps = False
+
+    def add(self, cells: Cells, block: Block) -> np.ndarray:
+        """(n,) float32 for some more cells: numbers or hours, NaN where nothing is; or which of the different cells each is. Raises Surprise."""
+        if self._kind in ("", "number"):
+            numbers = cells.gapped(MISSING)
+            if numbers is not None:
+                return self._numbers(numbers)
+            if self._kind == "number":
+                raise Surprise
+        self.seen.add(cells, block)
+        if not self._kind:
+            self._kind, self._form = ("date", self.seen.forms[0]) if self._dated else ("codes", "")
+        if self._kind == "date" and not (self._dated and self.seen.forms[0] == self._form):
+            self._kind = "lost"
+        return self._typed(cells, block.rows)
+
+    @property
+    def _dated(self) -> bool:
+        return bool(self.seen.forms) and not self.seen.numbers
+
+    def _numbers(self, numbers: np.ndarray) -> np.ndarray:
+        known = len(numbers) - int(np.isnan(numbers).sum())
+        self.seen.numbers += known
+        self._kind = "number" if known else self._kind
+        self.gaps = self.gaps or known < len(numbers)
+        with np.errstate(over="ignore"):
+            return numbers.astype(np.float32)
+
+    def _typed(self, cells: Cells, rows: int) -> np.ndarray:
+        if self._kind == "date":
+            return Column(Raw("", "date", form=self._form)).typed(cells)
+        if self._kind == "codes":
+            found, codes = cells.distinct()
+            places = np.array([self._code(cell) for cell in found], np.float32)
+            if len(self._codes) <= MAX_VALUES or self._is_text():
+                return places[codes]
+            self._kind, self._codes = "lost", {}
+        return np.full(rows, np.nan, np.float32)
+
+    def _code(self, cell: str) -> int:
+        if (code := self._codes.get(cell)) is None:
+            code = self._codes[cell] = len(self._codes)
+            self._characters += len(cell)
+        return code
+
+    def _is_text(self) -> bool:
+        """Whether what is no category may become a text, and not a longer one than is taken."""
+        if self._characters > MAX_CHARACTERS or len(self._codes) > MAX_TEXTS:
+            return False
+        return self._wanted == "text" or 2 * self.seen.sentences > self.seen.numbers + self.seen.texts
+
+    def settled(self, what: Raw) -> tuple[Raw, np.ndarray | None]:
+        """(what the column is, what becomes of the codes that were given if it is codes). Raises Surprise if something else was kept."""
+        kept = {"number": "number", "date": "date", "category": "codes", "text": "codes"}[what.kind]
+        # Of gaps before the first text nobody knows how they were written.
+        if kept != self._kind or what.form != self._form or (what.kind == "text" and self.gaps):
+            raise Surprise
+        if kept != "codes":
+            return what, None
+        column = Column(what)
+        becomes = column.typed(Texts(list(self._codes)))
+        return column.raw, becomes
 
 
 def _floats(cells: Cells) -> np.ndarray:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dmlworker.datasets import arrays
 from dmlworker.datasets.dataset import Dataset, DatasetError, cells_of
 from dmlworker.datasets.encoding import Encoder, encoded
 from dmlworker.datasets.options import PLAIN, Options
@@ -39,6 +40,10 @@ def _balanced(train: Dataset) -> Dataset:
     """Every class counts as much as any other, and a sample 1 on average."""
     if train.y.dtype != np.int32 or not train.classes:
         raise DatasetError("Only classes can be balanced. Choose no class weights for this target.")
-    counts = np.bincount(train.y)
+    counts = arrays.counts(train.y, len(train.classes))
     weights = len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return replace(train, w=weights[train.y].astype(np.float32)) if (weights[counts > 0] != 1).any() else train
+    return (
+        replace(train, w=arrays.take(weights.astype(np.float32), train.y))
+        if (weights[counts > 0] != 1).any()
+        else train
+    )

@@ -2,14 +2,15 @@
 of a target's range. And a shard as bytes."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as _load
 
-from dmlworker.datasets import arrays, groups
+from dmlworker.datasets import arrays, groups, limits
 from dmlworker.datasets.dataset import Dataset, DatasetError
+from dmlworker.datasets.limits import HOLDOUT
 from dmlworker.task import MULTILABEL, REGRESSION
 
 STRATUM = 10
@@ -18,8 +19,6 @@ STRATUM = 10
 _TYPES = {"uint8": "U8", "uint16": "U16", "float32": "F32", "int32": "I32"}
 """What safetensors calls them."""
 
-HOLDOUT = 0.2
-"""Of the samples."""
 LARGE, SMALL = 3, 2
 """Sizes of the parts for faster and slower providers, in proportion. Not more apart, or honest updates of the larger ones would be so much longer that
 the screen (training/evidence.py) took them for odd."""
@@ -27,27 +26,28 @@ the screen (training/evidence.py) took them for odd."""
 
 def training_samples(n: int, grouped: bool = False) -> int:
     """Of n samples, those that are not held out; of groups, which stay whole, as few as that may be."""
-    return n - round(n * HOLDOUT * (groups.MOST if grouped else 1))
+    return n - (round(n * HOLDOUT * groups.MOST) if grouped else limits.held(n))
 
 
 def split(dataset: Dataset, seed: int, holdout: float = HOLDOUT) -> tuple[Dataset, Dataset]:
-    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, each class its share of them; of a
+    """(train, holdout), stratified: the hold-out has exactly round(n * holdout) samples, or MAX_HELD, each class its share of them; of a
     regression each STRATUM of the samples, sorted by target; of several labels those whose rarest one is the same.
 
     The same seed gives the same cut. Shares are rounded by the largest remainder; ties go to the lower class. Where samples are of
-    groups, these stay whole, and the rest holds about: see `groups.split`, which raises DatasetError.
+    groups, these stay whole, and the rest holds about: see `groups.split`, which raises DatasetError. Of more than MAX_HELD the others are in
+    neither part, as their groups must not be.
     """
     if not 0 < holdout < 1:
         raise ValueError("holdout must lie between 0 and 1")
     random = np.random.Generator(np.random.PCG64(seed))
     if dataset.groups is not None:
         kept, held = groups.split(dataset, random, holdout)
-        return dataset.take(random.permutation(kept)), dataset.take(random.permutation(held))
-    strata = _strata(dataset, random)
-    quotas = _quotas([len(each) for each in strata], round(len(dataset) * holdout))
-    held = np.concatenate([each[:quota] for each, quota in zip(strata, quotas, strict=True)])
-    kept = np.concatenate([each[quota:] for each, quota in zip(strata, quotas, strict=True)])
-    return dataset.take(random.permutation(kept)), dataset.take(random.permutation(held))
+    else:
+        deck, sizes = _strata(dataset, random)
+        kept, held = _parted(deck, sizes, _quotas(sizes, limits.held(len(dataset), holdout)))
+    for indices in (kept, held):
+        random.shuffle(indices)
+    return dataset.take(kept), dataset.take(held[: limits.MAX_HELD])
 
 
 def shards(train: Dataset, n: int, seed: int, sharding: str = "iid") -> list[Dataset]:
@@ -59,18 +59,32 @@ def shards(train: Dataset, n: int, seed: int, sharding: str = "iid") -> list[Dat
     if not 1 <= n <= len(train):
         raise DatasetError(f"{len(train):,} samples can't be shared among {n:,} providers.")
     random = np.random.Generator(np.random.PCG64(seed))
-    if sharding == "group":
-        return [train.take(indices) for indices in groups.dealt(train, n, random)]
     # Sorted by class and dealt out like cards: that evens out the sizes and the classes at once.
-    deck, turns = np.concatenate(_strata(train, random)), _turns(n, sharding)
-    hands = [[deck[place :: len(turns)] for place, part in enumerate(turns) if part == number] for number in range(n)]
-    return [train.take(random.permutation(np.concatenate(hand))) for hand in hands]
+    if sharding == "group":
+        dealt = groups.dealt(train, n, random)
+    else:
+        deck, turns = _strata(train, random)[0], _turns(n, sharding)
+        dealt = [_hand(deck, turns, number) for number in range(n)]
+    for indices in dealt:
+        random.shuffle(indices)
+    return [train.rows(indices) for indices in dealt]
 
 
 def _turns(n: int, sharding: str) -> list[int]:
     """Which part the cards of a deck go to, over and over again."""
     everyone, first = list(range(n)), list(range(n // 2))
     return SMALL * everyone + (LARGE - SMALL) * first if sharding == "speed" else everyone
+
+
+def _hand(deck: np.ndarray, turns: list[int], number: int) -> np.ndarray:
+    """The cards that a part is dealt."""
+    hand = arrays.Growing((), deck.dtype)
+    for place, part in enumerate(turns):
+        if part == number:
+            cards = deck[place :: len(turns)]
+            for some in arrays.blocks(cards):
+                hand.add(cards[some])
+    return hand.done()
 
 
 def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,35 +102,106 @@ def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray
     return x[chosen], y[chosen]
 
 
-def _strata(dataset: Dataset, random: np.random.Generator) -> list[np.ndarray]:
-    """The indices of all samples in groups of which each part gets its share: those of each class, stratum or rarest label,
-    shuffled."""
-    # int32: half the memory where there are tens of millions.
+def _strata(dataset: Dataset, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(indices (n,) of all samples, sizes): the groups of which each part gets its share, one after the other, each shuffled: those of each
+    class, stratum or rarest label."""
     if dataset.task == REGRESSION:
-        mixed = random.permutation(len(dataset)).astype(np.int32)  # equal targets are next to one another by chance
-        ranked = mixed[np.argsort(dataset.y[mixed], kind="stable")]
-        return [random.permutation(part) for part in np.array_split(ranked, max(1, len(ranked) // STRATUM))]
+        return _strata_of_numbers(dataset.y, random)
     several, count = dataset.task == MULTILABEL, len(dataset.classes)
     place, strata = (_rarest(dataset.y), count + 1) if several else (dataset.y, count)
-    return [random.permutation(np.flatnonzero(place == index).astype(np.int32)) for index in range(strata)]
+    sizes = arrays.counts(place, strata)
+    deck, ends = _gathered(place, sizes), np.cumsum(sizes)
+    for first, last in zip(ends - sizes, ends, strict=True):
+        random.shuffle(deck[first:last])
+    return deck, sizes
+
+
+def _gathered(place: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(n,) int32: where 0 stands in `place`, then where 1 does, and so on; sizes: how often each does."""
+    deck, ends = arrays.empty((len(place),), np.int32), np.cumsum(sizes) - sizes
+    for part in arrays.blocks(place):
+        some = place[part].astype(np.uint16)  # sorted five times as fast as int32
+        order = np.argsort(some, kind="stable")
+        counts = np.bincount(some, minlength=len(sizes))
+        deck[np.arange(len(some)) + np.repeat(ends - np.cumsum(counts) + counts, counts)] = order + part.start
+        ends += counts
+    return deck
+
+
+def _strata_of_numbers(y: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """As `_strata`: STRATUM samples that are next to one another by their number, a few of one more."""
+    mixed = arrays.empty((len(y),), np.int32)  # equal targets are next to one another by chance
+    for part in arrays.blocks(mixed):
+        mixed[part] = np.arange(part.start, part.stop)
+    random.shuffle(mixed)
+    deck = _ranked(y, mixed)
+    strata = max(1, len(y) // STRATUM)
+    sizes = arrays.empty((strata,), np.int32)
+    sizes[:] = len(y) // strata
+    sizes[: len(y) % strata] += 1
+    rest = int((len(y) % strata) * sizes[0])
+    for first in range(0, rest, int(sizes[0])):
+        random.shuffle(deck[first : first + sizes[0]])
+    rows = deck[rest:].reshape(-1, sizes[-1])
+    random.permuted(rows, axis=1, out=rows)
+    return deck, sizes
+
+
+def _ranked(y: np.ndarray, mixed: np.ndarray) -> np.ndarray:
+    """`mixed` sorted by y, a stable sort that takes no memory: the bits of floats, in the order of their values, before the place."""
+    keys = arrays.empty((len(y),), np.uint64)
+    for part in arrays.blocks(keys):
+        bits = arrays.ordered(arrays.fetched(y, mixed[part])).astype(np.uint64)
+        keys[part] = bits << np.uint64(32) | np.arange(part.start, part.stop, dtype=np.uint64)
+    keys.sort()
+    places = arrays.mapped(keys, lambda some: some & np.uint64(0xFFFFFFFF), np.int32)
+    return arrays.take(mixed, places)
 
 
 def _rarest(y: np.ndarray) -> np.ndarray:
     """For each sample of y (n, k), the rarest of its labels, the first of equally rare ones; k if it has none."""
     order = np.argsort(y.sum(axis=0, dtype=np.int64), kind="stable")
-    ranked = y[:, order] != 0
-    found: np.ndarray = np.where(ranked.any(axis=1), order[ranked.argmax(axis=1)], y.shape[1])
-    return found
+
+    def rarest(some: np.ndarray) -> np.ndarray:
+        ranked = some[:, order] != 0
+        return np.where(ranked.any(axis=1), order[ranked.argmax(axis=1)], y.shape[1])
+
+    return arrays.mapped(y, rarest, np.int32)
 
 
-def _quotas(counts: list[int], total: int) -> list[int]:
-    """`total` divided in proportion to `counts`, by the largest remainder, in whole numbers only."""
-    everything = sum(counts)
-    quotas = [count * total // everything for count in counts]
-    neediest = sorted(range(len(counts)), key=lambda index: (-(counts[index] * total % everything), index))
-    for index in neediest[: total - sum(quotas)]:
-        quotas[index] += 1
+def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
+    """`total` divided in proportion to `counts` (k,), by the largest remainder, in whole numbers only."""
+    everything = int(counts.sum(dtype=np.int64))
+    parts = list(arrays.blocks(counts))
+
+    def rest(part: slice) -> np.ndarray:
+        return counts[part].astype(np.int64) * total % everything
+
+    quotas = arrays.mapped(counts, lambda some: some.astype(np.int64) * total // everything, np.int32)
+    left = total - int(quotas.sum(dtype=np.int64))
+    for most in sorted({value for part in parts for value in np.unique(rest(part)).tolist()}, reverse=True):
+        for part in parts:
+            neediest = part.start + np.flatnonzero(rest(part) == most)[:left]
+            quotas[neediest] += 1
+            left -= len(neediest)
     return quotas
+
+
+def _parted(deck: np.ndarray, sizes: np.ndarray, quotas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the rest, the first ones of each stratum, as many as its quota), indices in the order of the deck."""
+    ends = arrays.empty(sizes.shape, np.int64)
+    last = 0
+    for part in arrays.blocks(ends):
+        ends[part] = last + np.cumsum(sizes[part], dtype=np.int64)
+        last = ends[part][-1]
+    kept, held = arrays.Growing((), np.int32), arrays.Growing((), np.int32)
+    for part in arrays.blocks(deck):
+        places = np.arange(part.start, part.stop)
+        stratum = np.searchsorted(ends, places, side="right")
+        first = places < ends[stratum] - sizes[stratum] + quotas[stratum]
+        held.add(deck[part][first])
+        kept.add(deck[part][~first])
+    return kept.done(), held.done()
 
 
 def dump(x: np.ndarray, y: np.ndarray, w: np.ndarray | None = None) -> bytes:
@@ -126,9 +211,9 @@ def dump(x: np.ndarray, y: np.ndarray, w: np.ndarray | None = None) -> bytes:
     return b"".join(pieces(x, y, w))
 
 
-def pieces(x: np.ndarray, y: np.ndarray, w: np.ndarray | None = None) -> Iterator[bytes]:
+def pieces(x: arrays.Array, y: np.ndarray, w: np.ndarray | None = None) -> Iterator[bytes]:
     """The bytes of `dump`, a few at a time."""
-    tensors = {"x": x, "y": y} | ({} if w is None else {"w": w})
+    tensors: dict[str, arrays.Array] = {"x": x, "y": y} | ({} if w is None else {"w": w})
     _check(tensors)
     # In the order of safetensors' own writer: what has the longest values first, then by name.
     ordered = sorted(tensors.items(), key=lambda pair: (-pair[1].itemsize, pair[0]))
@@ -160,7 +245,7 @@ def load_weighted(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
     return tensors["x"], tensors["y"], tensors.get("w")
 
 
-def _check(tensors: dict[str, np.ndarray]) -> None:
+def _check(tensors: Mapping[str, arrays.Array]) -> None:
     x, y, w = tensors["x"], tensors["y"], tensors.get("w")
     kinds = {np.dtype(np.int32): 1, np.dtype(np.float32): 1, np.dtype(np.uint8): 2}
     if x.dtype not in (np.uint8, np.uint16, np.float32) or kinds.get(y.dtype) != y.ndim:

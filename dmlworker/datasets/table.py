@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmlworker.datasets import cells, kinds, targets
+from dmlworker.datasets import arrays, cells, kinds, steps, targets
 from dmlworker.datasets.arrays import Growing
 from dmlworker.datasets.cells import Block, Blocks, Row
 from dmlworker.datasets.dataset import CHOSEN, GROUPS, Dataset, DatasetError, Raw, check_finite, check_text
@@ -33,10 +34,6 @@ LeftOut = tuple[tuple[str, str], ...]
 """Names of columns, and why."""
 
 
-class _NotPlain(Exception):
-    """There is more in a table than numbers."""
-
-
 @dataclass(frozen=True)
 class _Layout:
     """Names of all columns, the index of the target, and those of the features."""
@@ -44,6 +41,17 @@ class _Layout:
     names: list[str]
     target: int
     features: list[int]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """x (n, d) of these features, by their index; `raw` and `useless` (left out) as of `Dataset`."""
+
+    x: np.ndarray
+    labels: targets.Labels
+    features: list[int]
+    raw: Raws
+    useless: LeftOut
 
 
 def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
@@ -56,13 +64,18 @@ def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
             raise DatasetError(f"The file is not a readable CSV table: {error}.") from None
 
 
-def _parse(file: io.TextIOBase, path: Path | None, target: str | None, options: Options) -> Dataset:
+def _parse(file: io.TextIOWrapper, path: Path | None, target: str | None, options: Options) -> Dataset:
     """path: if it may be read fast."""
     delimiter = _delimiter(file)
 
+    size = os.fstat(file.fileno()).st_size
+
     def lines() -> Iterator[Row]:
         file.seek(0)
-        return _rows(file, delimiter)
+        for number, row in enumerate(_rows(file, delimiter)):
+            if number % cells.CHUNK_ROWS == 0:
+                steps.tell(file.buffer.tell(), size)
+            yield row
 
     if path:
         names, first = _header(lines(), False)
@@ -88,23 +101,20 @@ def parse(names: list[str], blocks: Blocks, target: str | None, kind: str, optio
     if len(names) > MAX_COLUMNS:
         raise too_wide(len(names))
     layout, left_out = _chosen(_layout(names, target), options)
-    raw: Raws = ()
     try:
-        _check_plain(options)
-        x, labels = _values(blocks(), layout, _plain)
-    except _NotPlain:
-        layout, raw, useless = _kinds(blocks(), layout, options)
-        left_out = (*left_out, *useless)
-        columns = [kinds.Column(what) for what in raw]
-        x, labels = _values(blocks(), layout, partial(_typed, columns=columns))
-        raw = tuple(column.raw for column in columns)
-    if not len(x):
+        found = _at_once(blocks(), layout, options)
+    except kinds.Surprise:
+        found = _looked_at_first(blocks, layout, options)
+    if not len(found.x):
         raise DatasetError("The file holds only a header, no rows.")
-    check_finite(x, gaps=bool(raw))
-    y, classes, learnt = targets.of(labels, options.task)
-    features = tuple(layout.names[index] for index in layout.features)
+    check_finite(found.x, gaps=bool(found.raw))
+    y, classes, learnt = targets.of(found.labels, options.task)
+    features = tuple(layout.names[index] for index in found.features)
     groups = _groups(blocks(), layout, options)
-    return Dataset(x, y, classes, features, kind, layout.names[layout.target], raw, left_out, groups, task=learnt)
+    left_out = (*left_out, *found.useless)
+    return Dataset(
+        found.x, y, classes, features, kind, layout.names[layout.target], found.raw, left_out, groups, task=learnt
+    )
 
 
 def rows_of(data: bytes, most: int) -> list[Row]:
@@ -135,6 +145,8 @@ def _is_utf8(file: io.BufferedReader) -> bool:
     while block := file.read(1 << 20):
         if b"\0" in block:
             raise DatasetError("The file is not text, so it can't be a CSV table.")
+        if block.isascii() and not decoder.getstate()[0]:
+            continue
         try:
             decoder.decode(block)
         except UnicodeDecodeError:
@@ -227,12 +239,6 @@ def no_column(name: str, names: list[str]) -> DatasetError:
     return DatasetError(f"There is no column {name!r:.80}. The columns are: {_listed(names)}.")
 
 
-def _check_plain(options: Options) -> None:
-    """Raises _NotPlain if a column of numbers may have to be something else."""
-    if any(kind != "number" for kind in options.kinds.values()):
-        raise _NotPlain
-
-
 def _groups(blocks: Iterator[Block], layout: _Layout, options: Options) -> np.ndarray | None:
     """(n,) int32: of each row the number of its group, in the order in which they occur."""
     if not options.group:
@@ -275,50 +281,86 @@ def _listed(names: list[str]) -> str:
 
 
 def _values(
-    blocks: Iterator[Block], layout: _Layout, features: Callable[[Block, _Layout], np.ndarray]
+    blocks: Iterator[Block], layout: _Layout, features: Callable[[Block], Sequence[np.ndarray]]
 ) -> tuple[np.ndarray, targets.Labels]:
-    """Features (n, d) float32 and labels; the text of one block is held at once."""
+    """Features (n, d) float32 and labels; the text of one block is held at once. features: the columns of a block."""
     x, labels = Growing((len(layout.features),), np.float32), targets.Labels()
     for block in blocks:
         names, codes = _named(block, layout.target, f"The target {layout.names[layout.target]!r:.80}")
         labels.add(names, codes)
-        x.add(features(block, layout))
+        rows = np.empty((block.rows, len(layout.features)), np.float32)
+        for index, column in enumerate(features(block)):
+            rows[:, index] = column
+        x.add(rows)
     return x.done(), labels
 
 
-def _plain(block: Block, layout: _Layout) -> np.ndarray:
-    """Raises _NotPlain if a cell is no number, or missing."""
-    values = np.empty((block.rows, len(layout.features)), np.float32)
-    for index, column in enumerate(layout.features):
-        numbers = block.columns[column].numbers()
-        if numbers is None or np.isnan(numbers).any():
-            raise _NotPlain
-        with np.errstate(over="ignore"):
-            values[:, index] = numbers
-    return values
+def _at_once(blocks: Iterator[Block], layout: _Layout, options: Options) -> _Read:
+    """The table, its text read once. Raises kinds.Surprise if a column is not what it seemed to be at first."""
+    names = [layout.names[column] for column in layout.features]
+    drafts = [kinds.Draft(options.kinds.get(name, "")) for name in names]
+
+    def columns(block: Block) -> list[np.ndarray]:
+        found = [draft.add(block.columns[column], block) for column, draft in zip(layout.features, drafts, strict=True)]
+        kinds.bound([draft.seen for draft in drafts])
+        return found
+
+    x, labels = _values(blocks, layout, columns)
+    if not len(x):
+        return _Read(x, labels, layout.features, (), ())
+    kept, useless = _settled(layout, [draft.seen for draft in drafts], options)
+    places = [layout.features.index(column) for column, _ in kept]
+    settled = [drafts[place].settled(what) for place, (_, what) in zip(places, kept, strict=True)]
+    plain = all(what.kind == "number" for what, _ in settled) and not any(draft.gaps for draft in drafts)
+    plain = plain and not useless and all(kind == "number" for kind in options.kinds.values())
+    x = (
+        x
+        if len(places) == x.shape[1]
+        else arrays.whole(arrays.Rows(x, None, lambda rows: rows[:, places], (len(places),)))
+    )
+    for index, (_, becomes) in enumerate(settled):
+        if becomes is not None:
+            _recode(x, index, becomes)
+    return _Read(
+        x, labels, [column for column, _ in kept], () if plain else tuple(what for what, _ in settled), useless
+    )
 
 
-# --- Tables with more than numbers ------------------------------------------------------------------------------------
-def _kinds(blocks: Iterator[Block], layout: _Layout, options: Options) -> tuple[_Layout, Raws, LeftOut]:
-    """The layout without what nothing can be learnt from, what its features are, and what was left out."""
-    seen = [kinds.Seen() for _ in layout.features]
-    for block in blocks:
-        for column, each in zip(layout.features, seen, strict=True):
-            each.add(block.columns[column], block)
-        kinds.bound(seen)
+def _recode(x: np.ndarray, index: int, becomes: np.ndarray) -> None:
+    """In a column, NaN stays."""
+    for part in arrays.blocks(x):
+        codes = x[part, index]
+        known = ~np.isnan(codes)
+        codes[known] = becomes[codes[known].astype(np.int64)]
+
+
+def _settled(layout: _Layout, seen: list[kinds.Seen], options: Options) -> tuple[list[tuple[int, Raw]], LeftOut]:
+    """(columns with what they are, what nothing can be learnt from)."""
     names = [layout.names[column] for column in layout.features]
     settled = [each.settled(name, options.kinds.get(name, "")) for name, each in zip(names, seen, strict=True)]
     found = list(zip(layout.features, settled, strict=True))
     kept = [(column, what) for column, what in found if isinstance(what, Raw)]
-    left_out = tuple((layout.names[column], what) for column, what in found if isinstance(what, str))
+    useless = tuple((layout.names[column], what) for column, what in found if isinstance(what, str))
     if not kept and not options.window:
-        told = ", ".join(f"{name:.40} ({why})" for name, why in left_out[:10])
+        told = ", ".join(f"{name:.40} ({why})" for name, why in useless[:10])
         raise DatasetError(f"There is no column that anything can be learnt from: {told}.")
-    return replace(layout, features=[column for column, _ in kept]), tuple(what for _, what in kept), left_out
+    return kept, useless
 
 
-def _typed(block: Block, layout: _Layout, columns: list[kinds.Column]) -> np.ndarray:
-    values = np.empty((block.rows, len(columns)), np.float32)
-    for index, (place, column) in enumerate(zip(layout.features, columns, strict=True)):
-        values[:, index] = column.typed(block.columns[place])
-    return values
+# --- Where columns are not what they seemed to be ---------------------------------------------------------------------
+def _looked_at_first(blocks: Blocks, layout: _Layout, options: Options) -> _Read:
+    """The table, its text read once to see what its columns are, and once more."""
+    seen = [kinds.Seen() for _ in layout.features]
+    for block in blocks():
+        for column, each in zip(layout.features, seen, strict=True):
+            each.add(block.columns[column], block)
+        kinds.bound(seen)
+    kept, useless = _settled(layout, seen, options)
+    layout = replace(layout, features=[column for column, _ in kept])
+    columns = [kinds.Column(what) for _, what in kept]
+
+    def typed(block: Block) -> list[np.ndarray]:
+        return [column.typed(block.columns[place]) for place, column in zip(layout.features, columns, strict=True)]
+
+    x, labels = _values(blocks(), layout, typed)
+    return _Read(x, labels, layout.features, tuple(column.raw for column in columns), useless)

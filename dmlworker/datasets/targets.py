@@ -169,8 +169,8 @@ def _numbers(names: list[str] | None, codes: np.ndarray, values: np.ndarray | No
             "The target holds text, so it can't be learnt as a number. Choose classes, or another target."
         )
     with np.errstate(over="ignore"):
-        y: np.ndarray = values.astype(np.float32)
-    if not np.isfinite(y).all():
+        y = arrays.mapped(values, np.positive, np.float32)
+    if not arrays.every(y, np.isfinite):
         wrong = int((~np.isfinite(y)).argmax())
         cell = names[codes[wrong]] if names else str(values[wrong])
         raise DatasetError(f"The target of sample {wrong + 1} is infinite or too large ({cell:.40}).")

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dmlworker.datasets import arrays, limits
 from dmlworker.datasets.dataset import Dataset, DatasetError, Raw
 from dmlworker.datasets.options import Options
 
@@ -25,7 +26,8 @@ def with_past(dataset: Dataset) -> Dataset:
     """The same rows with the target as their last feature: a number, or a category."""
     if dataset.x.ndim != 2 or dataset.y.ndim != 1 or dataset.target is None:
         raise DatasetError("Windows are made of a table with one target.")
-    x = np.concatenate([dataset.x, dataset.y[:, None].astype(np.float32)], axis=1)
+    x = arrays.empty((len(dataset), dataset.x.shape[1] + 1), np.float32)
+    x[:, :-1], x[:, -1] = dataset.x, dataset.y
     features = (*dataset.features, dataset.target)
     classes = dataset.y.dtype == np.int32
     raw = dataset.raw
@@ -35,9 +37,9 @@ def with_past(dataset: Dataset) -> Dataset:
     return replace(dataset, x=x, features=features, raw=raw)
 
 
-def by_time(rows: Dataset, options: Options, holdout: float = 0.2) -> tuple[Dataset, Dataset]:
+def by_time(rows: Dataset, options: Options) -> tuple[Dataset, Dataset]:
     """(train, holdout): the rows in their order, the last ones held out. Raises DatasetError if too few windows come of either."""
-    first = len(rows) - round(len(rows) * holdout)
+    first = len(rows) - limits.held(len(rows))
     parts = rows.take(np.arange(first)), rows.take(np.arange(first, len(rows)))
     if min(map(len, parts)) < options.window + options.horizon - 1 + MIN_WINDOWS:
         raise DatasetError(
@@ -55,5 +57,5 @@ def windows(rows: Dataset, options: Options) -> Dataset:
         raise DatasetError(
             f"The windows have more than {MAX_VALUES / 1e6:g} million values together. Take shorter ones."
         )
-    view = np.lib.stride_tricks.sliding_window_view(rows.x, options.window, axis=0)[:n]
-    return replace(rows, x=np.ascontiguousarray(view.transpose(0, 2, 1)), y=rows.y[ahead:])
+    view = np.lib.stride_tricks.sliding_window_view(arrays.whole(rows.x), options.window, axis=0)[:n]
+    return replace(rows, x=arrays.whole(view.transpose(0, 2, 1)), y=rows.y[ahead:])

@@ -43,6 +43,14 @@ def test_rows_are_the_same_or_not_promised(path: Path, text: str, skip: int) -> 
     assert found == rows[skip:]
 
 
+@pytest.mark.parametrize(
+    "text", ["a ", " a", "1,a ", "1, a", "1,a \n", "1,a\n 1,a", '"a "', "a\t", "a\u2003", "1 ,a", "a\r\n b"]
+)
+def test_no_space_is_left_around_a_cell(path: Path, text: str) -> None:
+    path.write_text(text)
+    assert list(fast(path, text.split("\n")[0].count(",") + 1)) == rows_of(text)
+
+
 def test_a_plain_file_is_promised(path: Path) -> None:
     path.write_text('\ufeffa,b\r\n1, x \r\n\r\n"2 ""q"", z","é"\r\n,\r\n', encoding="utf-8")
     assert list(fast(path, 2)) == [["a", "b"], ["1", "x"], ['2 "q", z', "é"]]

@@ -1,12 +1,15 @@
 """Cutting: nothing lost, nothing twice, sizes exact, classes spread, and no names in what providers get."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from dmlworker.datasets import Dataset, DatasetError, dump, load, shards, split
+from dmlworker.datasets import Dataset, DatasetError, Options, dump, limits, load, shards, split, training_samples
+from dmlworker.datasets.windows import by_time
 
 
 def numbered(counts: list[int]) -> Dataset:
@@ -57,6 +60,21 @@ def test_parts_by_speed_are_as_three_to_two_the_larger_ones_first_each_of_all_cl
             assert abs((part.y == label).sum() - count * share) < 3, "at most a card of each of its hands"
     if n > 1:
         assert [len(part) for part in parts] == sorted((len(part) for part in parts), reverse=True)
+
+
+def test_no_more_are_held_out_than_are_measured_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_HELD", 12)
+    data = numbered([100, 200])
+    train, held = split(data, 1)
+    assert (len(train), np.bincount(held.y).tolist()) == (288, [4, 8])
+    assert training_samples(300) == 288 and training_samples(50) == 40
+    # Groups stay whole, so that the rest of theirs is used for nothing.
+    groups = (data.x.ravel() // 10).astype(np.int32)
+    train, held = split(replace(data, groups=groups), 1)
+    assert len(held) == 12 and 228 <= len(train) <= 252
+    assert not set(train.groups) & set(held.groups)
+    ahead, rows = Options(window=2), replace(data, target="y")
+    assert [len(part) for part in by_time(rows, ahead)] == [288, 12]
 
 
 def test_mnist_sizes_come_out_exactly() -> None:

@@ -174,7 +174,7 @@ def test_whoever_orders_is_a_customer_from_then_on(client, chain):
     [
         ({"file_size": ""}, "Choose a file."),
         ({"file_size": 0}, "The file is empty."),
-        ({"file_size": 3 * 10**9}, "the most we take"),
+        ({"file_size": 30 * 10**9}, "the most we take"),
         ({"rounds": 0}, "greater than or equal to 1"),
         ({"rounds": 101}, "less than or equal to 100"),
         ({"epochs": 51}, "less than or equal to 50"),
