@@ -91,7 +91,7 @@ class Demo:
             links.extend(page[0] for page in pages if page)
             return bool(links)
 
-        wait(arrived, 60, f"the mail to {person.email}")
+        wait(arrived, 180, f"the mail to {person.email}")
         with httpx.Client(timeout=120) as browser:
             token = browser.get(links[-1]).raise_for_status().cookies["csrftoken"]
             browser.post(links[-1], data={"csrfmiddlewaretoken": token})

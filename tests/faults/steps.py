@@ -117,11 +117,12 @@ def refunded_exactly(chain: Chain, ticket: UUID, payer: str, before: int) -> Non
 def environment() -> dict[str, str]:
     """What another process needs to work on this test's database and chain."""
     database = connection.settings_dict
+    user = f"{database['USER']}:{database['PASSWORD']}" if database["PASSWORD"] else database["USER"]
     keys = {
         f"{role}_KEYSTORE": str(getattr(settings, f"{role}_KEYSTORE")) for role in ("QUOTER", "SETTLER", "GUARDIAN")
     }
     return os.environ | {
-        "DATABASE_URL": f"postgres://postgres@/{database['NAME']}?host={database['HOST']}",
+        "DATABASE_URL": f"postgres://{user}@/{database['NAME']}?host={database['HOST']}&port={database['PORT'] or 5432}",
         "REDIS_URL": settings.REDIS_URL,
         "CHAIN_RPC_URL": settings.CHAIN_RPC_URL,
         "CHAIN_DEPLOYMENT": str(settings.CHAIN_DEPLOYMENT),
