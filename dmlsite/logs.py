@@ -152,6 +152,10 @@ def configuration(form: str, level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr", "admins"], "level": level},
         "loggers": {
             **{name: onward for name in ("django", "django.server", "uvicorn", "uvicorn.error", "daphne")},
+            "uvicorn.access": {
+                "handlers": [],
+                "propagate": False,
+            },  # with addresses; `inbound.py` has a line for each request
             "httpx": {"level": "WARNING"},
             "pika": {"level": "WARNING"},
             "web3": {"level": "WARNING"},

@@ -167,6 +167,13 @@ def test_a_workers_socket_names_its_provider_and_hands_its_id_on_to_jobs(started
     assert [m for m in waiting if m.actor_name.endswith("start_waiting") and m.options["request"] == ID]
 
 
+def test_the_servers_own_lines_come_but_not_those_with_addresses():
+    with lines() as found:
+        logging.getLogger("uvicorn.error").info("Started")
+        logging.getLogger("uvicorn.access").info("GET /tickets/files/a-signed-link")
+    assert [line["text"] for line in found if line["logger"].startswith("uvicorn")] == ["Started"]
+
+
 # --- Secrets ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def secrets(monkeypatch, tmp_path):
