@@ -13,6 +13,7 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext
 from django.core.handlers.asgi import ASGIHandler
+from django.db import connections
 
 MOST = 24
 """Requests that are worked at, others wait for their turn; and threads, with a connection each, that wait for requests. PostgreSQL has 100
@@ -59,4 +60,5 @@ class Pages(ASGIHandler):
             if len(self.free) < MOST:
                 self.free.append(one)
             else:
+                one.submit(connections.close_all)  # of this thread; else they stay until garbage is collected
                 one.shutdown(wait=False)
