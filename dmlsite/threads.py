@@ -13,11 +13,11 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext
 from django.core.handlers.asgi import ASGIHandler
+from django.db import connections
 
 MOST = 24
-"""Requests that are worked at; others wait for their turn. PostgreSQL has 100 connections unless it is told otherwise."""
-KEPT = 8
-"""Threads, with a connection each, that wait for the next request."""
+"""Requests that are worked at, others wait for their turn; and threads, with a connection each, that wait for requests. PostgreSQL has 100
+connections unless it is told otherwise."""
 Message = dict[str, Any]
 _held: ContextVar[tuple[AsyncExitStack, AsyncExitStack]] = ContextVar("held")
 
@@ -57,7 +57,8 @@ class Pages(ASGIHandler):
             async with ThreadSensitiveContext(executor=one):
                 yield
         finally:
-            if len(self.free) < KEPT:
+            if len(self.free) < MOST:
                 self.free.append(one)
             else:
+                one.submit(connections.close_all)  # of this thread; else they stay until garbage is collected
                 one.shutdown(wait=False)

@@ -250,16 +250,30 @@ class Draw:
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
         unproven = Assignment.objects.filter(round__run=round_.run_id, state=State.UNPROVEN)
         self._unproven = set(unproven.values_list("provider", flat=True))
-        self._found = list(candidates(round_.run).annotate(busy=busy, workers=_workers()))
-        random.shuffle(self._found)
+        self._everybody = candidates(round_.run).annotate(busy=busy, workers=_workers())
+        self._found = list(self._everybody.filter(pk__in=self._had_some))
+        self._found_all = False
+        self._picked = Counter[UUID]()
 
     def pick(self, shard: Shard) -> Provider | None:
-        """A provider for a shard, who has then more to do."""
-        able = [provider for provider in self._found if (shard.pk, provider.pk) not in self._declined]
-        if found := min(able, key=lambda provider: self._order(shard, provider), default=None):
+        """A provider for a shard, who has then more to do. In most rounds that is who had it, whom nobody is before: the others, who may be
+        thousands, are not looked at then."""
+        found = self._best(shard)
+        if not self._found_all and (found is None or self._order(shard, found)[:4] != (False, False, 0, False)):
+            self._look_at_all()
+            found = self._best(shard)
+        if found:
             self._parts[found.pk] += 1
-            found.busy += 1  # type: ignore[attr-defined]
+            self._picked[found.pk] += 1
         return found
+
+    def _look_at_all(self) -> None:
+        self._found, self._found_all = list(self._everybody), True
+        random.shuffle(self._found)
+
+    def _best(self, shard: Shard) -> Provider | None:
+        able = [provider for provider in self._found if (shard.pk, provider.pk) not in self._declined]
+        return min(able, key=lambda provider: self._order(shard, provider), default=None)
 
     def _order(self, shard: Shard, provider: Provider) -> tuple[bool, bool, int, bool, bool, float]:
         pair = shard.pk, provider.pk
@@ -269,7 +283,7 @@ class Draw:
             self._parts[provider.pk],
             pair not in self._had,
             provider.pk in self._had_some,
-            provider.busy / max(provider.workers, 1),  # type: ignore[attr-defined]
+            (provider.busy + self._picked[provider.pk]) / max(provider.workers, 1),  # type: ignore[attr-defined]
         )
 
 

@@ -12,7 +12,7 @@ from django.core.signals import request_started
 from django.db import connection
 
 from dmlsite.asgi import application, pages
-from dmlsite.threads import KEPT, MOST
+from dmlsite.threads import MOST
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -68,10 +68,10 @@ def test_one_request_after_the_other_uses_one_connection(backends):
     assert len(backends) == 3 and len({pid for pid, _ in backends}) == 1
 
 
-def test_of_many_at_once_some_wait_and_few_threads_are_kept(backends):
+def test_of_many_at_once_some_wait(backends):
     async def scenario(client: httpx.AsyncClient) -> None:
         await asyncio.gather(*(page(client) for _ in range(3 * MOST)))
-        assert len(pages.free) == KEPT
+        assert len(pages.free) <= MOST
 
     run(scenario)
     assert len(backends) == 3 * MOST

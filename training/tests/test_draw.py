@@ -5,9 +5,10 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from django.db.models.signals import post_init
 from django.utils import timezone
 
-from providers.models import Connection
+from providers.models import Connection, Provider
 from tickets.models import Ticket
 from training import actions
 from training.consumers import lease_of
@@ -48,6 +49,23 @@ def test_parts_stay_where_their_data_is(started):
         commit(lease)
     close(started)
     assert {lease.shard_id: lease.provider_id for lease in leases(started, 2)} == before
+
+
+def test_where_all_parts_stay_nobody_else_is_looked_at(started):
+    """There may be ten thousand others."""
+    newcomers = [make_provider(name) for name in ("cleo", "dan", "eve")]
+    for lease in leases(started):
+        commit(lease)
+    read = set()
+
+    def note(instance: Provider, **_: object) -> None:
+        read.add(instance.pk)
+
+    post_init.connect(note, Provider)
+    close(started)
+    post_init.disconnect(note, Provider)
+    assert len(parts(started, 2)) == 2
+    assert not read & {provider.pk for provider in newcomers}
 
 
 def test_a_part_that_is_free_goes_to_a_newcomer_not_to_one_who_has_another_part_cached(started):
