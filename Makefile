@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff
+.PHONY: demo test screenshots lint clean setup lock contracts fuzz-contracts fuzz-ledger bench bench-averaging bench-pages bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks verify-tff fuzz sbom audit
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -99,6 +99,22 @@ fuzz-ledger: setup
 
 verify-tff: setup .bench/tff/.done
 	$(PY) -m bench.verify_tff $(ARGS)
+
+# What strangers send, FUZZ_SECONDS for each of four kinds.
+fuzz: setup
+	$(PY) -m scripts.fuzz $(ARGS)
+
+# What is in it: CycloneDX, of Python and of npm.
+sbom: setup
+	@mkdir -p var/sbom
+	.venv/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o var/sbom/python.cdx.json .venv
+	npm sbom --sbom-format cyclonedx --sbom-type application > var/sbom/npm.cdx.json
+	@ls -l var/sbom
+
+# Needs the network: PyPI's and npm's lists of known holes.
+audit: setup
+	.venv/bin/pip-audit --requirement requirements.txt --disable-pip --no-deps
+	npm audit --audit-level=low
 
 clean:
 	rm -rf var

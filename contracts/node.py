@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,7 +89,13 @@ def answering() -> Iterator[None]:
     except Web3RPCError as error:
         raise Rejected(_rpc_text(error)) from error
     except (Web3Exception, requests.RequestException, OSError, ValueError) as error:
-        raise Unavailable(f"no usable answer from the node: {type(error).__name__}: {error}") from error
+        raise Unavailable(f"no usable answer from the node: {type(error).__name__}: {_public(error)}") from error
+
+
+def _public(error: Exception) -> str:
+    """What an error says, without the path of an address: many nodes want a key there, and this text is logged and shown to admins."""
+    text = re.sub(r"with url: \S+", "with url: …", str(error))
+    return re.sub(r"(https?://)(?:[^/\s@]*@)?([^/\s'\"]+)[^\s'\"]*", r"\1\2", text)
 
 
 def _rpc_text(error: Web3RPCError) -> str:

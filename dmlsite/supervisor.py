@@ -26,7 +26,10 @@ from pathlib import Path
 
 from contracts.devchain import DevChain
 from dmlsite.embedded import Layout, Server, ServerError, dies_with_parent, made, start_postgres, start_redis
+from dmlworker.protocol import MAX_FRAME
 
+FRAME = str(4 * MAX_FRAME)
+"""Bytes of a WebSocket's message that the server reads: a little more than the protocol takes, so that it can say so."""
 ROOT = Path(__file__).resolve().parent.parent
 RESTARTS = 5
 """A child that died this often within a minute is given up."""
@@ -157,7 +160,17 @@ class Platform:
         self.say(f"web ({self.url})")
         web = ["-m", "uvicorn", "dmlsite.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
         # Compressing tensors costs ten times what it saves; one process, as the embedded default has two cores.
-        self.spawn("web", *web, "--ws-per-message-deflate", "false", "--lifespan", "off", "--no-access-log")
+        self.spawn(
+            "web",
+            *web,
+            "--ws-per-message-deflate",
+            "false",
+            "--ws-max-size",
+            FRAME,
+            "--lifespan",
+            "off",
+            "--no-access-log",
+        )
         self.say("jobs (Dramatiq) and scanner")
         for name, queue, threads in (("jobs", "default", 4), ("compute", "compute", 2)):
             self.spawn(
