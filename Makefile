@@ -107,8 +107,8 @@ fuzz: setup
 # What is in it: CycloneDX, of Python and of npm.
 sbom: setup
 	@mkdir -p var/sbom
-	.venv/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o var/sbom/python.cdx.json .venv
-	npm sbom --sbom-format cyclonedx --sbom-type application > var/sbom/npm.cdx.json
+	.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o var/sbom/python.cdx.json requirements.txt
+	npm sbom --package-lock-only --sbom-format cyclonedx --sbom-type application > var/sbom/npm.cdx.json
 	@ls -l var/sbom
 
 # Needs the network: PyPI's and npm's lists of known holes.
