@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
 
-.PHONY: demo test test-services services restore-drill screenshots lint settings-reference clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-observing bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks bench-uploads bench-hundred verify-tff
+.PHONY: demo test test-services services restore-drill screenshots lint settings-reference clean setup lock contracts fuzz-contracts fuzz-ledger chaos bench bench-averaging bench-pages bench-observing bench-cutting bench-tables bench-rounds bench-scale bench-digits bench-compression bench-attacks bench-uploads bench-hundred verify-tff fuzz sbom audit
 setup: .venv/.done node_modules/.done
 
 .venv/.done: requirements.txt
@@ -125,6 +125,22 @@ chaos: setup
 
 verify-tff: setup .bench/tff/.done
 	$(PY) -m bench.verify_tff $(ARGS)
+
+# What strangers send, FUZZ_SECONDS for each of four kinds.
+fuzz: setup
+	$(PY) -m scripts.fuzz $(ARGS)
+
+# What is in it: CycloneDX, of Python and of npm.
+sbom: setup
+	@mkdir -p var/sbom
+	.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o var/sbom/python.cdx.json requirements.txt
+	npm sbom --package-lock-only --sbom-format cyclonedx --sbom-type application > var/sbom/npm.cdx.json
+	@ls -l var/sbom
+
+# Needs the network: PyPI's and npm's lists of known holes.
+audit: setup
+	.venv/bin/pip-audit --requirement requirements.txt --disable-pip --no-deps
+	npm audit --audit-level=low
 
 clean:
 	rm -rf var

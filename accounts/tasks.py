@@ -1,6 +1,7 @@
 """Jobs about accounts."""
 
 from accounts import confirmation, wallets
+from accounts.forms import ResetForm
 from accounts.models import User
 from dmlsite import jobs
 
@@ -17,3 +18,10 @@ def tell_linked(pk: int, address: str) -> None:
     """Told even if the wallet is unlinked by now: somebody was in the account."""
     if user := User.objects.filter(pk=pk, is_active=True).first():
         wallets.send_linked(user, address)
+
+
+@jobs.actor()
+def mail_reset(email: str) -> None:
+    form = ResetForm({"email": email})
+    if form.is_valid():
+        form.mail()

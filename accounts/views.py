@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
 from accounts import actions, confirmation, personal, wallets
-from accounts.forms import CloseForm, KeyForm, LoginForm, RegisterForm
+from accounts.forms import CloseForm, KeyForm, LoginForm, RegisterForm, ResetForm
 from accounts.models import ApiKey, User
 from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import CHANGES, throttle
@@ -87,6 +87,7 @@ class PasswordReset(views.PasswordResetView):
     email_template_name = "accounts/reset_mail.txt"
     subject_template_name = "accounts/reset_subject.txt"
     success_url = reverse_lazy("accounts:reset_sent")
+    form_class = ResetForm
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         throttle(request, "reset", settings.LOGIN_RATE, "ip", "post:email")

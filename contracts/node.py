@@ -113,14 +113,13 @@ def answering() -> Iterator[None]:
     except Web3RPCError as error:
         raise Rejected(_rpc_text(error)) from error
     except (Web3Exception, requests.RequestException, OSError, ValueError) as error:
-        raise Unavailable(
-            f"no usable answer from the node: {type(error).__name__}: {_without_address(error)}"
-        ) from error
+        raise Unavailable(f"no usable answer from the node: {type(error).__name__}: {_public(error)}") from error
 
 
-def _without_address(error: Exception) -> str:
-    """The path of a node's address is often its customer's key, and this text goes to admins, into alarms and mails."""
-    return re.sub(r"\burl: \S+", "url: …", str(error))
+def _public(error: Exception) -> str:
+    """What an error says, without the path of an address: many nodes want a key there, and this text is logged and shown to admins."""
+    text = re.sub(r"with url: \S+", "with url: …", str(error))
+    return re.sub(r"(https?://)(?:[^/\s@]*@)?([^/\s'\"]+)[^\s'\"]*", r"\1\2", text)
 
 
 def _rpc_text(error: Web3RPCError) -> str:

@@ -32,6 +32,7 @@ SECURE_SSL_REDIRECT = SECURE_PROXY
 if SECURE_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "dmlsite.redaction.Filter"
 
 # --- The parts --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -253,6 +254,7 @@ QUOTE_SECONDS = env.integer("QUOTE_SECONDS", 3600, minimum=60)
 SETTLE_SECONDS = env.integer("SETTLE_SECONDS", 7 * 24 * 3600, minimum=600)
 UPLOAD_SECONDS = env.integer("UPLOAD_SECONDS", 24 * 3600, minimum=1)
 PROVIDERS_PER_TICKET = env.integer("PROVIDERS_PER_TICKET", 4, minimum=1)
+WORKERS_PER_PROVIDER = env.integer("WORKERS_PER_PROVIDER", 1000, minimum=1)  # online at once
 RUNS_PER_WORKER = env.integer("RUNS_PER_WORKER", 4, minimum=1)
 # A round that nobody finishes goes on with updates of so many of its shards; 100: it waits for all of them.
 QUORUM_PERCENT = env.integer("QUORUM_PERCENT", 75, minimum=1)

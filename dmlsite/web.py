@@ -10,10 +10,15 @@ import sys
 
 import uvicorn
 
+from dmlworker.protocol import MAX_FRAME
+
+FRAME = 4 * MAX_FRAME
+"""Bytes of a WebSocket's message that are read: a little more than the protocol takes, so that it can say so."""
+
 
 def main(descriptor: int) -> None:
     # Compressing tensors costs ten times what it saves.
-    wanted = {"ws_per_message_deflate": False, "lifespan": "off", "access_log": False}
+    wanted = {"ws_per_message_deflate": False, "ws_max_size": FRAME, "lifespan": "off", "access_log": False}
     config = uvicorn.Config("dmlsite.asgi:application", **wanted)  # type: ignore[arg-type]
     uvicorn.Server(config).run([socket.socket(fileno=descriptor)])
 

@@ -400,6 +400,10 @@ def _signer(token: str, site: str) -> tuple[str, int]:
 
 
 def connected(provider: Provider, channel: str, device: str) -> None:
+    """A worker is here. Raises Conflict if its provider has WORKERS_PER_PROVIDER online already."""
+    others = Connection.objects.online().filter(provider=provider).exclude(channel=channel)
+    if others.count() >= settings.WORKERS_PER_PROVIDER:
+        raise Conflict(f"{settings.WORKERS_PER_PROVIDER} of your workers are online already.")
     Connection.objects.update_or_create(
         channel=channel, defaults={"provider": provider, "device": device[:200], "seen": timezone.now()}
     )

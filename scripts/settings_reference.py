@@ -108,6 +108,7 @@ MEANINGS = {
         "SETTLE_SECONDS": "After so long anybody may have an undecided payment returned.",
         "UPLOAD_SECONDS": "How long a paid ticket waits for its file.",
         "PROVIDERS_PER_TICKET": "Into how many shards a file is cut.",
+        "WORKERS_PER_PROVIDER": "Connections that one provider may have at once.",
         "RUNS_PER_WORKER": "Tickets that one worker is given at once.",
         "QUORUM_PERCENT": "A round that nobody finishes goes on with updates of so many of its shards; 100: it waits for all.",
         "AUDITS": "Off only where all providers are known and trusted.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,10 @@ from training.models import Assignment, Run
 
 log = logging.getLogger(__name__)
 BAD_FRAME = 4400
+TOO_MANY = 4429
+"""Close code: too many frames in a short time, or too many workers of one provider."""
+BURST, PER_SECOND = 300, 30
+"""Frames of a worker: a busy one says two a second, and all at once what waited for the connection."""
 JOINING = asyncio.Semaphore(50)
 """So many at once: Redis' client refuses more than a hundred, and thousands of workers may come back together."""
 State = Assignment.State
@@ -33,8 +38,10 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     """A provider's worker. It shows an API key, says Hello, and gets an Offer for every open lease of its provider."""
 
     provider: Provider | None = None
-    greeted = False
+    greeted = deaf = False
     shut_out = ""
+    patience: asyncio.TimerHandle | None = None
+    left, counted = float(BURST), 0.0
 
     async def connect(self) -> None:
         await self.accept()  # only an accepted socket can say why it closes
@@ -48,9 +55,28 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         else:
             self.shown = self.provider.pk, key
             logs.note(provider=self.provider.pk)
+            loop = asyncio.get_running_loop()
+            self.patience = loop.call_later(
+                settings.PRESENCE_SECONDS, lambda: asyncio.ensure_future(self._lose_patience())
+            )
+
+    async def _lose_patience(self) -> None:
+        if not self.greeted:
+            await self.close(BAD_FRAME, "hello is expected first, and soon")
+
+    def _floods(self) -> bool:
+        """Counts a frame; a bucket that is filled again as time goes by."""
+        now = time.monotonic()
+        self.left = min(BURST, self.left + (now - self.counted) * PER_SECOND) - 1
+        self.counted = now
+        return self.left < 0
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if self.provider is None:
+        if self.provider is None or self.deaf:
+            return
+        if self._floods():
+            self.deaf = True  # what is on its way already is not read any more
+            await self.close(TOO_MANY, "too many messages")
             return
         try:
             message = protocol.decode(text_data or "")
@@ -80,7 +106,11 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             return
         device = f"{message.device}, {message.threads} threads, {message.software}"
         await self._listen()
-        await database_sync_to_async(providers.connected)(self.provider, self.channel_name, device)
+        try:
+            await database_sync_to_async(providers.connected)(self.provider, self.channel_name, device)
+        except DomainError as error:
+            await self.close(TOO_MANY, str(error))
+            return
         self.greeted, self.offered, self.challenged, self.done = True, set[int](), set[int](), set[int]()
         heartbeat = max(1, settings.PRESENCE_SECONDS // 3)
         await self._say(protocol.Welcome(self.provider.user_name, heartbeat))
@@ -183,6 +213,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         await self.send(protocol.encode(message))
 
     async def disconnect(self, code: int) -> None:
+        if self.patience:
+            self.patience.cancel()
         if self.greeted and self.provider:
             await self.channel_layer.group_discard(live.provider_group(self.provider.pk), self.channel_name)
             await database_sync_to_async(providers.disconnected)(self.channel_name)
@@ -223,6 +255,9 @@ class TicketConsumer(AsyncWebsocketConsumer):
             return False
         mine = ticket.customer_id == user.pk
         return mine or second_factor.oversees(user, self.scope["session"], "tickets.view_ticket")
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await self.close(BAD_FRAME)  # pages only listen
 
     async def changed(self, event: dict[str, Any]) -> None:
         await self.send("changed")

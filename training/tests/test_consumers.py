@@ -14,7 +14,7 @@ from accounts.models import ApiKey, User
 from dmlworker import protocol
 from dmlworker.protocol import Ack, Cancel, Commit, Heartbeat, Hello, Message, Offer, Welcome
 from providers.models import Connection, Provider, Standing
-from training import store
+from training import consumers, store
 from training.consumers import BAD_FRAME, WorkerConsumer, lease_of
 from training.models import Assignment
 from training.tests.conftest import ROOT, leases
@@ -198,5 +198,17 @@ def test_so_does_an_account_that_is_closed(connected, lease):
         await database_sync_to_async(User.objects.filter(pk=lease.provider.user_id).update)(is_active=False)
         await socket.says(Heartbeat())
         assert await socket.is_closed_with() == protocol.CLOSE_BAD_KEY
+
+    connected(scenario)
+
+
+def test_a_flood_is_cut_off_and_not_answered(connected, lease, monkeypatch):
+    monkeypatch.setattr(consumers, "BURST", 5)
+    monkeypatch.setattr(consumers, "PER_SECOND", 0)
+
+    async def scenario(socket: Socket) -> None:
+        await socket.says(*[Heartbeat()] * 10)
+        assert await socket.is_closed_with() == consumers.TOO_MANY
+        assert await socket.silent()
 
     connected(scenario)
