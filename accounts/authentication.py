@@ -20,7 +20,7 @@ class KeyAuthentication(TokenAuthentication):
         found = ApiKey.valid(key, *ApiKey.PROGRAMS).select_related("user").first()
         if found is None:
             raise AuthenticationFailed("This key is not known, or it was revoked.")
-        found.touch()
+        ApiKey.touch(found)
         return found.user, found
 
 

@@ -131,9 +131,9 @@ def _storage() -> None:
 
 
 def _chain() -> dict[str, object]:
-    """Of the last final block. An idle chain makes none: what stands still is noticed by the scanner, which raises an alarm."""
+    """Of the last final block; its clock may be ahead of ours. An idle chain makes none: what stands still is noticed by the scanner, which raises an alarm."""
     try:
-        age = timezone.now().timestamp() - chain().finalized().timestamp
+        age = max(0.0, timezone.now().timestamp() - chain().finalized().timestamp)
         stands = Alarm.objects.filter(cleared=None, kind__in=STANDSTILL).values_list("kind", flat=True).first()
     finally:
         connection.close()

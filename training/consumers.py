@@ -75,7 +75,6 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         if self.provider is None or self.deaf:
             return
         if self._floods():
-            self.deaf = True  # what is on its way already is not read any more
             await self.close(TOO_MANY, "too many messages")
             return
         try:
@@ -210,7 +209,14 @@ class WorkerConsumer(AsyncWebsocketConsumer):
             await self.channel_layer.group_add(live.provider_group(self.provider.pk), self.channel_name)
 
     async def _say(self, message: protocol.Message) -> None:
-        await self.send(protocol.encode(message))
+        if not self.deaf:
+            await self.send(protocol.encode(message))
+
+    async def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
+        """Once: a server breaks at what is said after that. What is on its way already is not read any more."""
+        if not self.deaf:
+            self.deaf = True
+            await super().close(code, reason)
 
     async def disconnect(self, code: int) -> None:
         if self.patience:

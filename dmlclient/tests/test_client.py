@@ -95,9 +95,10 @@ def test_what_is_here_is_not_fetched_again_and_what_is_damaged_is(client, traine
     folder, whole = result.files["model.keras"].parent, result.files["model.keras"].read_bytes()
     client.download(result.ticket, folder)  # the card may have come meanwhile
     result.files["model.keras"].write_bytes(whole[:-1])
+    had = {path.name for path in folder.iterdir()}
     told = []
     again = client.download(result.ticket, folder, tell=told.append)
-    assert [event.name for event in told] == ["model.keras"]
+    assert [event.name for event in told if event.name in had] == ["model.keras"]
     assert again.files["model.keras"].read_bytes() == whole
 
 

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from accounts.models import ApiKey
 from contracts.devchain import free_port
-from dmlsite.supervisor import FRAME
+from dmlsite.web import FRAME
 from dmlworker import protocol
 from dmlworker.protocol import Hello
 from training.consumers import BAD_FRAME, TOO_MANY
@@ -36,7 +36,18 @@ def process(django_db_setup, django_db_blocker) -> Iterator[str]:
     place = urlencode({"host": database["HOST"]})
     url = f"postgres://{database['USER']}@/{connection.settings_dict['NAME']}?{place}"
     small = {"PRESENCE_SECONDS": "2", "WORKERS_PER_PROVIDER": "3", "DATABASE_URL": url}
-    command = [sys.executable, "-m", "uvicorn", "dmlsite.asgi:application", "--port", str(port), "--ws-max-size", FRAME]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "dmlsite.asgi:application",
+        "--port",
+        str(port),
+        "--ws-max-size",
+        str(FRAME),
+        "--timeout-graceful-shutdown",
+        "1",
+    ]
     with subprocess.Popen(
         [*command, "--lifespan", "off", "--log-level", "error"], env=os.environ | small, cwd=settings.BASE_DIR
     ) as running:

@@ -109,6 +109,18 @@ def test_heartbeats_without_news_cost_four_short_queries_however_many_come_at_on
     connected(scenario)
 
 
+def test_nothing_is_said_after_a_close(connected, lease):
+    """What was on its way is not answered."""
+
+    async def scenario(socket: Socket) -> None:
+        await socket.writes("nothing of ours")
+        await socket.says(Heartbeat(), Commit(lease_of(lease), "0" * 64, 6, ROOT))
+        assert await socket.is_closed_with() == BAD_FRAME
+        assert await socket.silent()
+
+    connected(scenario)
+
+
 def test_what_a_lost_wake_up_would_have_said_is_said_at_the_next_heartbeat(connected, lease):
     def withdrawn() -> None:
         Assignment.objects.filter(pk=lease.pk).update(state=State.EXPIRED)
