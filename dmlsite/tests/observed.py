@@ -46,6 +46,7 @@ def lines() -> Iterator[list[dict[str, Any]]]:
 def worker() -> Iterator[None]:
     """Jobs of QUEUE that are ordered within are done by the time the block has ended."""
     broker = dramatiq.get_broker()
+    broker.declare_queue(QUEUE)  # also where no job of it was ever named
     broker.flush(QUEUE)
     running = dramatiq.Worker(broker, queues={QUEUE}, worker_timeout=50, worker_threads=1)
     running.start()
