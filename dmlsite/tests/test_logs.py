@@ -140,6 +140,7 @@ def test_an_outage_in_a_guarded_step_names_ticket_and_run(started):
 
 
 # --- Sockets ----------------------------------------------------------------------------------------------------------
+@pytest.mark.embedded  # it looks into the queue by Redis
 def test_a_workers_socket_names_its_provider_and_hands_its_id_on_to_jobs(started):
     lease = leases(started)[0]
     key = ApiKey.issue(lease.provider.user)

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from contracts.chain import Call
 from contracts.devchain import test_key as rich
+from dmlsite.testing import content_given
 from dmlsite.tests.people import api, counted_afresh, person, problem  # noqa: F401
 from ledger.models import ChainTx
 from tickets import actions
@@ -246,7 +247,7 @@ def test_artifacts_come_with_links_that_open(customer):
     actions.store_artifact(ticket, "model.json", ContentFile(b"{}"))
     [row] = api(customer).get(at(ticket, "/artifacts")).json()
     assert (row["name"], row["size"]) == ("model.json", 2)
-    assert api().get(row["url"]).status_code == 200
+    assert content_given(api().get(row["url"])) == b"{}"
 
 
 def test_the_timeline_names_no_admin(customer):

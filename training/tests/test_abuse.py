@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -33,8 +33,9 @@ def process(django_db_setup, django_db_blocker) -> Iterator[str]:
     port = free_port()
     with django_db_blocker.unblock():
         database = settings.DATABASES["default"]
-    place = urlencode({"host": database["HOST"]})
-    url = f"postgres://{database['USER']}@/{connection.settings_dict['NAME']}?{place}"
+    place = urlencode({"host": database["HOST"]} | ({"port": database["PORT"]} if database["PORT"] else {}))
+    who = ":".join(quote(str(database[name]), safe="") for name in ("USER", "PASSWORD") if database[name])
+    url = f"postgres://{who}@/{connection.settings_dict['NAME']}?{place}"
     small = {"PRESENCE_SECONDS": "2", "WORKERS_PER_PROVIDER": "3", "DATABASE_URL": url}
     command = [
         sys.executable,
