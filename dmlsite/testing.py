@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 from hypothesis import settings
@@ -83,6 +84,16 @@ def own_shelf(tmp_path: Path) -> Iterator[None]:
     default_storage.location = str(tmp_path).strip("/")
     yield
     default_storage.location = ""
+
+
+def database_url() -> str:
+    """Of the tests' own database, for processes of their own."""
+    from django.db import connection
+
+    database = connection.settings_dict
+    who = ":".join(quote(str(database[name]), safe="") for name in ("USER", "PASSWORD") if database[name])
+    where = urlencode({"host": database["HOST"], "port": database["PORT"] or 5432})
+    return f"postgres://{who}@/{database['NAME']}?{where}"
 
 
 def files_kept(folder: str = "") -> list[str]:

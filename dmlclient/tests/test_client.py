@@ -102,6 +102,7 @@ def test_what_is_here_is_not_fetched_again_and_what_is_damaged_is(client, traine
     assert again.files["model.keras"].read_bytes() == whole
 
 
+@pytest.mark.embedded  # it spoils a file on the disk
 def test_a_file_that_is_not_what_the_platform_says_is_not_kept(client, platform, trained, tmp_path):
     result, _ = trained
     [[name, kept]] = platform.query(

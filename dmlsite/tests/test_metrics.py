@@ -18,7 +18,6 @@ import httpx
 import pytest
 import yaml
 from django.conf import settings as configured
-from django.db import connection
 from django.utils import timezone
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from contracts.chain import Unavailable
 from contracts.devchain import free_port
 from dmlsite import jobs, metrics, readings
-from dmlsite.testing import finalize
+from dmlsite.testing import database_url, finalize
 from dmlsite.tests.observed import QUEUE, get, worker
 from dmlsite.tests.rows import everything
 from dmlworker.protocol import Lease, blob_path
@@ -241,9 +240,12 @@ def test_a_scrape_asks_little_and_the_next_one_nothing(django_assert_max_num_que
 # --- Real processes ---------------------------------------------------------------------------------------------------
 def environment(**more: str) -> dict[str, str]:
     """For a process of its own on the tests' database, which has no chain."""
-    folder = Path(connection.settings_dict["HOST"])
-    url = f"postgres://postgres@{str(folder).replace('/', '%2F')}/{connection.settings_dict['NAME']}"
-    return os.environ | {"DATABASE_URL": url, "CHAIN_RPC_URL": "http://127.0.0.1:1", "PYTHONUNBUFFERED": "1", **more}
+    return os.environ | {
+        "DATABASE_URL": database_url(),
+        "CHAIN_RPC_URL": "http://127.0.0.1:1",
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }
 
 
 @contextmanager

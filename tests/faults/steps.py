@@ -10,10 +10,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import connection
 
 from contracts.chain import Chain, Key, Quote, Receipt
 from contracts.devchain import mine_if_pending_finality
+from dmlsite.testing import database_url
 from ledger import outbox
 from ledger.gateway import key
 from ledger.models import COUNTED, ChainTx, Transfer, balance
@@ -116,13 +116,11 @@ def refunded_exactly(chain: Chain, ticket: UUID, payer: str, before: int) -> Non
 # --- Processes that die -----------------------------------------------------------------------------------------------
 def environment() -> dict[str, str]:
     """What another process needs to work on this test's database and chain."""
-    database = connection.settings_dict
-    user = f"{database['USER']}:{database['PASSWORD']}" if database["PASSWORD"] else database["USER"]
     keys = {
         f"{role}_KEYSTORE": str(getattr(settings, f"{role}_KEYSTORE")) for role in ("QUOTER", "SETTLER", "GUARDIAN")
     }
     return os.environ | {
-        "DATABASE_URL": f"postgres://{user}@/{database['NAME']}?host={database['HOST']}&port={database['PORT'] or 5432}",
+        "DATABASE_URL": database_url(),
         "REDIS_URL": settings.REDIS_URL,
         "CHAIN_RPC_URL": settings.CHAIN_RPC_URL,
         "CHAIN_DEPLOYMENT": str(settings.CHAIN_DEPLOYMENT),

@@ -8,18 +8,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from urllib.parse import quote, urlencode
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.db import connection
 from django.test import Client
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from accounts.models import ApiKey
 from contracts.devchain import free_port
+from dmlsite.testing import database_url
 from dmlsite.web import FRAME
 from dmlworker import protocol
 from dmlworker.protocol import Hello
@@ -28,15 +27,10 @@ from training.tests.conftest import make_provider, make_ticket
 
 
 @pytest.fixture(scope="module")
-def process(django_db_setup, django_db_blocker) -> Iterator[str]:
+def process(django_db_setup) -> Iterator[str]:
     """Our application on a port, as the supervisor starts it, with little patience and for few workers."""
     port = free_port()
-    with django_db_blocker.unblock():
-        database = settings.DATABASES["default"]
-    place = urlencode({"host": database["HOST"]} | ({"port": database["PORT"]} if database["PORT"] else {}))
-    who = ":".join(quote(str(database[name]), safe="") for name in ("USER", "PASSWORD") if database[name])
-    url = f"postgres://{who}@/{connection.settings_dict['NAME']}?{place}"
-    small = {"PRESENCE_SECONDS": "2", "WORKERS_PER_PROVIDER": "3", "DATABASE_URL": url}
+    small = {"PRESENCE_SECONDS": "2", "WORKERS_PER_PROVIDER": "3", "DATABASE_URL": database_url()}
     command = [
         sys.executable,
         "-m",
