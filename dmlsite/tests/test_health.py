@@ -69,6 +69,7 @@ def test_a_migration_that_is_missing_makes_it_unready(ready, chain, files):
     assert answer.status_code == 503 and answer.json()["parts"]["migrations"]["error"] == "1 not applied"
 
 
+@pytest.mark.embedded  # it takes the disk away
 @pytest.mark.django_db(transaction=True)
 def test_redis_or_a_storage_that_is_away_makes_it_unready_and_no_address_is_told(ready, chain, settings):
     settings.REDIS_URL = "redis://:secret@127.0.0.1:1/0"
