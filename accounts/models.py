@@ -108,16 +108,19 @@ class ApiKey(models.Model):
     def valid(cls, key: str, *uses: str) -> "models.QuerySet[ApiKey]":
         """The row of a key for one of these uses (a worker's, if none is named) that was not revoked and whose owner may log in; none for
         anything else."""
-        wanted = uses or (cls.Use.WORKER,)
-        return cls.objects.filter(digest=digest(key), use__in=wanted, revoked=None, user__is_active=True)
+        return cls._in_force(*uses or (cls.Use.WORKER,)).filter(digest=digest(key))
 
     @classmethod
     def all_valid(cls, keys: Collection[str]) -> set[str]:
         """Those of a worker's keys that `valid` would know, which counts as their use."""
         named = {digest(key): key for key in keys}
-        rows = cls.objects.filter(digest__in=named, use=cls.Use.WORKER, revoked=None, user__is_active=True)
+        rows = cls._in_force(cls.Use.WORKER).filter(digest__in=named)
         cls.touch(*rows)
         return {named[row.digest] for row in rows}
+
+    @classmethod
+    def _in_force(cls, *uses: str) -> "models.QuerySet[ApiKey]":
+        return cls.objects.filter(use__in=uses, revoked=None, user__is_active=True)
 
     @staticmethod
     def touch(*keys: "ApiKey") -> None:
