@@ -249,7 +249,7 @@ def averaged(on: Ground, round_: Round, works: Sequence[Work], rule: str, f: int
 
 def suspects(on: Ground, round_: Round, works: Sequence[Work]) -> dict[int, str]:
     """What the screen names, as training/compute.py does."""
-    each = min(evidence.PANEL_MOST, max(evidence.PANEL_LEAST, evidence.PANEL_SAMPLES // len(works)))
+    each = evidence.panel_share(len(works))
     sizes = [(on.holdout, evidence.PANEL_SAMPLES), *((shard, each) for shard in round_.shards)]
     panel = [datasets.few(part.x, part.y, most) for part, most in sizes]
 

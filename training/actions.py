@@ -777,10 +777,8 @@ def guarded(ticket: Ticket, step: str, run: UUID | None = None) -> Iterator[None
     logs.note(ticket=ticket.pk, run=run)
     try:
         yield
-    except Conflict:
-        raise  # somebody else moved the ticket: nothing is broken
-    except OUTAGES:
-        raise
+    except (Conflict, *OUTAGES):
+        raise  # somebody else moved the ticket, or something is away: nothing is broken
     except Exception as error:
         text = f"{step}: {type(error).__name__}: {error}"
         tickets.note(ticket, "error", text)

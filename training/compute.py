@@ -305,7 +305,7 @@ def _panel(run: UUID) -> list[tuple[np.ndarray, np.ndarray]]:
     """Some samples of the hold-out, then of each shard; the same ones for the whole run."""
     found = Run.objects.get(pk=run)
     shards = [shard.blob_id for shard in found.shards.all()]
-    each = min(evidence.PANEL_MOST, max(evidence.PANEL_LEAST, evidence.PANEL_SAMPLES // len(shards)))
+    each = evidence.panel_share(len(shards))
     parts = [(found.holdout_id, evidence.PANEL_SAMPLES), *((shard, each) for shard in shards)]
     return [datasets.few(*datasets.load(store.get(sha256)), most) for sha256, most in parts]
 

@@ -76,6 +76,11 @@ class Look:
     score: float
 
 
+def panel_share(shards: int) -> int:
+    """Samples of each of so many shards on the panel."""
+    return min(PANEL_MOST, max(PANEL_LEAST, PANEL_SAMPLES // shards))
+
+
 def suspects(
     start: Weights,
     updates: Sequence[Weights],
