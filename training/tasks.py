@@ -78,7 +78,7 @@ def receive(pk: int) -> None:
     last = False
     with guarded(update.round.run.ticket, "receiving an update", update.round.run_id):
         try:
-            weights = compute.receive(update)
+            weights = update.weights_id or compute.receive(update)  # it may have passed, and wait for its look
         except MalformedUpdate as error:
             actions.reject(update, str(error))
         else:
