@@ -73,7 +73,7 @@ def _parse(file: io.TextIOWrapper, path: Path | None, target: str | None, option
     def lines() -> Iterator[Row]:
         file.seek(0)
         for number, row in enumerate(_rows(file, delimiter)):
-            if number % cells.CHUNK_ROWS == 0:
+            if number and number % cells.CHUNK_ROWS == 0:  # whoever looks at the header alone has read nothing yet
                 steps.tell(file.buffer.tell(), size)
             yield row
 
