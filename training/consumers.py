@@ -10,6 +10,7 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.db.models import Q
+from django.template.defaultfilters import pluralize
 
 from accounts import second_factor
 from dmlsite import live, logs, traces
@@ -103,7 +104,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
     async def on_hello(self, message: protocol.Hello) -> None:
         if not await self._may_work():
             return
-        device = f"{message.device}, {message.threads} threads, {message.software}"
+        device = f"{message.device}, {message.threads} thread{pluralize(message.threads)}, {message.software}"
         await self._listen()
         try:
             await database_sync_to_async(providers.connected)(self.provider, self.channel_name, device)
