@@ -3,6 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Model, QuerySet
 
 from accounts.models import User
@@ -33,6 +34,7 @@ def export(user: User) -> list[dict[str, Any]]:
     return list(work.values("round__run_id", "round__number", "shard__number", "state", "correct"))
 
 
+@transaction.atomic
 def erase(user: User) -> None:
     """The bytes of their data and models go, and what was noted of them; their hashes and sizes stay. So do the pieces that convict a
     provider."""

@@ -17,7 +17,7 @@ from training.tests.conftest import commit, leases, make_ticket
 from training.tests.test_personal import convicted, here, store_id
 
 pytestmark = pytest.mark.django_db(transaction=True)
-EXAMPLE = {"features": ["age"], "example": [41.5]}
+EXAMPLE = {"kind": "csv", "sample_shape": [1], "features": ["age"], "example": [41.5]}
 
 
 @pytest.fixture
