@@ -253,6 +253,7 @@ SCAN_SECONDS = env.integer("SCAN_MILLISECONDS", 500 if DEVELOPMENT else 3000, mi
 QUOTE_SECONDS = env.integer("QUOTE_SECONDS", 3600, minimum=60)
 SETTLE_SECONDS = env.integer("SETTLE_SECONDS", 7 * 24 * 3600, minimum=600)
 UPLOAD_SECONDS = env.integer("UPLOAD_SECONDS", 24 * 3600, minimum=1)
+KEEP_DATA_DAYS = env.integer("KEEP_DATA_DAYS", 30, minimum=1)
 PROVIDERS_PER_TICKET = env.integer("PROVIDERS_PER_TICKET", 4, minimum=1)
 WORKERS_PER_PROVIDER = env.integer("WORKERS_PER_PROVIDER", 1000, minimum=1)  # online at once
 RUNS_PER_WORKER = env.integer("RUNS_PER_WORKER", 4, minimum=1)

@@ -106,6 +106,7 @@ MEANINGS = {
         "FLOPS_PER_CENT": "Operations that 0.01 DML buys, where a price is by what training computes.",
         "QUOTE_SECONDS": "How long a quote may be paid.",
         "SETTLE_SECONDS": "After so long anybody may have an undecided payment returned.",
+        "KEEP_DATA_DAYS": "A customer's file, and the parts cut of it, are erased so many days after the ticket's end.",
         "UPLOAD_SECONDS": "How long a paid ticket waits for its file.",
         "PROVIDERS_PER_TICKET": "Into how many shards a file is cut.",
         "WORKERS_PER_PROVIDER": "Connections that one provider may have at once.",

@@ -403,6 +403,21 @@ def drop_upload(begun: PartialUpload) -> None:
             locked.delete()
 
 
+def erase_dataset(ticket: Ticket, actor: str) -> None:
+    """Let go of the file that was uploaded; its hash and size stay. Raises Conflict before the ticket's end, and if there is no file."""
+    with transaction.atomic():
+        locked = Ticket.objects.select_for_update(no_key=True).get(pk=ticket.pk)
+        if locked.status not in (Status.SETTLED, Status.REFUNDED):
+            raise Conflict("The data is needed until the ticket has ended.")
+        kept = Dataset.objects.filter(ticket=ticket).exclude(file="")
+        names = list(kept.values_list("file", flat=True))
+        if not names:
+            raise Conflict("Nothing of the data is here.")
+        files.let_go(names)
+        kept.update(file="")
+        note(ticket, "erased", "the file and the parts cut of it are erased", actor)
+
+
 def _drop_parts(begun: PartialUpload) -> None:
     with transaction.atomic():
         files.let_go(begun.parts.values_list("file", flat=True))

@@ -63,7 +63,12 @@ def order(request: HttpRequest) -> HttpResponse:
         throttle(request, "order", "60/h", "user")
         if form.is_valid() and (found := _ordered(request, form)):
             return redirect("tickets:ticket", found.pk)
-    context = {"form": form, "max_check": settings.MAX_CHECK_BYTES, "max_file": settings.MAX_DATASET_BYTES}
+    context = {
+        "form": form,
+        "max_check": settings.MAX_CHECK_BYTES,
+        "max_file": settings.MAX_DATASET_BYTES,
+        "keep_days": settings.KEEP_DATA_DAYS,
+    }
     context["schemes"] = [rewards.SCHEMES[name] for name in rewards.OFFERED]
     return render(request, "tickets/order.html", context, status=422 if form.errors else 200)
 

@@ -72,7 +72,8 @@ class Prepared:
 
 # --- The start --------------------------------------------------------------------------------------------------------
 def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
-    """Write down everything that training depends on, once per ticket. Raises Conflict if the ticket has ended meanwhile."""
+    """Write down everything that training depends on, once per ticket. Raises Conflict if the ticket has ended meanwhile, Missing if the same
+    bytes, of an earlier ticket, were erased: the file is to be cut again."""
     fixed = {name: getattr(ticket, name) for name in TRAINING}
     blobs = {"spec": prepared.spec, "start": prepared.start, "holdout": prepared.holdout}
     fixed |= {"classes": prepared.classes, "facts": prepared.facts, "segment_steps": prepared.segment_steps}
@@ -82,6 +83,8 @@ def open_run(ticket: Ticket, prepared: Prepared, seed: int) -> Run:
     with transaction.atomic():
         if not Ticket.objects.select_for_update(no_key=True).filter(pk=ticket.pk, status=Status.UPLOADED).exists():
             raise Conflict("The ticket has ended meanwhile.")
+        if len(store.locked(prepared.blobs())) < len(prepared.blobs()):
+            raise Missing("pieces of the data were erased meanwhile")
         tickets.understood(ticket, prepared.task)
         if found:
             tickets.note(ticket, "search", found.told)

@@ -1,6 +1,7 @@
 """How training goes on, over the API."""
 
-from typing import Any
+from http import HTTPStatus
+from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
@@ -13,11 +14,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.models import User
 from dmlsite.bodies import takes
-from dmlsite.limits import throttle
+from dmlsite.limits import CHANGES, throttle
 from dmlsite.rest import answers
 from tickets.api import own
-from training import measures
+from training import measures, retention
 from training.models import Round, Run
 from training.views import CHECKS, facts_of, said
 
@@ -57,6 +59,15 @@ class MetricsView(APIView):
         return Response(MetricRow(rows, many=True).data)
 
 
+class DataView(APIView):
+    @extend_schema(operation_id="ticket_erase", request=None, responses=answers({204: None}, 401, 404, 409, 429))
+    def delete(self, request: Request, pk: UUID) -> Response:
+        """Erase the uploaded file, and the parts cut of it, before their time. The ticket has ended; the model stays."""
+        throttle(request, "erase", CHANGES, "user")
+        retention.erase(own(request, pk), cast(User, request.user).email)
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
 class CheckedFile(serializers.Serializer[Any]):
     file = serializers.FileField(max_length=200, allow_empty_file=True)  # of an empty one the check says why not
     target = serializers.CharField(max_length=200, default="", allow_blank=True)
@@ -82,6 +93,7 @@ class CheckView(APIView):
 
 urlpatterns = [
     path("check", CheckView.as_view()),
+    path("tickets/<uuid:pk>/data", DataView.as_view()),
     path("tickets/<uuid:pk>/metrics", MetricsView.as_view()),
     path("tickets/<uuid:pk>/rounds", RoundsView.as_view()),
 ]

@@ -3,21 +3,24 @@
 from contextlib import suppress
 from typing import Any
 
-from django.db.models import Model, Q, QuerySet
+from django.db import transaction
+from django.db.models import Model, QuerySet
 
 from accounts.models import User
 from dmlworker.weights import MalformedUpdate
 from training import audits, store
 from training.models import Assignment, Audit, Replay, Round, Run, Shard
 
-HOLDERS: list[tuple[type[Model], str, list[str]]] = [
-    (Run, "", ["spec", "start", "holdout"]),
-    (Shard, "run__", ["blob"]),
+Holders = list[tuple[type[Model], str, list[str]]]
+DATA: Holders = [(Run, "", ["holdout"]), (Shard, "run__", ["blob"])]
+"""Whatever names a piece of the customer's data: the model, the way from it to the run, the fields."""
+MODELS: Holders = [
+    (Run, "", ["spec", "start"]),
     (Round, "run__", ["start", "end", "kept", "root"]),
     (Assignment, "round__run__", ["update", "weights"]),
     (Audit, "assignment__round__run__", ["trace"]),
 ]
-"""Whatever names a blob: the model, the way from it to the run, the fields."""
+"""Whatever names another blob."""
 KEPT = ("kind", "samples", "training_samples", "holdout_samples", "sample_shape", "on_both_sides")
 """The facts of a run that are kept; the others are out of the customer's file."""
 
@@ -31,17 +34,29 @@ def export(user: User) -> list[dict[str, Any]]:
     return list(work.values("round__run_id", "round__number", "shard__number", "state", "correct"))
 
 
+@transaction.atomic
 def erase(user: User) -> None:
     """The bytes of their data and models go, and what was noted of them; their hashes and sizes stay. So do the pieces that convict a
     provider."""
     mine = Run.objects.filter(ticket__customer=user)
     proof, shown = _proof(mine), _shown(mine)
     store.forget(shown - proof)
-    store.erase(_named(mine, inside=True) - _named(mine, inside=False) - proof)
+    store.erase(data_of(mine) | (_named(MODELS, mine) - _named(MODELS, _others(mine)) - proof))
     Round.everything.filter(run__in=mine).update(by_class=None)
     for run in mine:
         facts = {name: value for name, value in run.facts.items() if name in KEPT}
         Run.objects.filter(pk=run.pk).update(classes=[], facts=facts, metrics=None)
+
+
+def data_of(runs: QuerySet[Run]) -> set[str]:
+    """The pieces of the customer's file that these runs name, but for those that are evidence, or that a run needs whose own was not erased."""
+    mine = store.locked(_named(DATA, runs))  # before another run is looked for that needs the same
+    needed = _others(runs).exclude(ticket__dataset__file="")
+    return mine - _named(DATA, needed) - _proof(runs)
+
+
+def _others(runs: QuerySet[Run]) -> QuerySet[Run]:
+    return Run.objects.exclude(pk__in=runs)
 
 
 def _proof(runs: QuerySet[Run]) -> set[str]:
@@ -74,12 +89,11 @@ def _shown(runs: QuerySet[Run]) -> set[str]:
     return found
 
 
-def _named(runs: QuerySet[Run], inside: bool) -> set[str]:
-    """The blobs that these runs name, or that any other does."""
+def _named(holders: Holders, runs: QuerySet[Run]) -> set[str]:
+    """The blobs that these runs name."""
     found: set[str] = set()
-    for model, way, fields in HOLDERS:
-        of_these = Q(**{f"{way}pk__in": runs})
-        rows = model._base_manager.filter(of_these if inside else ~of_these)  # with the rounds that are void
+    for model, way, fields in holders:
+        rows = model._base_manager.filter(**{f"{way}pk__in": runs})  # with the rounds that are void
         for field in fields:
             found |= set(rows.exclude(**{field: None}).values_list(f"{field}_id", flat=True))
     return found

@@ -19,11 +19,12 @@ def encoder_of(run: Run) -> Encoder | None:
 
 
 def loading(run: Run) -> str:
-    """Python that opens the customer's model; for raw rows, with one that no provider saw."""
+    """Python that opens the customer's model; for raw rows, with one that no provider saw, while their data is here."""
     encoder = encoder_of(run)
     if encoder is None:
         return LOAD
-    example = run.facts["example"]
+    row = [""] * len(encoder.features)
+    example = run.facts["example"] or ([row] * run.facts["window"] if encoder.steps else row)
     cells = zip(encoder.inputs, encoder.features, zip(*example, strict=True) if encoder.steps else example, strict=True)
     rows = [f"    {_text(name)}: [{_sample(feature.kind, cell)}]," for name, feature, cell in cells]
     feed = "model.predict({name: keras.ops.convert_to_tensor(values) for name, values in rows.items()})"

@@ -199,6 +199,12 @@ def _remove(found: QuerySet[Blob], sha256: str) -> None:
             files.let_go([path(sha256)])
 
 
+def locked(blobs: Iterable[str]) -> set[str]:
+    """Those of these blobs that are here. Until the transaction ends nobody else erases them, or begins to need them."""
+    found = Blob.objects.select_for_update(no_key=True).filter(pk__in=set(blobs)).order_by("pk")
+    return set(found.values_list("pk", flat=True))
+
+
 def erase(blobs: Iterable[str]) -> None:
     """Remove the bytes of blobs that are still named; their hashes stay."""
     gone = set(blobs)

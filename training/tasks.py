@@ -24,7 +24,7 @@ from ledger.models import ChainEvent
 from tickets import actions as tickets
 from tickets.models import Status, Ticket
 from tickets.preparing import Preparing
-from training import actions, audits, card, compute, delivery, pay, records, store, trial
+from training import actions, audits, card, compute, delivery, pay, records, retention, store, trial
 from training.actions import guarded
 from training.models import Assignment, Audit, Round, Run
 
@@ -34,6 +34,8 @@ LONG = 3_600_000
 """Milliseconds that a step may take."""
 PATIENCE = timedelta(seconds=4 * settings.SWEEP_SECONDS)
 """A step not begun after this long is begun by the sweep."""
+ERASED_AT_ONCE = 100
+"""Tickets whose data one sweep erases."""
 
 
 @jobs.actor(queue_name=jobs.COMPUTE, time_limit=LONG)
@@ -255,6 +257,9 @@ def sweep() -> None:
         store.forget_unfinished()
     with jobs.apart("what nothing names"):
         actions.forget_unnamed()
+    for ticket in retention.due()[:ERASED_AT_ONCE]:
+        with jobs.apart(f"the data of {ticket}"):
+            retention.erase(ticket)
     for pk in Ticket.objects.filter(status=Status.UPLOADED, run=None, dataset__created__lt=late).values_list(
         "pk", flat=True
     ):

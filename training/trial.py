@@ -56,11 +56,10 @@ def kind(run: Run) -> str:
 
 
 def fields(run: Run) -> list[Field]:
-    encoder = encoder_of(run)
+    encoder, example = encoder_of(run), run.facts.get("example") or [""] * len(run.facts["features"])
     if encoder:
-        given = zip(encoder.features, run.facts["example"], strict=True)
+        given = zip(encoder.features, example, strict=True)
         return [_raw_field(f"value-{n}", feature, value) for n, (feature, value) in enumerate(given)]
-    example = run.facts.get("example") or [""] * len(run.facts["features"])
     return [
         Field(f"value-{n}", name, f"{value:.6g}" if value != "" else "")
         for n, (name, value) in enumerate(zip(run.facts["features"], example, strict=True))
@@ -76,7 +75,7 @@ def line(run: Run) -> str:
     example = run.facts.get("example") or []
     if not run.facts.get("encoder"):
         return ", ".join(f"{value:.6g}" for value in example)
-    return _csv([example])
+    return _csv([example] if example else [])
 
 
 def rows(run: Run) -> str:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core import signing
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
@@ -22,7 +23,7 @@ from django.views.decorators.http import require_POST
 from accounts.models import User
 from dmlsite.bodies import takes
 from dmlsite.errors import Invalid, Missing
-from dmlsite.limits import FILES, READS, throttle
+from dmlsite.limits import CHANGES, FILES, READS, throttle
 from dmlworker import datasets, rewards
 from dmlworker.aggregation.rules import RULES
 from dmlworker.datasets.dataset import ALWAYS_THE_SAME
@@ -35,8 +36,8 @@ from providers.score import FORMULA
 from tickets import mail, preparing
 from tickets.forms import DataForm
 from tickets.models import Artifact, Status, Ticket
-from tickets.views import download, expired, linked, visible
-from training import actions, delivery, measures, pay, raw, records, standing, store, trial
+from tickets.views import download, expired, linked, own, visible
+from training import actions, delivery, measures, pay, raw, records, retention, standing, store, trial
 from training.models import Assignment, Round, Run
 
 CHECKS = "30/10m"
@@ -65,6 +66,16 @@ SIDE = 300
 
 LAST = 4
 """Rounds by which the time that is left is told."""
+
+
+@login_required
+@require_POST
+def erase(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The customer wants their file, and its parts, gone before their time."""
+    throttle(request, "erase", CHANGES, "user")
+    retention.erase(own(request, pk), cast(User, request.user).email)
+    messages.success(request, "Your data is erased.")
+    return redirect("tickets:ticket", pk)
 
 
 @login_required
@@ -107,6 +118,7 @@ def _shown(ticket: Ticket, user: User) -> dict[str, Any]:
         "prepared": None if run else preparing.fraction(ticket),
         "events": ticket.events.exclude(kind="round"),  # the table of rounds says that already
         "downloads": _downloads(ticket),
+        "kept_until": retention.until(ticket) if mine else None,
         "link_days": settings.ARTIFACT_LINK_SECONDS // 86400,
         "chain_txs": ChainTx.objects.filter(case=ticket.pk).prefetch_related("attempts"),
         "payouts": payouts,
@@ -177,7 +189,7 @@ def _trial(run: Run) -> dict[str, Any]:
     """The form in which the customer tries the model."""
     kind = trial.kind(run)
     given = {"fields": trial.fields, "line": trial.line, "rows": trial.rows}.get(kind)
-    return {"trial": kind, "sample": given(run) if given else None}
+    return {"trial": kind, "sample": given(run) if given else None, "filled": bool(run.facts.get("example"))}
 
 
 def _waiting(run: Run) -> str:

@@ -76,6 +76,7 @@ OWNED_BY_CUSTOMER: dict[str, Fill] = {
     "tickets/<uuid:pk>/uploads/": _ticket,
     "tickets/uploads/<uuid:pk>/": _upload,
     "tickets/<uuid:pk>/cancel/": _ticket,
+    "tickets/<uuid:pk>/erase/": _ticket,
     "tickets/<uuid:pk>/try/": _ticket,
     "tickets/<uuid:pk>/try/<str:name>/": _ticket,
     "tickets/<uuid:pk>/progress/": _ticket,
@@ -89,6 +90,7 @@ OWNED_BY_CUSTOMER: dict[str, Fill] = {
     "api/v1/tickets/<uuid:pk>/direct/finish": _ticket,
     "api/v1/tickets/<uuid:pk>/cancel": _ticket,
     "api/v1/tickets/<uuid:pk>/artifacts": _ticket,
+    "api/v1/tickets/<uuid:pk>/data": _ticket,
     "api/v1/tickets/<uuid:pk>/metrics": _ticket,
     "api/v1/tickets/<uuid:pk>/rounds": _ticket,
 }
