@@ -26,7 +26,7 @@ def _key(name: str) -> rsa.RSAPrivateKey:
 
 
 def _certificate(
-    name: str, public: object, by: str, extensions: Mapping[str, bytes], days: int = 7
+    name: str, public: object, by: str, extensions: Mapping[str, bytes], hours: int = 168
 ) -> x509.Certificate:
     def named(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, text)])
@@ -34,7 +34,7 @@ def _certificate(
     begin = datetime.now(UTC) - timedelta(days=1)
     made = x509.CertificateBuilder().issuer_name(named(by)).subject_name(named(name)).public_key(public)
     made = made.serial_number(x509.random_serial_number()).not_valid_before(begin)
-    made = made.not_valid_after(begin + timedelta(days=1 + days))
+    made = made.not_valid_after(begin + timedelta(days=1, hours=hours))
     for oid, value in extensions.items():
         told = x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.3.6.1.4.1.3704.1.{oid}"), value)
         made = made.add_extension(told, critical=False)
@@ -53,7 +53,7 @@ class Forge:
         pems = b"".join(one.public_bytes(Encoding.PEM) for one in chain)
         (folder / f"{product.lower()}.pem").write_bytes(pems)
 
-    def certificate(self, vlek: bool = False, days: int = 7, **extensions: bytes | None) -> bytes:
+    def certificate(self, vlek: bool = False, hours: int = 168, **extensions: bytes | None) -> bytes:
         """Of the chip's key, DER. extensions: what differs of AMD's, by the names of `LEVELS`, `chip` and `cloud`; None leaves one out."""
         usual: dict[str, bytes | None] = {part: bytes([2, 1, level]) for part, level in self.levels.items()}
         chip = CHIP_ID[:8] if self.product == "Turin" else CHIP_ID
@@ -61,7 +61,7 @@ class Forge:
         oids = LEVELS | {"chip": CHIP, "cloud": CLOUD}
         told = {oids[name]: value for name, value in (usual | extensions).items() if value is not None}
         by = f"SEV{'-VLEK' if vlek else ''}-{self.product}"
-        return _certificate("leaf", self.key.public_key(), by, told, days).public_bytes(Encoding.DER)
+        return _certificate("leaf", self.key.public_key(), by, told, hours).public_bytes(Encoding.DER)
 
     def report(self, report_data: bytes = bytes(64), vlek: bool = False, **fields: bytes) -> bytes:
         """Of a guest that nobody can look into. fields: by the offset as `at_0x38`, what else is written over it before it is signed."""
