@@ -59,6 +59,7 @@ def sign_in_text(site: str, wallet: str, expires: int) -> str:
     return f"DML worker sign-in\nSite: {site}\nWallet: {wallet}\nExpires: {expires}"
 
 
+ATTEST_PATH = "/api/v1/provider/attestations"
 ATTESTED = "DML-Attestation"
 """The header in which an attested worker shows its secret, to the socket and for blobs."""
 

@@ -3,7 +3,9 @@
 from base64 import b64encode
 from datetime import timedelta
 
+import httpx
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
@@ -13,6 +15,8 @@ from rest_framework.test import APIClient
 from accounts.models import ApiKey
 from dmlsite.tests.people import admin_client, counted_afresh, person, problem  # noqa: F401
 from dmlworker import protocol
+from dmlworker.attested import Attested
+from dmlworker.snp import AttestationError
 from providers import actions, attestations
 from providers.models import Attestation, Connection, Measurement, Provider, Standing
 from providers.tests.forge import CHIP_ID, MEASUREMENT, Forge
@@ -161,6 +165,36 @@ def test_who_cannot_work_cannot_attest(forge, provider):
     wrong = APIClient()
     wrong.credentials(HTTP_AUTHORIZATION="Bearer dml_wrong")
     problem(wrong.post(ASK), 401)
+
+
+class ToPlatform(httpx.AsyncBaseTransport):
+    """A worker's HTTP, to the platform itself, which asks the database in the test's own thread."""
+
+    def __init__(self, key: str) -> None:
+        self._key = f"Bearer {key}"
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        sent = (request.method, request.url.path, await request.aread(), "application/json")
+        answer = await sync_to_async(APIClient().generic)(*sent, HTTP_AUTHORIZATION=self._key)
+        return httpx.Response(answer.status_code, content=answer.content)
+
+
+def test_the_worker_itself_is_attested_and_told_why_if_not(forge, provider, measurement, settings):
+    """The worker's code against the platform's; the tests' own keys stand in for a processor's."""
+    key = ApiKey.issue(provider.user)
+    honest = Attested(ask=lambda data: (forge.report(data), forge.certificate()))
+    replaying = Attested(ask=lambda data: (forge.report(bytes(64)), forge.certificate()))
+
+    @async_to_sync
+    async def present(worker: Attested) -> float:
+        async with httpx.AsyncClient(transport=ToPlatform(key), base_url=settings.SITE_URL) as http:
+            return await worker.present(http, attestations.site())
+
+    assert 11.9 * 3600 < present(honest) <= 12 * 3600
+    assert attestations.shows(provider, honest.secret)
+    with pytest.raises(AttestationError, match="not made for this request"):
+        present(replaying)
+    assert not attestations.shows(provider, replaying.secret)
 
 
 # --- The list ---------------------------------------------------------------------------------------------------------
