@@ -26,8 +26,8 @@ from providers import actions, attestations, snp
 from providers.models import Attestation, Provider
 
 KEYS = "60/h"
-ATTESTATIONS = "60/h"
-"""Nonces for one provider: a worker needs two a day, and one for each start."""
+ATTESTATIONS = "600/h"
+"""Questions and answers of one provider's workers: each has two in half a day, and at each start."""
 
 
 class Me(serializers.ModelSerializer[Provider]):

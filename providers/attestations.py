@@ -21,6 +21,8 @@ FRESH = timedelta(minutes=5)
 """A nonce has to come back within so long, in a report that was made for it."""
 FORGOTTEN = timedelta(days=1)
 """Nonces that never came back are kept so long."""
+KEPT = timedelta(days=30)
+"""And what was refused, for its provider to ask."""
 
 
 # --- What workers present ---------------------------------------------------------------------------------------------
@@ -79,8 +81,9 @@ def site() -> str:
 
 
 def forget() -> None:
-    """Nonces that were asked for and never came back."""
+    """Nonces that never came back, and what was refused long ago."""
     Attestation.objects.filter(presented=None, asked__lt=timezone.now() - FORGOTTEN).delete()
+    Attestation.objects.filter(state=State.REFUSED, asked__lt=timezone.now() - KEPT).delete()
 
 
 # --- What is known of them --------------------------------------------------------------------------------------------

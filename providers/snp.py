@@ -24,7 +24,7 @@ _AMDS = "1.3.6.1.4.1.3704.1."
 LEVELS = {"boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8", "fmc": "3.9"}
 CHIP, CLOUD = "4", "5"
 """hwID and cspID: whose key it is, a chip's or a cloud provider's."""
-MOST_BYTES = 16 * 1024
+MOST_BYTES = 4096
 """Of a certificate; AMD's have under 2,000."""
 _NO_CERTIFICATE = (
     ValueError,

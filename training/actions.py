@@ -330,7 +330,8 @@ def offers(provider: Provider, channel: str) -> list[Assignment]:
 
 def _fit(channel: str, work: QuerySet[Assignment]) -> QuerySet[Assignment]:
     """What of this work the worker on a connection may have: of tickets for attested workers only if it is one now."""
-    return work if attestations.is_attested(channel) else work.filter(round__run__ticket__attested=False)
+    attested = Connection.objects.online(attested=True).filter(channel=channel)
+    return work.filter(Q(round__run__ticket__attested=False) | Exists(attested))
 
 
 def seed_of(assignment: Assignment) -> int:

@@ -132,6 +132,17 @@ def test_a_nonce_is_good_for_minutes(forge, provider, measurement):
     assert not Attestation.objects.exists()
 
 
+def test_what_was_refused_is_kept_for_a_month_and_what_was_believed_for_good(forge, provider, measurement):
+    client = worker(provider)
+    attest(client, forge), attest(client, forge, nonce="0" * 64)
+    Attestation.objects.update(asked=timezone.now() - timedelta(days=29))
+    attestations.forget()
+    assert Attestation.objects.count() == 2
+    Attestation.objects.update(asked=timezone.now() - timedelta(days=31))
+    attestations.forget()
+    assert Attestation.objects.get().state == Attestation.State.VALID
+
+
 def test_amds_own_keys_are_what_counts(forge, provider, measurement, settings):
     settings.AMD_CERTIFICATES = settings.BASE_DIR / "providers" / "amd"
     assert "not signed by a key of AMD's" in problem(attest(worker(provider), forge), 422)["detail"]
