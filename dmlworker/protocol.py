@@ -60,7 +60,7 @@ def sign_in_text(site: str, wallet: str, expires: int) -> str:
 
 
 ATTEST_PATH = "/api/v1/provider/attestations"
-ATTESTED = "DML-Attestation"
+ATTESTED = "DML-Attestation-Secret"
 """The header in which an attested worker shows its secret, to the socket and for blobs."""
 
 

@@ -21,6 +21,8 @@ FRESH = timedelta(minutes=5)
 """A nonce has to come back within so long, in a report that was made for it."""
 FORGOTTEN = timedelta(days=1)
 """Nonces that never came back are kept so long."""
+UNDECIDED = "The platform was interrupted while it looked at this."
+"""Until it is decided, and for good if that never comes."""
 KEPT = timedelta(days=30)
 """And what was refused, for its provider to ask."""
 
@@ -40,13 +42,14 @@ def present(provider: Provider, pk: UUID, report: bytes, certificate: bytes, ses
     if found is None:
         raise Missing("You asked for no such attestation.")
     evidence = {"presented": timezone.now(), "report": report, "certificate": certificate, "session": session}
+    evidence |= {"state": State.REFUSED, "reason": UNDECIDED}
     fresh = Attestation.objects.filter(pk=pk, presented=None, asked__gt=timezone.now() - FRESH)
     if not fresh.update(**evidence):
         raise Conflict("This nonce was used before, or is too old. Ask for a new one.")
     try:
         _accept(found, _verified(found, report, certificate, session))
     except AttestationError as error:
-        Attestation.objects.filter(pk=pk).update(state=State.REFUSED, reason=str(error))
+        Attestation.objects.filter(pk=pk).update(reason=str(error))
         raise Invalid(str(error)) from error
     found.refresh_from_db()
     return found
@@ -71,7 +74,7 @@ def _accept(asked: Attestation, proven: snp.Proven) -> None:
     measurement = Measurement.objects.get(value=proven.measurement)
     with transaction.atomic():
         rows = Attestation.objects.filter(pk=asked.pk)
-        rows.update(state=State.VALID, expires=ends, measurement=measurement, **told)
+        rows.update(state=State.VALID, reason="", expires=ends, measurement=measurement, **told)
         jobs.enqueue("training.tasks.start_waiting")
 
 
