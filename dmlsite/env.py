@@ -113,6 +113,19 @@ def listed(name: str, default: list[str]) -> list[str]:
     )
 
 
+def levels(name: str, names: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Versions by name, as `Milan=4.0.22.213,Genoa=10.0.23.84`. names: those that there are, with how many numbers each has."""
+
+    def cast(raw: str) -> dict[str, tuple[int, ...]]:
+        pairs = [part.strip().partition("=") for part in raw.split(",") if part.strip()]
+        found = {name: tuple(int(number) for number in numbers.split(".")) for name, _, numbers in pairs}
+        if any(len(numbers) != names.get(name) for name, numbers in found.items()):
+            raise ValueError("must be like " + ", ".join(f"{name}={'.'.join('0' * n)}" for name, n in names.items()))
+        return found
+
+    return _read(name, {}, cast, "list, with commas")
+
+
 def choice(name: str, default: str, options: tuple[str, ...]) -> str:
     def cast(raw: str) -> str:
         if raw not in options:

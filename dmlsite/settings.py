@@ -6,6 +6,7 @@ from pathlib import Path
 import dj_database_url
 
 from dmlsite import embedded, env, logs, reports
+from dmlworker.snp import PARTS
 from ledger.pricing import FLOPS_PER_CENT
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -264,6 +265,10 @@ QUORUM_PERCENT = env.integer("QUORUM_PERCENT", 75, minimum=1)
 AUDITS = env.flag("AUDITS", True)
 AUDIT_FIRST = env.integer("AUDIT_FIRST", 10, minimum=0)
 AUDIT_PERCENT = env.integer("AUDIT_PERCENT", 8, minimum=0)
+# How long a worker's attestation holds; the least security versions of AMD's firmware; and AMD's certificates (docs/attestation.md).
+ATTESTATION_SECONDS = env.integer("ATTESTATION_SECONDS", 24 * 3600, minimum=60)
+SNP_MINIMUM_TCB = env.levels("SNP_MINIMUM_TCB", {product: len(parts) for product, parts in PARTS.items()})
+AMD_CERTIFICATES = env.path("AMD_CERTIFICATES", BASE_DIR / "providers" / "amd")
 # What a DML is worth in the chain's coin, for the arithmetic of deposits in the admin; 0: not known, as on a test chain.
 DML_IN_COIN = env.decimal("DML_IN_COIN")
 LEASE_SECONDS = env.integer("LEASE_SECONDS", 120, minimum=2)

@@ -1,4 +1,5 @@
-"""The command line: `dmlworker --server URL --key KEY`, or `python -m dmlworker`; `dmlworker verify RECEIPT` for customers."""
+"""The command line: `dmlworker --server URL --key KEY`, or `python -m dmlworker`; `dmlworker verify RECEIPT` for customers;
+`dmlworker attest` shows an attestation report."""
 
 import argparse
 import asyncio
@@ -11,7 +12,7 @@ import time
 from getpass import getpass
 from pathlib import Path
 
-from dmlworker import __version__, backends, bounds, spans, verify
+from dmlworker import __version__, attested, backends, bounds, spans, verify
 from dmlworker.cache import MAX_BYTES
 from dmlworker.client import Refused, Settings, Worker
 from dmlworker.display import Display, display
@@ -27,11 +28,14 @@ def main(arguments: list[str] | None = None, worker: type[Worker] = Worker) -> i
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["verify"]:
         return verify.main(given[1:])
+    if given[:1] == ["attest"]:
+        return attested.main(given[1:])
     options = parser().parse_args(given)
     try:
         wallet = Wallet.load(options.wallet, _passphrase()) if options.wallet else None
         given_up = options.threads, wallet, options.backend, int(options.disk * bounds.GIGABYTE)
-        settings = Settings(options.server, options.key or "", options.cache, *given_up)
+        proof = attested.Attested(options.certificate) if options.attestation else None
+        settings = Settings(options.server, options.key or "", options.cache, *given_up, proof)
     except ValueError as error:
         return _fail(str(error))
     bounds.settle(int(options.memory * bounds.GIGABYTE))
@@ -66,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         choices=sorted(backends.LIBRARIES),
         default=backends.DEFAULT,
         help="library to train with (default: %(default)s)",
+    )
+    found.add_argument(
+        "--attestation", choices=["snp"], help="prove to the platform what this runs in: an AMD SEV-SNP guest"
+    )
+    found.add_argument(
+        "--certificate", type=Path, help="AMD's certificate for this processor (VCEK), where the host does not give it"
     )
     found.add_argument("--version", action="version", version=f"dml-worker {__version__}")
     return found

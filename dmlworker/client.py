@@ -26,6 +26,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from dmlworker import __version__, backends, bounds, compression, protocol, spans
+from dmlworker.attested import Attested
 from dmlworker.cache import MAX_BYTES, Cache, blob_of
 from dmlworker.checkpoints import Checkpoints
 from dmlworker.display import Display, named
@@ -42,6 +43,7 @@ from dmlworker.protocol import (
     VersionMismatch,
     Welcome,
 )
+from dmlworker.snp import AttestationError
 from dmlworker.trace import Recorder, Trace, steps_of
 from dmlworker.transfer import backoff, fetch, fetch_once, send
 from dmlworker.wallet import Wallet
@@ -96,6 +98,7 @@ class Settings:
     wallet: Wallet | None = None
     backend: str = backends.DEFAULT
     disk: int = MAX_BYTES
+    attested: Attested | None = None
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.server)
@@ -122,8 +125,14 @@ class Settings:
     @property
     def authorization(self) -> dict[str, str]:
         """Asked for at every request: a wallet's signature runs out."""
-        token = self.wallet.token(urlsplit(self.server).netloc) if self.wallet else self.key
-        return {"Authorization": f"Bearer {token}"}
+        token = self.wallet.token(self.site) if self.wallet else self.key
+        secret = {protocol.ATTESTED: self.attested.secret} if self.attested else {}
+        return {"Authorization": f"Bearer {token}"} | secret
+
+    @property
+    def site(self) -> str:
+        """Host and port of the platform."""
+        return urlsplit(self.server).netloc
 
     @property
     def folder(self) -> Path:
@@ -150,6 +159,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._work_came = asyncio.Event()
         self._warm, self._device = asyncio.Event(), "CPU"
+        self._proven = asyncio.Event()
         self._gpus: Any = None
         self._meter, self._used = Meter(), Used()
         self._reporting: asyncio.Task[None] | None = None
@@ -159,7 +169,8 @@ class Worker:
     async def run(self) -> None:
         """Connects and works until `stop`. Raises Refused if the platform does not want this worker."""
         async with self._http() as http:
-            lives = (self._stay_connected(), self._work(http), self._answer(http), self._stopping.wait())
+            lives = [self._stay_connected(), self._work(http), self._answer(http), self._stopping.wait()]
+            lives += [self._stay_attested(http, self._settings.attested)] if self._settings.attested else []
             tasks = [asyncio.create_task(life) for life in lives]
             try:
                 ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -180,7 +191,8 @@ class Worker:
         return httpx.AsyncClient(
             base_url=self._settings.server,
             auth=self._authorized,
-            follow_redirects=True,  # to the platform's object store, which does not get to see the key
+            follow_redirects=True,  # to the platform's object store, which does not get to see the key, nor the secret
+            event_hooks={"request": [self._keep_secret]},
             timeout=httpx.Timeout(60, connect=10),
             trust_env=not self._settings.local,
         )
@@ -189,10 +201,34 @@ class Worker:
         request.headers.update(self._settings.authorization)
         return request
 
+    async def _keep_secret(self, request: httpx.Request) -> None:
+        if request.url.netloc.decode() != self._settings.site:
+            request.headers.pop(protocol.ATTESTED, None)
+
+    # --- Attestation --------------------------------------------------------------------------------------------------
+    async def _stay_attested(self, http: httpx.AsyncClient, attested: Attested) -> None:
+        """Proves what this worker runs in, before it connects and again in time. Raises Refused if the platform does not believe it."""
+        failed = 0
+        while True:
+            try:
+                wait = await attested.present(http, self._settings.site)
+            except AttestationError as error:
+                raise Refused(f"Not attested: {error}") from error
+            except httpx.HTTPError as error:
+                wait, failed = backoff(failed, LONGEST_WAIT), failed + 1
+                self._display.say(f"Can't attest ({_plain(error)}); trying again in {wait:.1f} s")
+            else:
+                failed = 0
+                self._proven.set()
+                self._display.say(f"Attested; again in {wait / 3600:.1f} h")
+            await asyncio.sleep(wait)
+
     # --- The connection -----------------------------------------------------------------------------------------------
     async def _stay_connected(self) -> None:
         attempt = 0
         await self._warm.wait()
+        if self._settings.attested:
+            await self._proven.wait()
         while True:
             began = time.monotonic()
             reason = await self._one_connection()

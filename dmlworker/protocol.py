@@ -59,6 +59,24 @@ def sign_in_text(site: str, wallet: str, expires: int) -> str:
     return f"DML worker sign-in\nSite: {site}\nWallet: {wallet}\nExpires: {expires}"
 
 
+ATTEST_PATH = "/api/v1/provider/attestations"
+ATTESTED = "DML-Attestation-Secret"
+"""The header in which an attested worker shows its secret, to the socket and for blobs."""
+
+
+def session_of(secret: str) -> str:
+    """What the platform keeps of the secret that a worker drew when it started and that never leaves its memory otherwise."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def attestation_data(site: str, nonce: str, wallet: str, session: str) -> bytes:
+    """The 64 bytes that an attestation report has to have in it (REPORT_DATA). site: host and port of the platform; nonce: the platform's;
+    wallet: the provider's; session: `session_of` the worker's secret. So a report is for one platform, one provider, one running
+    worker, and for now."""
+    text = f"DML attestation\nSite: {site}\nNonce: {nonce}\nWallet: {wallet}\nSession: {session}"
+    return hashlib.sha512(text.encode()).digest()
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to train one shard in one round. Rounds and attempts count from 1, shards from 0; run is an id."""

@@ -399,13 +399,14 @@ def _signer(token: str, site: str) -> tuple[str, int]:
     return wallet, int(expires)
 
 
-def connected(provider: Provider, channel: str, device: str) -> None:
+def connected(provider: Provider, channel: str, device: str, session: str = "") -> None:
     """A worker is here. Raises Conflict if its provider has WORKERS_PER_PROVIDER online already."""
     others = Connection.objects.online().filter(provider=provider).exclude(channel=channel)
     if others.count() >= settings.WORKERS_PER_PROVIDER:
         raise Conflict(f"{settings.WORKERS_PER_PROVIDER} of your workers are online already.")
     Connection.objects.update_or_create(
-        channel=channel, defaults={"provider": provider, "device": device[:200], "seen": timezone.now()}
+        channel=channel,
+        defaults={"provider": provider, "device": device[:200], "session": session, "seen": timezone.now()},
     )
     jobs.enqueue("training.tasks.start_waiting")
 
@@ -423,6 +424,7 @@ def forget_connections() -> None:
     Connection.objects.filter(seen__lt=timezone.now() - FORGOTTEN).delete()
 
 
-def available() -> QuerySet[Provider]:
-    """Providers in standing with a worker online."""
-    return Provider.objects.filter(standing=Standing.ACTIVE, connections__in=Connection.objects.online()).distinct()
+def available(attested: bool = False) -> QuerySet[Provider]:
+    """Providers in standing with a worker online, or with an attested one."""
+    online = Connection.objects.online(attested)
+    return Provider.objects.filter(standing=Standing.ACTIVE, connections__in=online).distinct()

@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -16,8 +17,17 @@ from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, actor, list_link, page_
 from dmlsite.errors import Conflict
 from ledger.admin import amount
 from ledger.models import ChainTx, Currency, balance
-from providers import actions
-from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
+from providers import actions, attestations
+from providers.models import (
+    Accusation,
+    Attestation,
+    Connection,
+    Measurement,
+    MeasurementEvent,
+    Provider,
+    Standing,
+    StandingEvent,
+)
 
 BAN = (
     "Ban by accusation: no more work from now on. When the challenge time is over, the ban is executed on the chain: "
@@ -225,3 +235,94 @@ class AccusationAdmin(ReadOnlyAdmin):
     @reasoned("Lift accusation", LIFT)
     def lift(self, request: HttpRequest, row: Accusation, reason: str) -> None:
         actions.lift(row, reason, actor(request))
+
+
+# --- Attestations -----------------------------------------------------------------------------------------------------
+WITHDRAW = (
+    "Take the measurement from the list: workers attested by it get no more work of tickets for attested providers, from now on. "
+    "Your reason stays in its history."
+)
+ALLOW = "Put the measurement back on the list. What was attested by it and has not expired counts again."
+
+
+class MeasurementForm(forms.ModelForm):
+    """A new one; what is on the list is changed by its buttons alone."""
+
+    value = forms.RegexField(
+        r"^[0-9a-f]{96}$",
+        label="Measurement",
+        widget=forms.TextInput(attrs={"size": 100}),
+        help_text="96 hexadecimal digits, as `dmlworker attest` prints them in the guest. Compute it yourself from the image: whoever sends it to you may have measured something else.",
+    )
+    reason = forms.CharField(widget=forms.Textarea(attrs={"rows": 3, "cols": 80}), max_length=1000)
+
+    class Meta:
+        model = Measurement
+        fields = ["value", "title"]
+
+
+class MeasurementEventInline(ReadOnlyInline):
+    model = MeasurementEvent
+    verbose_name_plural = "history"
+    show_change_link = False
+    fields = ["at", "allowed", "reason", "actor"]
+
+
+@admin.register(Measurement)
+class MeasurementAdmin(ReadOnlyAdmin):
+    """What attested workers may run: a list that admins keep, each change with a reason."""
+
+    actions = buttons = ("withdraw", "allow")
+    inlines = [MeasurementEventInline]
+    list_display = ["title", "value", "allowed", "in_use"]
+    list_filter = ["allowed"]
+    search_fields = ["title", "value"]
+    form = MeasurementForm
+
+    def has_add_permission(self, request: HttpRequest, obj: Measurement | None = None) -> bool:
+        return request.user.has_perm("providers.add_measurement")
+
+    def get_inlines(self, request: HttpRequest, obj: Measurement | None) -> list[type[ReadOnlyInline]]:
+        return [MeasurementEventInline] if obj else []
+
+    def get_fields(self, request: HttpRequest, obj: Measurement | None = None) -> list[str]:
+        return ["title", "value", "allowed", "in_use"] if obj else ["value", "title", "reason"]
+
+    def save_model(self, request: HttpRequest, obj: Measurement, form: forms.ModelForm, change: bool) -> None:
+        given = form.cleaned_data
+        made = attestations.allow(given["value"], given["title"], given["reason"], actor(request))
+        obj.pk = made.pk
+
+    @admin.display(description="attested by it now")
+    def in_use(self, row: Measurement) -> int:
+        return row.attestations.good().count()
+
+    @reasoned("Withdraw", WITHDRAW)
+    def withdraw(self, request: HttpRequest, row: Measurement, reason: str) -> None:
+        attestations.change(row, False, reason, actor(request))
+
+    @reasoned("Allow again", ALLOW)
+    def allow(self, request: HttpRequest, row: Measurement, reason: str) -> None:
+        attestations.change(row, True, reason, actor(request))
+
+
+@admin.register(Attestation)
+class AttestationAdmin(ReadOnlyAdmin):
+    """What workers presented, and what came of it."""
+
+    list_display = ["asked", "provider", "state", "measurement", "product", "expires", "reason"]
+    list_filter = ["state", "product", "asked"]
+    list_select_related = ["provider", "measurement"]
+    search_fields = ["provider__user_name", "measurement__value", "chip", "nonce"]
+    fields = ["provider", "state", "reason", "asked", "presented", "expires", "measurement", "product", "tcb", "chip"]
+    fields += ["nonce", "session", "report_hex", "certificate_text"]
+
+    @admin.display(description="report")
+    def report_hex(self, row: Attestation) -> str:
+        return format_html("<pre>{}</pre>", bytes(row.report).hex("\n", 32))
+
+    @admin.display(description="certificate")
+    def certificate_text(self, row: Attestation) -> str:
+        """As it came: PEM, or DER in hexadecimal."""
+        data = bytes(row.certificate)
+        return format_html("<pre>{}</pre>", data.decode() if data.isascii() else data.hex("\n", 32))

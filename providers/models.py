@@ -98,10 +98,83 @@ class Answer(models.Model):
         return f"answer of {self.provider} to {self.accusation}"
 
 
+class Measurement(models.Model):
+    """What a confidential guest was started with, as its processor measured it. An admin allows it, and may take that back."""
+
+    value = models.CharField("measurement", max_length=96, unique=True, help_text="96 hexadecimal digits")
+    title = models.CharField(max_length=200, help_text="Which image it is, and where it can be built again")
+    allowed = models.BooleanField(default=True)
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.value[:12]}…)"
+
+
+class MeasurementEvent(models.Model):
+    """Why, when and by whom a measurement was allowed, or no longer. Never changed."""
+
+    measurement = models.ForeignKey(Measurement, models.PROTECT, related_name="history")
+    allowed = models.BooleanField()
+    reason = models.TextField()
+    actor = models.CharField(max_length=254)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+
+class AttestationQuerySet(models.QuerySet["Attestation"]):
+    def good(self) -> "AttestationQuerySet":
+        """Those that count now."""
+        valid = self.filter(state=Attestation.State.VALID, expires__gt=timezone.now())
+        return valid.filter(measurement__allowed=True)
+
+
+class Attestation(models.Model):
+    """A worker's proof of what it runs in: asked for by a nonce, presented once, and valid for a while. The evidence is kept as it came."""
+
+    class State(models.TextChoices):
+        ASKED = "asked", "asked for"
+        VALID = "valid", "valid until it expires"
+        REFUSED = "refused", "refused"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    provider = models.ForeignKey(Provider, models.CASCADE, related_name="attestations")
+    nonce = models.CharField(max_length=64, unique=True)
+    state = models.CharField(max_length=7, choices=State.choices, default=State.ASKED)
+    asked = models.DateTimeField(auto_now_add=True)
+    presented = models.DateTimeField(null=True, help_text="From then on the nonce is used up")
+    session = models.CharField(
+        max_length=64,
+        blank=True,
+        db_index=True,
+        help_text="SHA-256 of the secret that the worker shows when it connects",
+    )
+    report = models.BinaryField(default=bytes)
+    certificate = models.BinaryField(default=bytes, help_text="Of the key that signed the report")
+    reason = models.TextField(blank=True, help_text="Why it was refused")
+    product = models.CharField(max_length=20, blank=True)
+    chip = models.CharField(max_length=200, blank=True, help_text="The chip's id, or the cloud provider's name")
+    tcb = models.CharField("TCB", max_length=40, blank=True, help_text="Security versions of the firmware")
+    measurement = models.ForeignKey(Measurement, models.PROTECT, related_name="attestations", null=True)
+    expires = models.DateTimeField(null=True)
+
+    objects = AttestationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-asked"]
+
+    def __str__(self) -> str:
+        return f"attestation {str(self.pk)[:8]} of {self.provider}"
+
+
 class ConnectionQuerySet(models.QuerySet["Connection"]):
-    def online(self) -> "ConnectionQuerySet":
-        """Those heard from lately; a crashed web process leaves rows behind that this ignores."""
-        return self.filter(seen__gt=timezone.now() - timedelta(seconds=settings.PRESENCE_SECONDS))
+    def online(self, attested: bool = False) -> "ConnectionQuerySet":
+        """Those heard from lately, or of these the attested ones; a crashed web process leaves rows behind that this ignores."""
+        found = self.filter(seen__gt=timezone.now() - timedelta(seconds=settings.PRESENCE_SECONDS))
+        theirs = Attestation.objects.good().filter(
+            provider=models.OuterRef("provider"), session=models.OuterRef("session")
+        )
+        return found.filter(models.Exists(theirs)).exclude(session="") if attested else found
 
 
 class Connection(models.Model):
@@ -110,6 +183,9 @@ class Connection(models.Model):
     provider = models.ForeignKey(Provider, models.CASCADE, related_name="connections")
     channel = models.CharField(max_length=200, unique=True)
     device = models.CharField(max_length=200, blank=True)
+    session = models.CharField(
+        max_length=64, blank=True, default="", db_default="", help_text="Of the worker's attestation, if it has one"
+    )
     opened = models.DateTimeField(auto_now_add=True)
     seen = models.DateTimeField(default=timezone.now)
 

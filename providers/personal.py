@@ -33,6 +33,7 @@ def export(user: User) -> dict[str, Any] | None:
         "joined": provider.created,
         "history": list(provider.history.values("old", "new", "reason", "at")),
         "cases": list(provider.accusations.values("id", "reason", "state", "created")),
+        "attestations": list(provider.attestations.values("asked", "state", "measurement__value", "chip", "expires")),
         "answers": list(provider.answers.values("accusation_id", "text", "at")),
         "transfers": list(paid.values("kind", "amount", "case", "created")),
     }
@@ -43,4 +44,5 @@ def erase(user: User) -> None:
     after all is nobody's, and raises an alarm."""
     for provider in Provider.objects.filter(user=user):
         Connection.objects.filter(provider=provider).delete()
+        provider.attestations.all().delete()
         Provider.objects.filter(pk=provider.pk).update(user_name=f"gone-{provider.pk.hex[:12]}", deposit_from="")

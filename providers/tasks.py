@@ -2,7 +2,7 @@
 
 from dmlsite import jobs
 from ledger.books import following
-from providers import actions
+from providers import actions, attestations
 
 
 @jobs.actor()
@@ -19,3 +19,4 @@ def sweep() -> None:
     with jobs.apart("accusations whose time is over"):  # the chain may not answer
         actions.close_overdue()
     actions.forget_connections()
+    attestations.forget()

@@ -26,9 +26,9 @@ from dmlsite.views import wallet_request
 from ledger import funds
 from ledger.gateway import chain
 from ledger.models import Currency, Transfer, balance
-from providers import actions, earnings
+from providers import actions, attestations, earnings
 from providers.forms import AnswerForm, JoinForm, KeyForm, WalletForm
-from providers.models import Accusation, Connection, Provider, Standing
+from providers.models import Accusation, Attestation, Connection, Provider, Standing
 
 SHOWN = 20
 """Rows of a table."""
@@ -113,6 +113,8 @@ def _context(provider: Provider) -> dict[str, Any]:
         "key_form": KeyForm(),
         "workers": _workers(provider),
         "audits": _audits(provider),
+        "attestation": attestations.current(provider),
+        "refused": _refused(provider),
         "cases": _cases(provider),
         "answer_form": AnswerForm(),
         "history": provider.history.order_by("-id")[:SHOWN],
@@ -133,6 +135,12 @@ def _workers(provider: Provider) -> list[dict[str, Any]]:
     return [
         {"worker": worker, "leases": taken[worker.channel], "speed": speeds.get(worker.channel)} for worker in online
     ]
+
+
+def _refused(provider: Provider) -> Attestation | None:
+    """The latest attestation, if it failed: its worker says so too, but may run where nobody looks."""
+    last = provider.attestations.exclude(presented=None).first()
+    return last if last and last.state == Attestation.State.REFUSED else None
 
 
 def _speeds(provider: Provider, channels: list[str]) -> dict[str, str]:

@@ -121,7 +121,18 @@ class TicketAdmin(ReadOnlyAdmin):
     search_help_text = "Ticket, e-mail address, paying wallet, or the hash of any of its transactions"
     date_hierarchy = "created"
     fields = ["id", "status", "outcome", "who", "cost", "payer", "payment", "training", "sent", "result", "file_name"]
-    fields += ["file_size", "target", "model_kind", *TRAINING, "search", *DATA, "on_cheat", "reward", "seed"]
+    fields += [
+        "file_size",
+        "target",
+        "model_kind",
+        *TRAINING,
+        "search",
+        *DATA,
+        "attested",
+        "on_cheat",
+        "reward",
+        "seed",
+    ]
     fields += ["price_scheme", "samples", "flops", "flops_rate", "pay_by"]
     fields += ["upload_by", "settle_by", "created"]
 

@@ -78,6 +78,9 @@ class Order(serializers.Serializer[Any]):
     strategy = serializers.ChoiceField(STRATEGIES, default="fedavg")
     proximal = FiniteField(**_bounds("proximal"), help_text="Only for fedprox")
     compression = serializers.ChoiceField(COMPRESSIONS, default="none")
+    attested = serializers.BooleanField(
+        default=False, help_text="Only workers that have proven what they run in get data"
+    )
     on_cheat = serializers.ChoiceField(OnCheat.choices, default=OnCheat.REFUND, help_text="If a provider cheats")
     reward = serializers.ChoiceField(REWARDS, default=rewards.DEFAULT, help_text="How the providers are paid")
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, allow_null=True, default=None)
@@ -150,6 +153,7 @@ class Row(serializers.ModelSerializer[Ticket]):
             "strategy",
             "proximal",
             "compression",
+            "attested",
             "on_cheat",
             "reward",
             "seed",

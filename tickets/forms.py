@@ -55,6 +55,8 @@ def rule_choices() -> list[tuple[str, str]]:
 
 REWARDS = [(name, rewards.SCHEMES[name].title) for name in rewards.OFFERED]
 
+PROVIDERS = [("False", "Any in standing"), ("True", "Attested ones only")]
+
 PRICES = [(name, pricing.SCHEMES[name].title) for name in pricing.OFFERED]
 
 COMPRESSIONS = [("none", "As they are"), ("fp16", "Half as long (fp16)"), ("int8", "A quarter as long (int8)")]
@@ -180,6 +182,15 @@ class OrderForm(DataForm):
         choices=OnCheat.choices,
         initial=OnCheat.REFUND,
         help_text="Work is audited; a cheat loses its deposit in either case. Going on takes longer, and costs you nothing.",
+    )
+    attested = forms.TypedChoiceField(
+        label="Providers",
+        choices=PROVIDERS,
+        coerce=lambda chosen: chosen == "True",
+        empty_value=False,
+        required=False,
+        initial="False",
+        help_text="An attested worker has proven by its processor that it runs software of the platform's list, in a virtual machine that its owner cannot look into. There are few: it may wait long. The platform itself reads your data in any case.",
     )
     reward = forms.ChoiceField(
         label="How providers are paid",
@@ -328,7 +339,7 @@ class OrderForm(DataForm):
     )
 
     ADVANCED = ("model_kind", *TRAINING, "search", "seed")
-    KEPT = ("target", "on_cheat", "reward", "payer", *ADVANCED, *DATA, "price_scheme")
+    KEPT = ("target", "attested", "on_cheat", "reward", "payer", *ADVANCED, *DATA, "price_scheme")
     """What a ticket has of it, all but the file."""
     SAID = ("sample_shape", "outputs", "tokens")
     WORK = ("samples", *SAID)

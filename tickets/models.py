@@ -108,6 +108,12 @@ class Ticket(models.Model):
     compression = models.CharField(
         max_length=4, default="none", help_text="Of the updates on their way to the platform"
     )
+    attested = models.BooleanField(
+        "attested providers only",
+        default=False,
+        db_default=False,
+        help_text="Its data goes to workers whose attestation holds, alone",
+    )
     on_cheat = models.CharField("if a provider cheats", max_length=8, choices=OnCheat.choices, default=OnCheat.REFUND)
     reward = models.CharField(
         max_length=20, default=rewards.DEFAULT, help_text="The scheme by which the providers are paid, with its version"

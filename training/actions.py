@@ -27,6 +27,7 @@ from dmlworker.aggregation import RULES
 from dmlworker.protocol import Hyper, Lease, order_seed
 from dmlworker.trace import LINE, segments_of
 from providers import actions as providers
+from providers import attestations
 from providers.models import Connection, Provider, Standing
 from tickets import actions as tickets
 from tickets import mail
@@ -101,13 +102,14 @@ def clip(ticket: Ticket, learnt: str) -> float:
 
 
 def candidates(run: Run) -> QuerySet[Provider]:
-    """Who may work on a run: in standing, a worker online, and not the customer themselves."""
-    return providers.available().exclude(user=run.ticket.customer_id)
+    """Who may work on a run: in standing, a worker online (an attested one, if the customer wants that), and not the customer themselves."""
+    return providers.available(run.ticket.attested).exclude(user=run.ticket.customer_id)
 
 
-def _workers() -> Coalesce:
-    """How many workers a provider has online."""
-    online = Connection.objects.online().filter(provider=OuterRef("pk")).order_by().values("provider")
+def _workers(run: Run) -> Coalesce:
+    """How many workers that may work on a run a provider has online."""
+    online = Connection.objects.online(run.ticket.attested).filter(provider=OuterRef("pk")).order_by()
+    online = online.values("provider")
     return Coalesce(Subquery(online.annotate(n=Count("pk")).values("n")), 0)
 
 
@@ -116,7 +118,7 @@ def free(run: Run) -> list[Provider]:
     busy = Assignment.objects.filter(provider=OuterRef("pk"), round__state=Round.State.OPEN, state__in=Assignment.LIVE)
     busy = busy.filter(round__run__state=Run.State.TRAINING).order_by().values("provider")
     runs = busy.annotate(n=Count("round__run", distinct=True)).values("n")
-    found = candidates(run).annotate(runs=Coalesce(Subquery(runs), 0), workers=_workers())
+    found = candidates(run).annotate(runs=Coalesce(Subquery(runs), 0), workers=_workers(run))
     able = list(found.filter(runs__lt=F("workers") * settings.RUNS_PER_WORKER))
     random.SystemRandom().shuffle(able)
     return sorted(able, key=lambda provider: provider.runs / provider.workers)  # type: ignore[attr-defined]
@@ -162,9 +164,10 @@ def open_round(run: Run, number: int, start: Blob) -> Round:
 
 def _say_waiting(run: Run, free: int, needed: int) -> None:
     online = candidates(run).count()
-    text = f"{online} of {needed} providers online"
+    kind = "attested providers" if run.ticket.attested else "providers"
+    text = f"{online} of {needed} {kind} online"
     if online >= needed:
-        text = f"{free} of {needed} providers free, the others are busy with other tickets"
+        text = f"{free} of {needed} {kind} free, the others are busy with other tickets"
     last = run.ticket.events.filter(kind="waiting").last()
     if last is None or last.text != text:
         tickets.note(run.ticket, "waiting", text)
@@ -253,7 +256,7 @@ class Draw:
         busy = Count("assignments", filter=Q(assignments__state__in=[State.OFFERED, State.ACCEPTED]), distinct=True)
         unproven = Assignment.objects.filter(round__run=round_.run_id, state=State.UNPROVEN)
         self._unproven = set(unproven.values_list("provider", flat=True))
-        self._everybody = candidates(round_.run).annotate(busy=busy, workers=_workers())
+        self._everybody = candidates(round_.run).annotate(busy=busy, workers=_workers(round_.run))
         self._found = list(self._everybody.filter(pk__in=self._had_some))
         self._found_all = False
         self._picked = Counter[UUID]()
@@ -315,17 +318,23 @@ def concerned(providers: Collection[UUID]) -> QuerySet[Assignment, tuple[UUID, i
     return open_.values_list("provider", "pk", "state").union(shown.values_list("provider", "pk", "state"), all=True)
 
 
-def offers(provider: Provider) -> list[Assignment]:
-    """The leases that this provider's workers should be told of: not accepted by a connection that still lives."""
+def offers(provider: Provider, channel: str) -> list[Assignment]:
+    """The leases that this provider's worker on this connection should be told of: it may have them, and no connection that still lives
+    has accepted them."""
     if provider.standing not in (Standing.ACTIVE, Standing.EXITING):
         return []
-    found = list(
-        open_leases(provider).select_related("round__run__spec", "round__run__ticket", "round__start", "shard__blob")
-    )
+    named = ("round__run__spec", "round__run__ticket", "round__start", "shard__blob")
+    found = list(_fit(channel, open_leases(provider)).select_related(*named))
     channels = [lease.channel for lease in found if lease.channel]
     online = Connection.objects.online().filter(channel__in=channels)
     taken = set(online.values_list("channel", flat=True)) if channels else set()
     return [lease for lease in found if lease.channel not in taken]
+
+
+def _fit(channel: str, work: QuerySet[Assignment]) -> QuerySet[Assignment]:
+    """What of this work the worker on a connection may have: of tickets for attested workers only if it is one now."""
+    attested = Connection.objects.online(attested=True).filter(channel=channel)
+    return work.filter(Q(round__run__ticket__attested=False) | Exists(attested))
 
 
 def seed_of(assignment: Assignment) -> int:
@@ -367,10 +376,10 @@ def find(provider: Provider, lease: Lease) -> Assignment:
 
 
 def accept(provider: Provider, lease: Lease, channel: str) -> bool:
-    """A worker takes a lease. False if there is none, it is closed, or another living connection has it."""
+    """A worker takes a lease. False if there is none, it is closed, another living connection has it, or it is for attested workers."""
     mine = Q(state=State.OFFERED) | Q(state=State.ACCEPTED, channel=channel)
     orphaned = Q(state=State.ACCEPTED) & ~Q(channel__in=Connection.objects.online().values("channel"))
-    free = _named(provider, lease).filter(mine | orphaned)
+    free = _fit(channel, _named(provider, lease).filter(mine | orphaned))
     first = Coalesce(F("accepted"), timezone.now())
     taken = _move_on(free, state=State.ACCEPTED, channel=channel, accepted=first)
     _count("accepted", taken)
@@ -728,10 +737,14 @@ def _open_work(provider: Provider) -> QuerySet[Assignment]:
     )
 
 
-def readable_blob(provider: Provider, sha256: str) -> Blob:
-    """A blob that one of the provider's open leases names. Raises Missing: others' data does not exist for it."""
+def readable_blob(provider: Provider, sha256: str, secret: str = "") -> Blob:
+    """A blob that one of the provider's open leases names. Raises Missing: others' data does not exist for it. secret: what an attested
+    worker shows; without it, work for such ones names nothing."""
     named = Q(shard__blob=sha256) | Q(round__start=sha256) | Q(round__run__spec=sha256)
-    found = Blob.objects.filter(Exists(_open_work(provider).filter(named)), pk=sha256).first()
+    work = _open_work(provider).filter(named)
+    if not (secret and attestations.shows(provider, secret)):
+        work = work.filter(round__run__ticket__attested=False)
+    found = Blob.objects.filter(Exists(work), pk=sha256).first()
     if found is None:
         raise Missing("none of your leases names this")
     return found

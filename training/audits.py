@@ -16,6 +16,7 @@ from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Missing
 from dmlworker.protocol import Lease
 from dmlworker.trace import Trace, segments_of
+from providers import attestations
 from providers.models import Connection, Provider
 from tickets import actions as tickets
 from training import actions, evidence, records, store
@@ -77,7 +78,8 @@ def asked(provider: Provider) -> QuerySet[Audit]:
 
 
 def challenges(provider: Provider, channel: str) -> list[Audit]:
-    """Those that the worker on this connection is to be told of: it did the work, or the one that did is not online."""
+    """Those that the worker on this connection is to be told of: it did the work, or the one that did is not online; of work for attested
+    workers, if it is one."""
     found = asked(provider).select_related(
         "assignment__round__run__spec",
         "assignment__round__run__ticket",
@@ -85,6 +87,8 @@ def challenges(provider: Provider, channel: str) -> list[Audit]:
         "assignment__shard__blob",
     )
     online = set(Connection.objects.online().filter(provider=provider).values_list("channel", flat=True)) - {channel}
+    if not attestations.is_attested(channel):
+        found = found.filter(assignment__round__run__ticket__attested=False)
     return [audit for audit in found if audit.assignment.channel not in online]
 
 

@@ -18,7 +18,7 @@ from channels.db import database_sync_to_async
 
 from dmlsite import logs
 from dmlsite.errors import Conflict, DomainError, Forbidden, Missing
-from dmlworker.protocol import blob_path
+from dmlworker.protocol import ATTESTED, blob_path
 from providers.actions import worker_of
 from providers.models import Provider
 from training import actions, store
@@ -171,7 +171,7 @@ async def _give(sha256: str, headers: dict[str, str], send: Send) -> None:
 
 
 def _find(headers: dict[str, str], sha256: str) -> tuple[Blob, str]:
-    blob = actions.readable_blob(_provider(headers), sha256)
+    blob = actions.readable_blob(_provider(headers), sha256, headers.get(ATTESTED.lower(), ""))
     return blob, store.link(blob.sha256)
 
 

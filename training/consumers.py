@@ -40,7 +40,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
 
     provider: Provider | None = None
     greeted = deaf = False
-    shut_out = ""
+    shut_out = session = ""
     patience: asyncio.TimerHandle | None = None
     left, counted = float(BURST), 0.0
 
@@ -49,6 +49,8 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         headers = dict(self.scope["headers"])
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         key = key if scheme == "Bearer" else ""
+        secret = headers.get(protocol.ATTESTED.lower().encode(), b"").decode("latin-1")
+        self.session = protocol.session_of(secret) if secret else ""
         try:
             self.provider = await database_sync_to_async(providers.worker_of)(key)
         except DomainError as error:
@@ -107,7 +109,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         device = f"{message.device}, {message.threads} thread{pluralize(message.threads)}, {message.software}"
         await self._listen()
         try:
-            await database_sync_to_async(providers.connected)(self.provider, self.channel_name, device)
+            await database_sync_to_async(providers.connected)(self.provider, self.channel_name, device, self.session)
         except DomainError as error:
             await self.close(TOO_MANY, str(error))
             return
@@ -187,7 +189,7 @@ class WorkerConsumer(AsyncWebsocketConsumer):
         return [offer_of(found) for found in new] + cancelled
 
     def _new(self) -> list[Assignment]:
-        return [found for found in actions.offers(self.provider) if found.pk not in self.offered]
+        return [found for found in actions.offers(self.provider, self.channel_name) if found.pk not in self.offered]
 
     def _audits(self, asked: set[int]) -> list[protocol.Message]:
         found = audits.challenges(self.provider, self.channel_name) if asked - self.challenged else []

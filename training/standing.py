@@ -16,6 +16,7 @@ from django.db.models.functions import RowNumber
 from ledger import money
 from ledger.models import ChainEvent, balance
 from providers import actions as providers
+from providers import attestations
 from providers.models import Accusation, Provider, Standing, StandingEvent
 from providers.score import LATEST, score
 from tickets.models import Status, Ticket
@@ -63,6 +64,7 @@ def public(provider: Provider) -> dict[str, Any]:
         "not_shown": audits[Audit.State.UNPROVEN],
         "tickets": worked.values("round__run").distinct().count(),
         "earned": balance(f"provider:{provider.wallet}"),
+        "attestation": attestations.current(provider),
         "history": provider.history.order_by("-id"),
         "bans": [_ban(event) for event in provider.history.filter(new=Standing.BANNED)],
     }

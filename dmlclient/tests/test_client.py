@@ -219,6 +219,12 @@ def test_the_platform_refuses_in_its_own_words(client, platform, iris, wallet):
         stranger.tickets()
 
 
+def test_attested_providers_only_may_be_ordered(client, customer, iris):
+    ticket = client.quote(iris, customer.wallet.address, target="species", attested=True)
+    assert ticket.fields["attested"] is True
+    assert client.quote(iris, customer.wallet.address, target="species").fields["attested"] is False
+
+
 def test_nobody_there_is_a_network_error_after_some_tries(monkeypatch, iris):
     monkeypatch.setattr(requests, "TRIES", 2)
     with DML(f"http://localhost:{free_port()}", "dml_x") as client:

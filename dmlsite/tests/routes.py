@@ -11,7 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accounts import confirmation
 from accounts.models import ApiKey, User, Wallet
 from dmlsite.tests.rows import WALLET, everything
-from providers.models import Accusation
+from providers.models import Accusation, Attestation
 from tickets import mail
 from tickets.models import PartialUpload, Ticket
 from training.models import Run
@@ -99,6 +99,10 @@ OWNED_BY_PROVIDER: dict[str, Fill] = {
     "provider/keys/<int:pk>/revoke/": lambda world: {"<int:pk>": ApiKey.objects.get(use="worker").pk},
     "provider/work/<uuid:ticket>/": _ticket,
 }
+FOR_WORKERS: dict[str, Fill] = {
+    "api/v1/provider/attestations/<uuid:pk>": lambda world: {"<uuid:pk>": Attestation.objects.get().pk},
+}
+"""Of the provider, and shut even to them: their worker shows its key."""
 FOR_WHOEVER_HAS_THE_LINK: dict[str, Fill] = {
     "accounts/confirm/<token>/": lambda world: {"<token>": confirmation.link(world.customer).split("/")[-2]},
     "accounts/reset/<uidb64>/<token>/": lambda world: {"<uidb64>": "MQ", "<token>": "set-password"},
@@ -111,7 +115,7 @@ PUBLIC: dict[str, Fill] = {
     "admin/(?P<url>.*)$": lambda world: {},
 }
 """And what has no page behind it."""
-FILLED = OWNED_BY_CUSTOMER | OWNED_BY_PROVIDER | FOR_WHOEVER_HAS_THE_LINK | PUBLIC
+FILLED = OWNED_BY_CUSTOMER | OWNED_BY_PROVIDER | FOR_WORKERS | FOR_WHOEVER_HAS_THE_LINK | PUBLIC
 
 
 def patterns(resolver: Any = None, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:

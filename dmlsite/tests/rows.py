@@ -11,7 +11,7 @@ from django.utils import timezone
 from accounts.models import ApiKey, User
 from dmlsite.tests.people import person
 from ledger.models import Alarm, Attempt, ChainEvent, ChainTx, Currency, Cursor, Reconciliation, Sighting, Transfer
-from providers.models import Accusation, Connection, Provider, Standing, StandingEvent
+from providers.models import Accusation, Attestation, Connection, Measurement, Provider, Standing, StandingEvent
 from tickets.models import Artifact, Dataset, Leftover, Mail, Status, Ticket, TicketEvent
 from training.models import Assignment, Audit, Blob, Replay, Round, Run, Shard
 
@@ -55,6 +55,10 @@ def _provider() -> Provider:
     provider = Provider.objects.create(user=user, user_name="gpu-farm", wallet=WALLET, **fields)
     StandingEvent.objects.create(provider=provider, old="pending", new="active", reason="deposit paid", case=uuid4())
     Connection.objects.create(provider=provider, channel="c", device="laptop")
+    measurement = Measurement.objects.create(value="ab" * 48, title="worker 0.1.0")
+    told = {"product": "Milan", "tcb": "4.0.22.213", "chip": "cd" * 64, "measurement": measurement}
+    told |= {"presented": timezone.now(), "expires": timezone.now() + timedelta(hours=1), "state": "valid"}
+    Attestation.objects.create(provider=provider, nonce="ef" * 32, report=b"report", certificate=b"\x30", **told)
     replay = {"provider": "gpu-farm", "shard": "0" * 64, "relative_distance": 0.9, "cosine": 0.1}
     case = Accusation.objects.create(honest=[PAYER], reason="two replays", evidence={"round": 1, "replays": [replay]})
     case.cheats.add(provider)

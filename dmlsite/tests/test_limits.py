@@ -4,6 +4,7 @@ import pytest
 from django.core.cache import caches
 from django.test import Client
 
+from accounts.models import ApiKey
 from dmlsite.tests.people import api, counted_afresh, person, problem
 from dmlsite.tests.routes import OWNED_BY_PROVIDER, address, patterns, world
 from tickets import actions
@@ -66,7 +67,10 @@ def asked(where: str, method: str, theirs):
         type(theirs.customer).objects.update(is_staff=True)
     if where == "accounts/second-factor/":
         theirs.customer.totpdevice_set.create(name="app")
-    return getattr(client, method)(address(where, theirs), headers={"Tus-Resumable": "1.0.0"})
+    headers = {"Tus-Resumable": "1.0.0"}
+    if where.startswith("api/v1/provider/attestations"):  # for workers
+        headers["Authorization"] = f"Bearer {ApiKey.issue(theirs.provider)}"
+    return getattr(client, method)(address(where, theirs), headers=headers)
 
 
 ADDRESSES = sorted({where for where, _ in patterns() if not where.startswith("admin/") or where == "admin/"})

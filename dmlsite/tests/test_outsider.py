@@ -13,6 +13,7 @@ from accounts.models import ApiKey, User, Wallet
 from dmlsite.tests.people import admin_client, person
 from dmlsite.tests.routes import (
     FOR_WHOEVER_HAS_THE_LINK,
+    FOR_WORKERS,
     MARK,
     OWNED_BY_CUSTOMER,
     OWNED_BY_PROVIDER,
@@ -24,17 +25,17 @@ from dmlsite.tests.routes import (
     without_sample,
     world,
 )
-from providers.models import Accusation, Answer, Provider, Standing
+from providers.models import Accusation, Answer, Attestation, Provider, Standing
 from tickets.models import PartialUpload, Ticket, TicketEvent
 from tickets.uploads import PART_TYPE
 
 pytestmark = pytest.mark.django_db
-OWNED = OWNED_BY_CUSTOMER | OWNED_BY_PROVIDER
+OWNED = OWNED_BY_CUSTOMER | OWNED_BY_PROVIDER | FOR_WORKERS
 METHODS = ("get", "head", "post", "put", "patch", "delete")
 SHUT = {401, 403, 404, 405}
 HEADERS = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Upload-Length": "5"}
 SENT = {"patch": {"data": b"xxxxx", "content_type": PART_TYPE}, "post": {"data": {"text": "x", "name": "x"}}}
-OURS = (Ticket, TicketEvent, PartialUpload, ApiKey, Wallet, Provider, Accusation, Answer)
+OURS = (Ticket, TicketEvent, PartialUpload, ApiKey, Wallet, Provider, Accusation, Answer, Attestation)
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+import json
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -35,6 +37,11 @@ class Platform:
         self.store = ""
         """Host and port of an object store, to which fetches are sent on: another name of this server."""
         self.shown_to_store: list[str] = []
+        self.attestations: list[dict[str, str]] = []
+        """What workers presented; what is said to it is in `attested`: a status and a body each, the last one again."""
+        self.attested: list[tuple[int, dict[str, Any]]] = []
+        self.secrets: list[str] = []
+        """Shown to the socket, and with what is fetched here."""
         self._send: Callable[[dict[str, Any]], Awaitable[None]] | None = None
         self._news = asyncio.Event()
 
@@ -74,6 +81,9 @@ class Platform:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         allowed = headers.get("authorization") == f"Bearer {KEY}"
+        if scope["path"].startswith(protocol.ATTEST_PATH):
+            return await self._attest(receive, send)
+        self.secrets.append(headers.get(protocol.ATTESTED.lower(), ""))
         if scope["type"] == "websocket":
             await self._socket(receive, send, allowed and scope["path"] == protocol.SOCKET_PATH)
         else:
@@ -115,7 +125,7 @@ class Platform:
             await send({"type": "http.response.start", "status": 302, "headers": [(b"location", location)]})
             await send({"type": "http.response.body"})
         elif self.store and headers["host"] == self.store:
-            self.shown_to_store.append(headers.get("authorization", ""))
+            self.shown_to_store.append(headers.get("authorization", "") + self.secrets.pop())
             await _respond(send, 200, self.blobs[sha256])
         elif not allowed:
             await _respond(send, 403)
@@ -132,6 +142,17 @@ class Platform:
             first = int(span.removeprefix("bytes=").removesuffix("-") or 0)
             body = self.blobs[sha256][first:]
             await _respond(send, 206 if span else 200, self.damage(sha256, body), len(body))
+
+    async def _attest(self, receive: Any, send: Any) -> None:
+        told = json.loads((await receive()).get("body") or b"{}")
+        if not told:
+            site = urlsplit(self.url).netloc
+            return await _respond(
+                send, 201, json.dumps({"id": "1", "nonce": "n", "wallet": "0x1", "site": site}).encode()
+            )
+        self.attestations.append(told)
+        status, body = self.attested.pop(0) if len(self.attested) > 1 else self.attested[0]
+        await _respond(send, status, json.dumps(body).encode())
 
     async def _put(self, sha256: str, receive: Any, body: bytes) -> int:
         more = True

@@ -265,6 +265,12 @@ def test_what_is_said_of_the_data_is_kept(chain, customer):
     assert (answer.json()["group"], answer.json()["sharding"]) == ("", "iid")
 
 
+def test_attested_providers_may_be_wanted(chain, customer):
+    assert api(customer).post(QUOTES, ORDER).json()["attested"] is False
+    assert api(customer).post(QUOTES, ORDER | {"attested": True}).json()["attested"] is True
+    assert "attested" in problem(api(customer).post(QUOTES, ORDER | {"attested": "maybe"}), 422)["errors"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -521,6 +521,17 @@ def test_what_is_said_of_the_data_is_kept_and_offered_again(owner, ada, chain):
     assert "without id; zip is a category; rows with the same patient stay together, a provider each" in told
 
 
+def test_the_customer_may_want_attested_providers_only(owner, ada, chain):
+    assert owner.post(reverse("tickets:order"), ORDER).status_code == 302
+    assert not Ticket.objects.get(customer=ada).attested
+    assert owner.post(reverse("tickets:order"), ORDER | {"attested": "True"}).status_code == 302
+    ticket = Ticket.objects.get(customer=ada, attested=True)
+    again = owner.get(reverse("tickets:order"), {"like": ticket.pk}).content.decode()
+    assert '<option value="True" selected>Attested ones only</option>' in again
+    assert "attested ones only" in owner.get(page("training:progress", ticket)).content.decode()
+    assert owner.post(reverse("tickets:order"), ORDER | {"attested": "maybe"}).status_code == 422
+
+
 def test_the_customer_may_allow_larger_parts_for_faster_providers(owner, ada, chain):
     assert owner.post(reverse("tickets:order"), ORDER | {"sharding": "speed"}).status_code == 302
     ticket = Ticket.objects.get(customer=ada)

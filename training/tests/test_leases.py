@@ -163,9 +163,9 @@ def test_of_two_workers_with_one_key_one_gets_the_lease_and_its_heir_when_it_is_
     first = f"channel-{lease.provider}"
     assert actions.accept(lease.provider, lease_of(lease), first)
     assert not actions.accept(lease.provider, lease_of(lease), "second")
-    assert actions.offers(lease.provider) == []
+    assert actions.offers(lease.provider, "channel") == []
     providers.disconnected(first)
-    assert [offer.pk for offer in actions.offers(lease.provider)] == [lease.pk]
+    assert [offer.pk for offer in actions.offers(lease.provider, "channel")] == [lease.pk]
     assert actions.accept(lease.provider, lease_of(lease), "second")
 
 
@@ -221,7 +221,7 @@ def test_a_worker_reads_only_what_its_open_leases_name(started):
 def test_a_banned_provider_gets_no_work_and_no_bytes(started):
     lease = leases(started)[0]
     providers.change_standing(lease.provider, Standing.ACCUSED, "evidence")
-    assert actions.offers(lease.provider) == []
+    assert actions.offers(lease.provider, "channel") == []
     assert lease.provider not in actions.candidates(started)
     with pytest.raises(Forbidden):
         actions.readable_blob(lease.provider, lease.shard.blob_id)
