@@ -5,8 +5,9 @@ from pathlib import Path
 
 import dj_database_url
 
-from dmlsite import embedded, env, logs, reports
+from dmlsite import embedded, env
 from ledger.pricing import FLOPS_PER_CENT
+from observe import logs, reports
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -32,7 +33,7 @@ SECURE_SSL_REDIRECT = SECURE_PROXY
 if SECURE_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
-DEFAULT_EXCEPTION_REPORTER_FILTER = "dmlsite.redaction.Filter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "observe.redaction.Filter"
 
 # --- The parts --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -58,6 +59,7 @@ INSTALLED_APPS = [
     "dmlsite",
     "accounts",
     "ledger",
+    "observe",
     "providers",
     "tickets",
     "training",
@@ -75,7 +77,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "dmlsite.inbound.NameView",
+    "observe.inbound.NameView",
     "dmlsite.errors.DomainErrorMiddleware",
 ]
 ROOT_URLCONF = "dmlsite.urls"
@@ -119,7 +121,7 @@ CHANNEL_LAYERS = {
 DRAMATIQ_BROKER = {
     **embedded.broker(BROKER_URL),
     "MIDDLEWARE": [
-        "dmlsite.background.Background",
+        "observe.background.Background",
         "dramatiq.middleware.AgeLimit",
         "dramatiq.middleware.TimeLimit",
         "dramatiq.middleware.ShutdownNotifications",
