@@ -14,7 +14,7 @@ from django.utils import timezone
 from accounts import confirmation, second_factor
 from accounts.forms import AdminPasswordForm
 from accounts.models import ApiKey, User, Wallet
-from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, back
+from dmlsite.admin import Audited, ReadOnlyAdmin, ReadOnlyInline, back
 
 
 class _LowerCase:
@@ -50,7 +50,7 @@ class ApiKeyInline(ReadOnlyInline):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(Audited, DjangoUserAdmin):
     """Accounts are closed ("active" off), never deleted: money and history refer to them."""
 
     form, add_form, change_password_form = UserForm, NewUserForm, AdminPasswordForm

@@ -5,4 +5,5 @@ metrics.py     what is counted as it happens                background.py  aroun
 readings.py    numbers read when a scrape asks              traces.py      spans, where OpenTelemetry is wanted
 health.py      /healthz, /readyz, /metrics                  reports.py     errors, by mail and to Sentry
 alive.py       signs of life of jobs and scanner            redaction.py   what Django's own reports leave out
+models.py      from where admins acted
 """
