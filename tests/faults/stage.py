@@ -276,9 +276,9 @@ class Stage(Live):
 
     # --- The end
 
-    def settled(self, ticket: str) -> list[str]:
+    def settled(self, ticket: str, seconds: float = PATIENCE) -> list[str]:
         """Wait until the providers are paid, once and exactly. Returns the global weights after each round."""
-        self.until(lambda: self._over(ticket), "the ticket to be settled")
+        self.until(lambda: self._over(ticket), "the ticket to be settled", seconds)
         events = self.query("select kind, text from tickets_ticketevent where ticket_id = %s order by id", ticket)
         assert self.status_of(ticket) == "settled", events
         self._paid_once(ticket)
