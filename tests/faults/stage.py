@@ -36,7 +36,7 @@ CAST = ("alpha", "beta", "gamma")
 """One more than a ticket needs: whoever fails can be replaced."""
 TRAINING: dict[str, Any] = {"rounds": 3, "epochs": 12, "batch_size": 1, "learning_rate": 0.01, "seed": 7}
 """The same for every ticket, so that all must end in the same weights; a lease is a second of work or so."""
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 class Lease(NamedTuple):
@@ -276,9 +276,9 @@ class Stage(Live):
 
     # --- The end
 
-    def settled(self, ticket: str, seconds: float = PATIENCE) -> list[str]:
+    def settled(self, ticket: str) -> list[str]:
         """Wait until the providers are paid, once and exactly. Returns the global weights after each round."""
-        self.until(lambda: self._over(ticket), "the ticket to be settled", seconds)
+        self.until(lambda: self._over(ticket), "the ticket to be settled")
         events = self.query("select kind, text from tickets_ticketevent where ticket_id = %s order by id", ticket)
         assert self.status_of(ticket) == "settled", events
         self._paid_once(ticket)

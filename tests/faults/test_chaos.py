@@ -93,7 +93,7 @@ def after(tmp_path_factory):
     var = tmp_path_factory.mktemp("chaos")
     with up(Linked(var, free_port(), free_port(), say=print, settings=QUICK, processes=PROCESSES)) as first, first.open:
         stage = Stage(first)
-        reference = stage.settled(stage.begin(), PATIENCE)
+        reference = stage.settled(stage.begin())
         customers = [Customer(stage, number, var / f"customer-{number}") for number in range(CUSTOMERS)]
         for customer in customers:
             customer.start()
