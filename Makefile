@@ -67,7 +67,14 @@ bench: bench-averaging bench-cutting bench-rounds bench-digits bench-scale bench
 bench-averaging: setup .bench/flower/.done
 	$(PY) bench/averaging.py
 
-bench-pages: setup
+# Locust, in an environment of its own: it plays many visitors.
+.bench/locust/.done: | .venv/.done
+	@echo "Installing Locust …"
+	@$(PYTHON) -m venv .bench/locust
+	@VIRTUAL_ENV=.bench/locust .venv/bin/uv pip install --quiet --compile-bytecode locust==2.47.0
+	@touch $@
+
+bench-pages: setup .bench/locust/.done
 	$(PY) -m bench.pages $(ARGS)
 
 bench-observing: setup
@@ -113,7 +120,7 @@ fuzz-ledger: setup
 
 # Processes die at random for ten minutes, under load; the tests do it for one.
 chaos: setup
-	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(PY) -m pytest -q -s tests/faults/test_chaos.py $(ARGS)
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(PY) -m pytest -q -s --timeout 3600 tests/faults/test_chaos.py $(ARGS)
 
 # TensorFlow Federated, likewise, as a referee of our Federated Averaging.
 .bench/tff/.done: bench/tff-requirements.txt bench/tff-requirements-nodeps.txt

@@ -93,9 +93,9 @@ def revoke_key(user: User, pk: int) -> ApiKey:
     return found
 
 
-def revoke_keys(user: User) -> None:
-    """No program gets in any more with a key of this person's; workers do."""
-    ApiKey.objects.filter(user=user, use__in=ApiKey.PROGRAMS, revoked=None).update(revoked=timezone.now())
+def revoke_keys(user: User, *uses: str) -> None:
+    """Nobody gets in any more with a key of this person's for one of these uses."""
+    ApiKey.objects.filter(user=user, use__in=uses, revoked=None).update(revoked=timezone.now())
 
 
 def end_tokens(user: User) -> None:

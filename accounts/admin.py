@@ -12,8 +12,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts import confirmation, second_factor
+from accounts.forms import AdminPasswordForm
 from accounts.models import ApiKey, User, Wallet
-from dmlsite.admin import ReadOnlyAdmin, ReadOnlyInline, back
+from dmlsite.admin import Audited, ReadOnlyAdmin, ReadOnlyInline, back
 
 
 class _LowerCase:
@@ -49,10 +50,10 @@ class ApiKeyInline(ReadOnlyInline):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(Audited, DjangoUserAdmin):
     """Accounts are closed ("active" off), never deleted: money and history refer to them."""
 
-    form, add_form = UserForm, NewUserForm
+    form, add_form, change_password_form = UserForm, NewUserForm, AdminPasswordForm
     ordering = ["email"]
     actions = ("remove_second_factor",)
     list_display = ["email", "confirmed", "is_customer", "is_provider", "is_staff", "is_active", "date_joined"]

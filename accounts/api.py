@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import actions
+from accounts import actions, sessions
 from accounts.models import User
 from dmlsite.errors import DomainError
 from dmlsite.limits import CHANGES, spelled, throttle
@@ -92,6 +92,7 @@ class Login(APIView):
         user = authenticate(request, username=email, password=form.validated_data["password"])
         if user is None:
             raise WrongLogin("This e-mail address and password do not match an account.")
+        sessions.told(request, user)
         token, _ = Token.objects.get_or_create(user=user)
         return Response({"token": token.key})
 

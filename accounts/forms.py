@@ -5,10 +5,18 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.conf import settings
-from django.contrib.auth.forms import AuthenticationForm, PasswordResetForm
+from django.contrib.auth.forms import (
+    AdminPasswordChangeForm,
+    AuthenticationForm,
+    PasswordChangeForm,
+    PasswordResetForm,
+    SetPasswordForm,
+)
+from django.db import transaction
 from django.http import HttpRequest
 
-from accounts import actions
+from accounts import actions, passwords
+from accounts.models import User
 from dmlsite import jobs
 from dmlsite.errors import Invalid
 
@@ -26,7 +34,7 @@ class RegisterForm(forms.Form):
     )
     email = forms.EmailField(label="E-mail", widget=forms.EmailInput(attrs={"autocomplete": "username"}))
     password = forms.CharField(
-        strip=False, widget=password_input("new-password"), help_text="At least 8 characters, not a common one."
+        strip=False, widget=password_input("new-password"), help_text="At least 12 characters, not a common one."
     )
     confirm = forms.CharField(label="Confirm password", strip=False, widget=password_input("new-password"))
 
@@ -81,6 +89,45 @@ class ResetForm(PasswordResetForm):
             email_template_name="accounts/reset_mail.txt",
             subject_template_name="accounts/reset_subject.txt",
         )
+
+
+class _Renews:
+    """A form for a new password, with all that follows from one."""
+
+    cleaned_data: dict[str, Any]
+
+    @transaction.atomic
+    def save(self, commit: bool = True) -> User:
+        user: User = super().save(commit)  # type: ignore[misc]
+        passwords.renewed(user, self.cleaned_data.get("workers_too", False))
+        return user
+
+
+class _AsksForWorkers(_Renews, forms.Form):
+    """Who has workers says what becomes of their keys. `user`: None where a link is no good."""
+
+    workers_too = forms.BooleanField(
+        label="Revoke the keys of my workers, too",
+        required=False,
+        help_text="They stop within a minute, and need new keys. API keys of programs are revoked anyway.",
+    )
+
+    def __init__(self, user: User | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
+        if user is None or not passwords.has_workers(user):
+            del self.fields["workers_too"]
+
+
+class NewPasswordForm(_AsksForWorkers, PasswordChangeForm):
+    """For who knows the old one."""
+
+
+class ResetPasswordForm(_AsksForWorkers, SetPasswordForm):
+    """For who came by a link in a mail."""
+
+
+class AdminPasswordForm(_Renews, AdminPasswordChangeForm):
+    """For an admin, who sets somebody's."""
 
 
 class KeyForm(forms.Form):

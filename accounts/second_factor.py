@@ -20,6 +20,7 @@ from django_otp.models import Device
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from accounts import sessions
 from accounts.models import User
 from dmlsite.errors import Forbidden
 from dmlsite.limits import throttle
@@ -82,6 +83,7 @@ def ask(request: HttpRequest) -> HttpResponse:
             if device := _fitting(devices, form.cleaned_data["code"]):
                 _passed(request, device)
                 return redirect(_next(request))
+            sessions.code_refused(request, user)
             form.add_error("code", "After a wrong code please wait a few seconds." if waiting else WRONG)
     return render(request, "accounts/second_factor.html", {"form": form}, status=422 if form.errors else 200)
 

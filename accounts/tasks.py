@@ -1,6 +1,6 @@
 """Jobs about accounts."""
 
-from accounts import confirmation, wallets
+from accounts import confirmation, passwords, wallets
 from accounts.forms import ResetForm
 from accounts.models import User
 from dmlsite import jobs
@@ -18,6 +18,12 @@ def tell_linked(pk: int, address: str) -> None:
     """Told even if the wallet is unlinked by now: somebody was in the account."""
     if user := User.objects.filter(pk=pk, is_active=True).first():
         wallets.send_linked(user, address)
+
+
+@jobs.actor()
+def tell_new_password(pk: int) -> None:
+    if user := User.objects.filter(pk=pk, is_active=True).first():
+        passwords.send(user)
 
 
 @jobs.actor()

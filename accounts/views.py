@@ -17,8 +17,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
-from accounts import actions, confirmation, personal, wallets
-from accounts.forms import CloseForm, KeyForm, LoginForm, RegisterForm, ResetForm
+from accounts import actions, confirmation, passwords, personal, wallets
+from accounts.forms import CloseForm, KeyForm, LoginForm, NewPasswordForm, RegisterForm, ResetForm, ResetPasswordForm
 from accounts.models import ApiKey, User
 from dmlsite.errors import Invalid, Missing
 from dmlsite.limits import CHANGES, throttle
@@ -94,17 +94,8 @@ class PasswordReset(views.PasswordResetView):
         return super().post(request, *args, **kwargs)
 
 
-class NewPassword:
-    """A new password ends the API's tokens and keys too: whoever had the old one may have made them."""
-
-    def form_valid(self, form: Any) -> HttpResponse:
-        answer: HttpResponse = super().form_valid(form)  # type: ignore[misc]
-        actions.end_tokens(form.user)
-        actions.revoke_keys(form.user)
-        return answer
-
-
-class PasswordResetConfirm(NewPassword, views.PasswordResetConfirmView):
+class PasswordResetConfirm(views.PasswordResetConfirmView):
+    form_class = ResetPasswordForm
     template_name = "accounts/reset_confirm.html"
     success_url = reverse_lazy("accounts:reset_complete")
 
@@ -118,13 +109,15 @@ class PasswordResetConfirm(NewPassword, views.PasswordResetConfirmView):
             answer = super().form_valid(form)
             User.objects.filter(pk=form.user.pk, confirmed=None).update(confirmed=timezone.now())
             gone = wallets.unlink_all(form.user)
+        _tell_renewed(self.request, form.user)
         if gone:
             were = "wallet was" if gone == 1 else "wallets were"
             messages.info(self.request, f"Your {gone} linked {were} unlinked. Link yours again on your account page.")
         return answer
 
 
-class PasswordChange(NewPassword, views.PasswordChangeView):
+class PasswordChange(views.PasswordChangeView):
+    form_class = NewPasswordForm
     template_name = "accounts/password.html"
     success_url = reverse_lazy("accounts:account")
 
@@ -134,8 +127,15 @@ class PasswordChange(NewPassword, views.PasswordChangeView):
         return super().post(request, *args, **kwargs)
 
     def form_valid(self, form: Any) -> HttpResponse:
-        messages.success(self.request, "Your password was changed.")
-        return super().form_valid(form)
+        answer = super().form_valid(form)
+        _tell_renewed(self.request, form.user)
+        return answer
+
+
+def _tell_renewed(request: HttpRequest, user: User) -> None:
+    messages.success(request, "Your password was changed. The API keys of your programs no longer work.")
+    if passwords.has_workers(user):
+        messages.info(request, "The keys of your workers still work. You can revoke them on your provider page.")
 
 
 @login_required

@@ -15,7 +15,7 @@ from websockets.exceptions import WebSocketException
 
 from dmlworker import protocol
 
-AT_ONCE = 100
+AT_ONCE = 50
 """Connections that are being opened at the same time."""
 WELCOME_SECONDS = 15
 HELLO = protocol.encode(protocol.Hello("bench", 1, "none"))

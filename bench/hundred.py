@@ -29,6 +29,8 @@ from ledger import money
 TRAINING = {"rounds": 3, "epochs": 1, "batch_size": 32, "seed": 7}
 PROVIDERS = 2
 """Of each ticket."""
+PATIENCE = 1800
+"""Seconds after which a ticket that has not ended counts as lost."""
 PASSPHRASE = "bench"
 
 
@@ -36,7 +38,7 @@ class Customer(threading.Thread):
     """Orders and waits; `times`: seconds until the data was there, and until the ticket had ended."""
 
     def __init__(self, on: Platform, key: str, private: str, folder: Path) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         folder.mkdir(parents=True)
         make_keystore(folder / "wallet.json", PASSPHRASE, key=Account.from_key(private), iterations=2)
         self.wallet = Keystore(folder / "wallet.json", PASSPHRASE, on.rpc_url)
@@ -44,7 +46,7 @@ class Customer(threading.Thread):
         self.data = folder / "cells.csv"
         self.data.write_bytes(samples.breast_cancer_csv())
         self.times: list[float] = []
-        self.ended = ""
+        self.ended = "waits still"
 
     def run(self) -> None:
         began = time.monotonic()
@@ -68,7 +70,7 @@ def play(on: Platform, tickets: int, workers: int) -> dict[str, Any]:
         for person in people:
             person.start()
         for person in people:
-            person.join()
+            person.join(max(0, began + PATIENCE - time.monotonic()))
     seconds, after = time.monotonic() - began, rounds.used(on)
     return {
         "wrong": [person.ended for person in people if person.ended != "settled"] + wrong(on, tickets),

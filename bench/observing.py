@@ -29,13 +29,10 @@ from dramatiq.brokers.redis import RedisBroker  # noqa: E402
 from dramatiq.middleware import default_middleware  # noqa: E402
 
 from bench import report  # noqa: E402
-from dmlsite import (  # noqa: E402
-    asgi,  # noqa: E402  (settings are read now)
-    inbound,
-    metrics,
-)
-from dmlsite.background import Background  # noqa: E402
+from dmlsite import asgi  # noqa: E402  (settings are read now)
 from dmlsite.embedded import start_redis  # noqa: E402
+from observe import inbound, metrics  # noqa: E402
+from observe.background import Background  # noqa: E402
 
 ROUND = {"request": 8, "job": 6, "message": 28, "count": 14}
 """Of four workers: each fetches the weights and sends its update; is offered, accepts, reports, commits, is answered, beats; a job for each update, one

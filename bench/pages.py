@@ -1,7 +1,7 @@
 """How long the server takes for the first byte of each page and of the API's answers, on the embedded default, after a ticket was
-trained; and a bare Django view beside them. Milliseconds.
+trained; and a bare Django view beside them: one after the other, then with many visitors at once (bench/visitors.py). Milliseconds.
 
-make bench-pages        (ARGS="--times 60")
+make bench-pages        (ARGS="--times 60 --users 20 --seconds 60")
 
 Ends with an error if the median of a page is above `MOST`.
 """
@@ -15,7 +15,8 @@ from statistics import median, quantiles
 
 import httpx
 
-from bench import report
+from bench import report, visitors
+from bench.visitors import Asked
 from contracts import devchain
 from dmlsite.demo import PASSWORD, wait
 from dmlsite.supervisor import Platform
@@ -51,7 +52,9 @@ def measured(client: httpx.Client, path: str, times: int) -> Found:
 def main() -> int:
     options = argparse.ArgumentParser()
     options.add_argument("--times", type=int, default=200, help="that each is asked for")
-    times = options.parse_args().times
+    options.add_argument("--users", type=int, default=20, help="visitors, each of whom asks about once a second")
+    options.add_argument("--seconds", type=int, default=60, help="that they come")
+    wanted = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="dml-pages-") as folder:
         settings = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD, "LOGIN_RATE": "1000/m"}
         platform = Platform(Path(folder), devchain.free_port(), devchain.free_port(), say=print, settings=settings)
@@ -60,10 +63,11 @@ def main() -> int:
             ticket = trained(platform)
             asked = [*bare(platform), *pages(platform.url), programs(platform.url)]
             found = {
-                f"{who}: {path}": measured(client, path.format(ticket=ticket), times)
+                f"{who}: {path}": measured(client, path.format(ticket=ticket), wanted.times)
                 for who, client, paths in asked
                 for path in paths
             }
+            many = visitors.play(asked, ticket, Path(folder), wanted.users, wanted.seconds)
         finally:
             platform.stop()
     least = found[BARE]["median"]
@@ -72,14 +76,14 @@ def main() -> int:
         for page, numbers in found.items()
     ]
     report.show("First byte of each page", ["page", "median", "95 of 100", "99 of 100", "times bare"], rows)
-    report.keep("pages", found)
+    visitors.show(many)
+    report.keep("pages", found | many)
     slow = [page for page, numbers in found.items() if numbers["median"] > MOST]
     if slow:
         print(f"Above {MOST} ms: {', '.join(slow)}")
     return 1 if slow else 0
 
 
-Asked = tuple[str, httpx.Client, list[str]]
 BARE = "bare Django: /"
 
 

@@ -50,6 +50,8 @@ PART = 4 << 20
 """Bytes of one part of an upload; the platform takes 16 MB."""
 SOONEST, LATEST = 0.5, 5.0
 """Seconds between two looks at a ticket: soon when something has just happened, then less and less often."""
+QUIET = 15.0
+"""The latest for a ticket that trains, which takes long: looking was most of what a hundred of them cost the platform's web processes."""
 RECEIPT = "receipt.json"
 TUS = {"Tus-Resumable": "1.0.0"}
 Id = Ticket | UUID | str
@@ -193,7 +195,7 @@ class Platform:
             if wallet and tx and (yield from wallet.reverted(tx)):
                 raise PaymentError(f"The contract refused the payment {tx}. Only gas was spent.")
             yield Sleep(pause)
-            pause = _longer(pause)
+            pause = _longer(pause, LATEST)
 
     def link(self, ticket: Id) -> str:
         """The ticket's page."""
@@ -266,7 +268,7 @@ class Platform:
             if now.ended:
                 return now
             yield Sleep(pause)
-            pause = SOONEST if fresh else _longer(pause)
+            pause = SOONEST if fresh else _longer(pause, QUIET)
 
     def cancel(self, ticket: Id) -> Flow[Ticket]:
         return Ticket.of((yield from self._json("POST", f"tickets/{_pk(ticket)}/cancel", again=False)))
@@ -365,8 +367,8 @@ def logged_in(url: str, email: str, password: str, name: str, timeout: float) ->
     return str((yield from nobody._json("POST", "keys", again=False, headers=shown, json={"name": name}))["key"])
 
 
-def _longer(pause: float) -> float:
-    return min(LATEST, pause * 1.5)
+def _longer(pause: float, latest: float) -> float:
+    return min(latest, pause * 1.5)
 
 
 def _alive(ticket: Ticket) -> Ticket:

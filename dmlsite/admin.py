@@ -13,6 +13,8 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.admin import GroupAdmin
+from django.contrib.auth.models import Group
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.forms import Media
@@ -26,13 +28,14 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from rest_framework.authtoken.models import TokenProxy
 
 from dmlsite.errors import message, status_of
+from observe.models import Origin
 
 Action = Callable[[Any, HttpRequest, QuerySet[Any]], HttpResponse | None]
 Verb = Callable[[Any, HttpRequest, Any, str], None]
 
 # Tokens open other people's accounts and are nobody's to read; jobs are kept in the broker, so their table stays empty.
 # Second factors are secrets, too; whoever has lost theirs has it removed on the page of their account.
-admin.site.unregister([TokenProxy, Task, StaticDevice, TOTPDevice])
+admin.site.unregister([TokenProxy, Task, StaticDevice, TOTPDevice, Group])
 
 
 # --- What is shown ----------------------------------------------------------------------------------------------------
@@ -70,6 +73,27 @@ def pretty(value: object) -> str:
     return format_html("<pre>{}</pre>", json.dumps(value, indent=2, default=str))
 
 
+# --- The audit log ----------------------------------------------------------------------------------------------------
+class Audited(admin.ModelAdmin):
+    """What an admin does here is logged with the address that it came from."""
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> LogEntry:
+        return _from(request, super().log_addition(request, obj, message))
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> LogEntry:
+        return _from(request, super().log_change(request, obj, message))
+
+    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[LogEntry]:
+        return [_from(request, entry) for entry in super().log_deletions(request, queryset)]
+
+
+def _from(request: HttpRequest, entry: LogEntry) -> LogEntry:
+    """Over a unix socket there is no address."""
+    if address := request.META.get("REMOTE_ADDR"):
+        Origin.objects.create(entry=entry, address=address)
+    return entry
+
+
 # --- What cannot be done ----------------------------------------------------------------------------------------------
 class _NoEditing:
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -92,7 +116,7 @@ class ReadOnlyInline(_NoEditing, admin.TabularInline):
         return list(self.fields)
 
 
-class ReadOnlyAdmin(_NoEditing, admin.ModelAdmin):
+class ReadOnlyAdmin(_NoEditing, Audited):
     """Rows can be read, searched and acted upon, never edited. `buttons` names the actions that a row's page offers."""
 
     change_form_template = "admin/read_only_change_form.html"
@@ -183,10 +207,19 @@ def actor(request: HttpRequest) -> str:
 
 @admin.register(LogEntry)
 class LogEntryAdmin(ReadOnlyAdmin):
-    """Who did what in the admin."""
+    """Who did what in the admin, and from where."""
 
-    list_display = ["action_time", "user", "content_type", "object_repr", "change_message"]
+    list_display = ["action_time", "user", "address", "content_type", "object_repr", "change_message"]
     list_filter = ["action_time", "content_type"]
-    list_select_related = ["user", "content_type"]
-    search_fields = ["user__email", "object_id", "object_repr", "change_message"]
+    list_select_related = ["user", "content_type", "origin"]
+    search_fields = ["user__email", "origin__address", "object_id", "object_repr", "change_message"]
     date_hierarchy = "action_time"
+
+    @admin.display(ordering="origin__address")
+    def address(self, entry: LogEntry) -> str:
+        return str(getattr(entry, "origin", "–"))
+
+
+@admin.register(Group)
+class GroupPage(Audited, GroupAdmin):
+    pass

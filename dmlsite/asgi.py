@@ -17,8 +17,8 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from dmlsite import health, inbound, traces  # noqa: E402
 from dmlsite.bodies import bounded  # noqa: E402
+from observe import health, inbound, traces  # noqa: E402
 from training import blobs  # noqa: E402
 from training.consumers import TicketConsumer, WorkerConsumer  # noqa: E402
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import dj_database_url
 
-from dmlsite import embedded, env, logs, reports
+from dmlsite import embedded, env
 from dmlworker.snp import PARTS
 from ledger.pricing import FLOPS_PER_CENT
+from observe import logs, reports
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -26,6 +27,8 @@ ALLOWED_HOSTS = env.listed("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", 
 CSRF_TRUSTED_ORIGINS = [SITE_URL]
 SECURE_PROXY = env.flag("BEHIND_TLS_PROXY", not DEVELOPMENT)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_PROXY
+if SECURE_PROXY:  # browsers take these from this very host only, and over TLS
+    SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SECURE_PROXY else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE_PROXY
@@ -33,7 +36,7 @@ SECURE_SSL_REDIRECT = SECURE_PROXY
 if SECURE_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
-DEFAULT_EXCEPTION_REPORTER_FILTER = "dmlsite.redaction.Filter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "observe.redaction.Filter"
 
 # --- The parts --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -59,6 +62,7 @@ INSTALLED_APPS = [
     "dmlsite",
     "accounts",
     "ledger",
+    "observe",
     "providers",
     "tickets",
     "training",
@@ -76,7 +80,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "dmlsite.inbound.NameView",
+    "observe.inbound.NameView",
     "dmlsite.errors.DomainErrorMiddleware",
 ]
 ROOT_URLCONF = "dmlsite.urls"
@@ -120,7 +124,7 @@ CHANNEL_LAYERS = {
 DRAMATIQ_BROKER = {
     **embedded.broker(BROKER_URL),
     "MIDDLEWARE": [
-        "dmlsite.background.Background",
+        "observe.background.Background",
         "dramatiq.middleware.AgeLimit",
         "dramatiq.middleware.TimeLimit",
         "dramatiq.middleware.ShutdownNotifications",
@@ -192,8 +196,12 @@ LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "home"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+    {"NAME": f"django.contrib.auth.password_validation.{name}", "OPTIONS": options}
+    for name, options in (
+        ("UserAttributeSimilarityValidator", {}),
+        ("MinimumLengthValidator", {"min_length": 12}),
+        ("CommonPasswordValidator", {}),
+    )
 ]
 LOGIN_RATE = env.text("LOGIN_RATE", "10/5m")
 # Admins need a second factor. Where none is demanded, whoever has set one up is asked for it all the same.

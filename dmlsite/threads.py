@@ -5,6 +5,7 @@ opened a new connection, and a hundred customers at the same moment more than th
 """
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,9 @@ from django.db import connections
 MOST = 24
 """Requests that are worked at, others wait for their turn; and threads, with a connection each, that wait for requests. PostgreSQL has 100
 connections unless it is told otherwise."""
+TURN = 0.001
+"""Seconds that a thread may compute while others wait. With Python's own 5 ms whoever asks the database a few short questions, as sockets do
+for workers, waits for 24 such turns after each answer: seconds, and workers give up."""
 Message = dict[str, Any]
 _held: ContextVar[tuple[AsyncExitStack, AsyncExitStack]] = ContextVar("held")
 
@@ -28,6 +32,7 @@ class Pages(ASGIHandler):
 
     def __init__(self) -> None:
         super().__init__()
+        sys.setswitchinterval(TURN)
         self.places, self.free = asyncio.Semaphore(MOST), list[ThreadPoolExecutor]()
 
     async def __call__(

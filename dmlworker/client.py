@@ -52,7 +52,7 @@ from dmlworker.weights import Bytes, pieces, unpack
 SECONDS_BETWEEN_REPORTS = 0.5
 """Progress goes out at most this often."""
 STEADY_SECONDS = 10.0
-"""A connection that held this long was a good one: the next break starts the back-off from its beginning."""
+"""A welcomed connection that held this long was a good one: the next break starts the back-off from its beginning."""
 WELCOME_SECONDS = 15.0
 """A platform that has not answered Hello by then has lost us, on its way down or up: another connection fares better."""
 LONGEST_WAIT = 60.0
@@ -232,9 +232,9 @@ class Worker:
         while True:
             began = time.monotonic()
             reason = await self._one_connection()
-            longest = WELCOMED_WAIT if self._socket else LONGEST_WAIT
-            self._socket = None
-            attempt = 0 if time.monotonic() - began > STEADY_SECONDS else attempt + 1
+            welcomed, self._socket = self._socket is not None, None
+            longest = WELCOMED_WAIT if welcomed else LONGEST_WAIT
+            attempt = 0 if welcomed and time.monotonic() - began > STEADY_SECONDS else attempt + 1
             wait = backoff(attempt, longest)
             self._display.say(f"{reason}; trying again in {wait:.1f} s")
             await asyncio.sleep(wait)

@@ -8,8 +8,9 @@ from django.db.models import Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
-from dmlsite import jobs, logs
+from dmlsite import jobs
 from ledger.models import PAYOUTS, Alarm, ChainTx
+from observe import logs
 
 log = logging.getLogger(__name__)
 Kind = Alarm.Kind

@@ -11,10 +11,11 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.utils import timezone
 
-from dmlsite import jobs, logs
+from dmlsite import jobs
 from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.models import PAYOUTS, ChainEvent, ChainTx, Currency, Transfer
+from observe import logs
 
 DML, COIN = Currency.DML, Currency.COIN
 

@@ -6,7 +6,7 @@ from django.conf import settings
 
 from contracts.chain import Chain, ChainError, Deployment, Key, connect
 from contracts.keys import load_keystore
-from dmlsite import metrics
+from observe import metrics
 
 
 def deployment() -> Deployment:

@@ -7,13 +7,14 @@ from django.core.mail import mail_admins
 from django.utils import timezone
 
 from contracts.chain import ChainError
-from dmlsite import jobs, logs
+from dmlsite import jobs
 from ledger import outbox, watch
 from ledger.books import NUDGES
 from ledger.gateway import chain
 from ledger.models import Alarm, ChainEvent, ChainTx
 from ledger.reconcile import NotYet
 from ledger.reconcile import reconcile as compare_and_keep
+from observe import logs
 
 log = logging.getLogger(__name__)
 

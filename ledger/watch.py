@@ -10,11 +10,11 @@ from django.db.models import Avg, Q, QuerySet
 from django.utils import timezone
 
 from contracts.chain import Block, Chain
-from dmlsite import metrics
 from ledger import money
 from ledger.alarms import Kind, alarm
 from ledger.gateway import key
 from ledger.models import Attempt, ChainEvent, ChainTx, Reconciliation
+from observe import metrics
 
 FIRST_FEE_GWEI = 10_000_000
 """What a transaction is taken to cost before one was mined: 0.01 coin (300,000 gas at 33 gwei)."""

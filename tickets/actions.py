@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from contracts.chain import Call, Quote
-from dmlsite import jobs, live, logs
+from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Invalid
 from dmlworker import flops, rewards, task, zoo
 from dmlworker.aggregation import rules
@@ -29,6 +29,7 @@ from ledger import money, pricing
 from ledger.alarms import Kind, alarm
 from ledger.gateway import chain, key
 from ledger.models import ChainEvent, Sighting
+from observe import logs
 from tickets import files, mail, ownmodels
 from tickets.models import (
     DATA,

@@ -1,7 +1,8 @@
 """Jobs about tickets. Each takes ids, may run twice, and does nothing the second time."""
 
-from dmlsite import jobs, logs
+from dmlsite import jobs
 from ledger.books import following
+from observe import logs
 from tickets import actions, files, mail
 from tickets.models import Ticket
 

@@ -20,12 +20,13 @@ from django.utils import timezone
 from redis import RedisError
 
 from contracts.chain import Unavailable
-from dmlsite import jobs, live, logs, metrics
+from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
 from dmlworker import task
 from dmlworker.aggregation import RULES
 from dmlworker.protocol import Hyper, Lease, order_seed
 from dmlworker.trace import LINE, segments_of
+from observe import logs, metrics
 from providers import actions as providers
 from providers import attestations
 from providers.models import Connection, Provider, Standing

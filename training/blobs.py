@@ -16,9 +16,9 @@ from uuid import UUID
 
 from channels.db import database_sync_to_async
 
-from dmlsite import logs
 from dmlsite.errors import Conflict, DomainError, Forbidden, Missing
 from dmlworker.protocol import ATTESTED, blob_path
+from observe import logs
 from providers.actions import worker_of
 from providers.models import Provider
 from training import actions, store

@@ -13,10 +13,11 @@ from django.db.models import Q
 from django.template.defaultfilters import pluralize
 
 from accounts import second_factor
-from dmlsite import live, logs, traces
+from dmlsite import live
 from dmlsite.errors import DomainError
 from dmlworker import protocol
 from dmlworker.protocol import Ack, Blob, Cancel, Challenge, Lease, Offer, ProtocolError, Release, VersionMismatch
+from observe import logs, traces
 from providers import actions as providers
 from providers.models import Provider, Standing
 from tickets.models import Ticket

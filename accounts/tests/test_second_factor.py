@@ -1,10 +1,12 @@
 """The second factor of admins."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from django_otp.oath import TOTP
 from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
@@ -73,6 +75,7 @@ def test_a_recovery_code_does_too_once(armed):
     user, codes = armed
     assert again(user).post(ASK, {"code": f" {codes[0].upper()} "}).url == INDEX
     assert "does not fit" in again(user).post(ASK, {"code": codes[0]}).content.decode()
+    StaticDevice.objects.update(throttling_failure_timestamp=timezone.now() + timedelta(minutes=1))
     assert "wait a few seconds" in again(user).post(ASK, {"code": codes[1]}).content.decode()
     StaticDevice.objects.update(throttling_failure_timestamp=None)
     assert again(user).post(ASK, {"code": codes[1]}).status_code == 302

@@ -37,6 +37,7 @@ from dmlclient import (
     requests,
 )
 from dmlclient.data import data_of
+from dmlclient.flow import Send, Sleep
 from dmlclient.progress import Progress
 from dmlworker.datasets import samples
 
@@ -264,6 +265,21 @@ def test_a_platform_that_is_away_for_a_while_is_waited_for(platform, client, key
     with DML(f"http://localhost:{line.port}", key) as distant:
         assert distant.wait(ticket, tell=lambda event: None).status == "expired"
     assert line.broken == 5
+
+
+def test_a_quiet_ticket_is_looked_at_less_and_less_often(client, customer, iris):
+    """The first ten minutes, in which nothing happens, without waiting for them."""
+    flow, pauses, answer = client._platform.follow(client.quote(iris, customer.wallet.address)), [], None
+    while sum(pauses) < 600:
+        match flow.send(answer):
+            case Send(request):
+                answer = client._http.send(request)
+            case Sleep(seconds):
+                pauses, answer = [*pauses, seconds], None
+            case _:
+                answer = None
+    assert (pauses[0], max(pauses)) == (requests.SOONEST, requests.QUIET)
+    assert len(pauses) < 60
 
 
 class Terminal(io.StringIO):

@@ -111,7 +111,7 @@ FOR_WHOEVER_HAS_THE_LINK: dict[str, Fill] = {
 }
 PUBLIC: dict[str, Fill] = {
     "providers/<str:name>/": lambda world: {"<str:name>": world.provider.provider.user_name},
-    r"admin/^(?P<app_label>auth|admin|accounts|ledger|providers|tickets|training)/$": lambda world: {},
+    r"admin/^(?P<app_label>admin|auth|accounts|ledger|providers|tickets|training)/$": lambda world: {},
     "admin/(?P<url>.*)$": lambda world: {},
 }
 """And what has no page behind it."""

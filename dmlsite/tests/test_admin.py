@@ -4,14 +4,16 @@ import re
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import Permission
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
+from django.contrib.auth.models import Group, Permission
 from django.urls import reverse
 from rest_framework.authtoken.models import TokenProxy
 
-from accounts.models import User
-from dmlsite.admin import ReadOnlyAdmin
+from accounts.models import ApiKey, User, digest
+from dmlsite.admin import Audited, ReadOnlyAdmin
 from dmlsite.tests.people import admin_client, person
 from dmlsite.tests.rows import PAID, SETTLED, everything
+from observe.models import Origin
 from providers.models import Measurement
 
 pytestmark = pytest.mark.django_db
@@ -100,3 +102,30 @@ def test_an_admin_who_may_only_look_is_offered_no_action(ticket, model):
 
 def test_the_site_is_called_dml():
     assert "DML" in admin_client().get(reverse("admin:index")).content.decode()
+
+
+# --- From where -------------------------------------------------------------------------------------------------------
+def test_no_page_forgets_from_where_somebody_acted():
+    assert [page for page in admin.site._registry.values() if not isinstance(page, Audited)] == []
+
+
+def test_the_audit_log_tells_from_where_and_finds_it():
+    client, here = admin_client(), {"REMOTE_ADDR": "2001:db8::7"}
+    group = reverse("admin:auth_group_add")
+    assert client.post(group, {"name": "auditors"}, **here).status_code == 302
+    pk = Group.objects.get().pk
+    assert client.post(reverse("admin:auth_group_delete", args=[pk]), {"post": "yes"}, **here).status_code == 302
+    key = ApiKey.objects.get(digest=digest(ApiKey.issue(person("worker"))))
+    client.post(reverse("admin:accounts_apikey_changelist"), {"action": "revoke", "_selected_action": key.pk}, **here)
+    found = LogEntry.objects.order_by("action_flag").values_list("action_flag", "origin__address")
+    assert list(found) == [(flag, "2001:db8::7") for flag in (ADDITION, CHANGE, DELETION)]
+    log = reverse("admin:admin_logentry_changelist")
+    assert client.get(log, {"q": "2001:db8::7"}).content.decode().count("2001:db8::7</td>") == 3
+    assert "2001:db8::7</td>" not in client.get(log, {"q": "10.0.0.1"}).content.decode()
+
+
+def test_an_act_over_a_socket_without_addresses_is_logged_all_the_same():
+    client = admin_client()
+    assert client.post(reverse("admin:auth_group_add"), {"name": "auditors"}, REMOTE_ADDR="").status_code == 302
+    assert LogEntry.objects.get().change_message and not Origin.objects.exists()
+    assert client.get(reverse("admin:admin_logentry_changelist")).status_code == 200

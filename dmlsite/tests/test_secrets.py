@@ -140,3 +140,11 @@ def test_production_has_no_page_for_developers():
         text=True,
     )
     assert "Resolver404" in done.stderr
+
+
+def test_cookies_of_production_are_of_this_very_host():
+    lines = "from django.conf import settings as s; print(s.SESSION_COOKIE_NAME, s.CSRF_COOKIE_NAME, s.SESSION_COOKIE_SECURE)"
+    names = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "DML_VAR_DIR")}
+    env = names | PRODUCTION | {"DJANGO_SETTINGS_MODULE": "dmlsite.settings"}
+    done = subprocess.run([sys.executable, "-c", lines], cwd=site.BASE_DIR, env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["__Host-sessionid", "__Host-csrftoken", "True"], done.stderr

@@ -1,6 +1,7 @@
 """Requests share few threads, and with them connections to the database, but never at the same time."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +13,7 @@ from django.core.signals import request_started
 from django.db import connection
 
 from dmlsite.asgi import application, pages
-from dmlsite.threads import MOST
+from dmlsite.threads import MOST, TURN
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -94,3 +95,35 @@ def test_who_sends_slowly_takes_nobodys_place():
         assert {answer.status_code for answer in await asyncio.gather(*senders)} == {422}
 
     run(scenario)
+
+
+def test_short_questions_do_not_wait_long_behind_pages_that_compute():
+    """As a socket asks them, beside eight pages; compared with Python's own turns, on the same machine at about the same time."""
+    assert sys.getswitchinterval() == pytest.approx(TURN)
+    try:
+        took = {turn: asked_beside_pages(turn) for turn in (TURN, 5 * TURN)}
+    finally:
+        sys.setswitchinterval(TURN)
+    assert took[TURN] < took[5 * TURN]
+
+
+def asked_beside_pages(turn: float) -> float:
+    """Seconds for thirty questions; each lets others run while it is answered."""
+    sys.setswitchinterval(turn)
+    over = threading.Event()
+    pages = [threading.Thread(target=computes, args=(over,)) for _ in range(8)]
+    for each in pages:
+        each.start()
+    began = time.perf_counter()
+    for _ in range(30):
+        time.sleep(0.0002)
+    took = time.perf_counter() - began
+    over.set()
+    for each in pages:
+        each.join()
+    return took
+
+
+def computes(over: threading.Event) -> None:
+    while not over.is_set():
+        sum(range(1000))

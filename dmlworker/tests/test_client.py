@@ -199,6 +199,30 @@ def test_a_platform_that_takes_the_connection_and_says_nothing_is_called_again(
     run(scenario)
 
 
+def test_a_platform_too_busy_to_answer_is_called_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long each try took: it was no connection that held."""
+    attempts: list[int] = []
+
+    def soon(attempt: int, longest: float) -> float:
+        attempts.append(attempt)
+        return 0.01
+
+    monkeypatch.setattr(client, "WELCOME_SECONDS", 0.2)
+    monkeypatch.setattr(client, "STEADY_SECONDS", 0.1)
+    monkeypatch.setattr(client, "backoff", soon)
+
+    async def scenario() -> None:
+        async with serving() as platform:
+            platform.silent = True
+            async with working(platform, tmp_path):
+                await platform.hears(Hello, 4)
+        assert attempts[:3] == [1, 2, 3]
+
+    run(scenario)
+
+
 def test_a_commit_that_was_lost_is_said_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving() as platform, working(platform, tmp_path):

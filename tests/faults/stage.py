@@ -36,7 +36,7 @@ CAST = ("alpha", "beta", "gamma")
 """One more than a ticket needs: whoever fails can be replaced."""
 TRAINING: dict[str, Any] = {"rounds": 3, "epochs": 12, "batch_size": 1, "learning_rate": 0.01, "seed": 7}
 """The same for every ticket, so that all must end in the same weights; a lease is a second of work or so."""
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 class Lease(NamedTuple):

@@ -37,7 +37,7 @@ PAUSE = (2.0, 6.0)
 OFTEN = 3
 """Starts within a minute after which a process is left alone, for the supervisor would give it up."""
 PATIENCE = 600.0
-"""Seconds in which the tickets that were begun have to end when nobody is killed any more."""
+"""Seconds in which a ticket has to end when nobody is killed, yet or any more: on a slow machine as well."""
 PASSPHRASE = "chaos"
 
 

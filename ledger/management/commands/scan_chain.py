@@ -16,11 +16,12 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from contracts.chain import ChainError
-from dmlsite import alive, jobs, metrics, traces
+from dmlsite import jobs
 from ledger import outbox
 from ledger.gateway import chain
 from ledger.scanner import Scanner
 from ledger.watch import Standstill
+from observe import alive, metrics, traces
 
 log = logging.getLogger(__name__)
 SWEEPS = ("ledger.tasks.sweep", "tickets.tasks.sweep", "providers.tasks.sweep", "training.tasks.sweep")

@@ -24,15 +24,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.chain import Unavailable
 from contracts.devchain import free_port
-from dmlsite import jobs, metrics, readings
+from dmlsite import jobs
 from dmlsite.testing import database_url, finalize
-from dmlsite.tests.observed import QUEUE, get, worker
 from dmlsite.tests.rows import everything
 from dmlworker.protocol import Lease, blob_path
 from ledger import gateway, reconcile, watch
 from ledger.alarms import Kind, alarm
 from ledger.models import ChainTx, Reconciliation
 from ledger.scanner import Scanner
+from observe import metrics, readings
+from observe.tests.observed import QUEUE, get, worker
 from tickets.models import Status, TicketEvent
 from training import actions
 from training.consumers import lease_of

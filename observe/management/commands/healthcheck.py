@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from dmlsite import alive
+from observe import alive
 
 QUEUES = {"jobs": "default", "compute": "compute", "scanner": "scanner"}
 

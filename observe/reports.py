@@ -15,7 +15,7 @@ from typing import Any
 
 from django.conf import settings
 
-from dmlsite import logs
+from observe import logs
 
 log = logging.getLogger(__name__)
 AN_HOUR = 3600

@@ -16,8 +16,9 @@ from django.core.cache import cache
 from django.http import HttpResponse
 from django.urls import path
 
-from dmlsite import jobs, logs, reports
-from dmlsite.tests.observed import QUEUE, get, worker
+from dmlsite import jobs
+from observe import logs, reports
+from observe.tests.observed import QUEUE, get, worker
 
 log = logging.getLogger(__name__)
 ADDRESS = "@".join(["someone", "people.example"])  # the lines around an error are sent, too
@@ -66,7 +67,7 @@ def test_a_500_is_mailed_with_its_ids_and_its_place_and_nothing_about_people():
     assert answer.status_code == 500
     assert sent.to == ["admin@dml.example"] and "RuntimeError" in sent.subject
     assert f"request: {answer.headers['x-request-id']}" in sent.body
-    assert "dmlsite/tests/test_reports.py" in sent.body and "breaks" in sent.body
+    assert "observe/tests/test_reports.py" in sent.body and "breaks" in sent.body
     for secret in (ADDRESS, KEY, "someone"):
         assert secret not in sent.body + sent.subject
 
@@ -125,7 +126,7 @@ def test_a_job_that_failed_for_good_is_mailed_once_one_that_recovers_is_not():
         always_fails.send("17")
         recovers.send()
     (sent,) = told()
-    assert "ValueError: job dmlsite.tests.test_reports.always_fails" in sent.subject
+    assert "ValueError: job observe.tests.test_reports.always_fails" in sent.subject
     assert "ticket: 17" in sent.body and ADDRESS not in sent.body
 
 

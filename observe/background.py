@@ -13,7 +13,7 @@ from typing import Any
 import dramatiq
 from dramatiq.middleware import Middleware
 
-from dmlsite import alive, logs, metrics, reports, traces
+from observe import alive, logs, metrics, reports, traces
 
 BEAT = 5.0
 """Seconds between two signs of life."""

@@ -14,7 +14,7 @@ try:
 except ImportError:  # the extra is not installed
     trace = None  # type: ignore[assignment]
 
-from dmlsite import logs
+from observe import logs
 
 OPTION = "trace"
 """Of a message: the W3C trace context of what ordered the job."""

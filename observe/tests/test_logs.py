@@ -14,10 +14,11 @@ from django.urls import path
 
 from accounts.models import ApiKey
 from contracts.chain import Unavailable
-from dmlsite import jobs, logs
+from dmlsite import jobs
 from dmlsite.asgi import application
-from dmlsite.tests.observed import QUEUE, get, lines, worker
 from dmlworker import protocol
+from observe import logs
+from observe.tests.observed import QUEUE, get, lines, worker
 from training import actions
 from training.tests.conftest import leases
 
@@ -92,9 +93,9 @@ def test_each_request_has_an_id_of_its_own_and_one_line(views):
     with lines() as found:
         first, second = get("/async/"), get("/nowhere/")
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
-    told = [line for line in found if line["logger"] == "dmlsite.inbound"]
+    told = [line for line in found if line["logger"] == "observe.inbound"]
     assert [(line["view"], line["status"]) for line in told] == [
-        ("dmlsite.tests.test_logs.async_view", 200),
+        ("observe.tests.test_logs.async_view", 200),
         ("other", 404),
     ]
     assert [line["request"] for line in told] == [first.headers["x-request-id"], second.headers["x-request-id"]]
@@ -107,7 +108,7 @@ def test_a_page_of_a_ticket_names_the_ticket_and_not_the_address():
         get(f"/tickets/{ticket}/")
         get(f"/tickets/files/{token}")
     assert next(line for line in found if line.get("view") == "tickets:ticket")["ticket"] == str(ticket)
-    assert not [line for line in found if token in str(line) and line["logger"] == "dmlsite.inbound"]
+    assert not [line for line in found if token in str(line) and line["logger"] == "observe.inbound"]
 
 
 # --- Jobs -------------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def test_a_job_and_what_it_orders_name_the_request_that_caused_them_on_the_real_
     assert named(found, "at work")["request"] == named(found, "more work")["request"] == ID
     assert named(found, "at work")["ticket"] == "7"
     assert "ticket" not in named(found, "more work")
-    assert named(found, "more work")["job"] == "dmlsite.tests.test_logs.order_more"
+    assert named(found, "more work")["job"] == "observe.tests.test_logs.order_more"
 
 
 def test_a_job_that_no_request_ordered_has_an_id_that_it_keeps_when_it_is_tried_again():

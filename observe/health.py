@@ -22,9 +22,9 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 from redis import Redis
 
-from dmlsite import metrics, readings
 from ledger.gateway import chain
 from ledger.models import Alarm
+from observe import metrics, readings
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 JSON = b"application/json"

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from dmlsite import logs, metrics, traces
+from observe import logs, metrics, traces
 
 log = logging.getLogger(__name__)
 Scope = dict[str, Any]

@@ -144,10 +144,10 @@ def configuration(form: str, level: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"json": {"()": "dmlsite.logs.Json"}, "line": {"()": "dmlsite.logs.Line"}},
+        "formatters": {"json": {"()": "observe.logs.Json"}, "line": {"()": "observe.logs.Line"}},
         "handlers": {
             "stderr": {"class": "logging.StreamHandler", "formatter": form},
-            "admins": {"class": "dmlsite.reports.Handler", "level": "ERROR"},
+            "admins": {"class": "observe.reports.Handler", "level": "ERROR"},
         },
         "root": {"handlers": ["stderr", "admins"], "level": level},
         "loggers": {

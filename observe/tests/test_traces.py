@@ -8,8 +8,9 @@ import pytest
 from django.http import HttpResponse
 from django.urls import path
 
-from dmlsite import jobs, traces
-from dmlsite.tests.observed import QUEUE, get, worker
+from dmlsite import jobs
+from observe import traces
+from observe.tests.observed import QUEUE, get, worker
 
 trace_sdk = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
 CALLER = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -86,6 +87,6 @@ def test_queries_are_spans_of_what_asked_without_their_values(spans):
 
 @pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:1"])
 def test_the_variable_alone_decides_whether_there_are_traces(endpoint):
-    check = "import os; from dmlsite import traces; traces.start('web'); os._exit(traces._tracer is not None)"
+    check = "import os; from observe import traces; traces.start('web'); os._exit(traces._tracer is not None)"
     env = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
     assert subprocess.run([sys.executable, "-c", check], env=env).returncode == bool(endpoint)

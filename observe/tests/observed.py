@@ -12,7 +12,7 @@ import httpx
 from asgiref.sync import async_to_sync
 
 from dmlsite.asgi import application
-from dmlsite.logs import Json
+from observe.logs import Json
 
 QUEUE = "observed"
 """Of the tests' own jobs."""

@@ -10,10 +10,10 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from dmlsite import alive, health
-from dmlsite.health import Part, Watch
-from dmlsite.tests.observed import QUEUE, get, worker
 from ledger.alarms import Kind, alarm
+from observe import alive, health
+from observe.health import Part, Watch
+from observe.tests.observed import QUEUE, get, worker
 
 
 @pytest.fixture
