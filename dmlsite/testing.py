@@ -8,6 +8,7 @@ It is loaded by name in pyproject.toml, before Django reads its settings.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -84,6 +85,19 @@ def own_shelf(tmp_path: Path) -> Iterator[None]:
     default_storage.location = str(tmp_path).strip("/")
     yield
     default_storage.location = ""
+
+
+@pytest.fixture(autouse=True)
+def own_threads() -> Iterator[None]:
+    """Those that pages ran in end with their test: the next one may be allowed no database, and fails where a connection is open."""
+    yield
+    if application := sys.modules.get("dmlsite.asgi"):
+        from dmlsite.threads import hang_up
+
+        for one in application.pages.free:
+            one.submit(hang_up).result()
+            one.shutdown()
+        application.pages.free.clear()
 
 
 def database_url() -> str:

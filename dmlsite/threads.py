@@ -62,11 +62,11 @@ class Pages(ASGIHandler):
             if len(self.free) < MOST:
                 self.free.append(one)
             else:
-                one.submit(_hang_up)
+                one.submit(hang_up)
                 one.shutdown(wait=False)
 
 
-def _hang_up() -> None:
+def hang_up() -> None:
     """Of a thread that ends: else its connections stay, to the database until garbage is collected, to the broker for ever."""
     connections.close_all()
     jobs.hang_up()
