@@ -28,6 +28,7 @@ NO_SERVICE = {
     "contracts/tests": "a chain and nothing else",
     "dmlworker/tests": "what people install: it knows a platform by HTTP only, and tests/ has real workers",
     "ledger/tests/test_model_chain.py": "a chain and nothing else",
+    "dmlclient/tests/test_estimators.py": "a client by HTTP, as in test_client.py; its many tickets ask scikit-learn's questions",
 }
 """Left out on the services: nothing in there would be another than on the embedded default. Why."""
 
