@@ -26,6 +26,7 @@ test: setup
 	@exec $(PY) -m scripts.test $(ARGS)
 
 # The tests once more on PostgreSQL, Redis, RabbitMQ and an object store, as on many machines. As root on Debian it installs them.
+# What touches none of them (scripts/test.py: NO_SERVICE) is left to `make test`, and so are nine tenths of the books' random walks.
 test-services: setup
 	@exec $(PY) -m scripts.test --services $(ARGS)
 

@@ -48,7 +48,7 @@ def broker(url: str) -> dict[str, Any]:
     """What Dramatiq is to carry messages with. RabbitMQ confirms each: without, one that it could not keep is lost in silence."""
     if url.startswith(("amqp://", "amqps://")):
         confirmed = {"url": url, "confirm_delivery": True}
-        return {"BROKER": "dramatiq.brokers.rabbitmq.RabbitmqBroker", "OPTIONS": confirmed}
+        return {"BROKER": "dmlsite.rabbit.Rabbit", "OPTIONS": confirmed}
     if url.startswith(("redis://", "rediss://", "unix://")):
         return {"BROKER": "dramatiq.brokers.redis.RedisBroker", "OPTIONS": {"url": url}}
     raise BadSetting("Environment variable BROKER_URL: begins with redis://, rediss://, unix://, amqp:// or amqps://")

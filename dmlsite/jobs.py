@@ -47,6 +47,13 @@ def _send(actor: str, args: tuple[object, ...], delay_ms: int) -> None:
     getattr(import_module(module), name).send_with_options(args=args, delay=delay_ms or None)
 
 
+def hang_up() -> None:
+    """Before a thread ends: close its own connection to the broker. Redis' connections are nobody's own."""
+    broker: Any = dramatiq.get_broker()
+    if hasattr(broker, "hang_up"):
+        broker.hang_up()
+
+
 def backoff(tries: int) -> timedelta:
     """How long to wait after so many failures in a row, from 1: a minute, doubled each time, an hour at most."""
     return timedelta(minutes=min(2 ** min(tries - 1, 6), 60))

@@ -16,6 +16,8 @@ from asgiref.sync import ThreadSensitiveContext
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
 
+from dmlsite import jobs
+
 MOST = 24
 """Requests that are worked at, others wait for their turn; and threads, with a connection each, that wait for requests. PostgreSQL has 100
 connections unless it is told otherwise."""
@@ -65,5 +67,11 @@ class Pages(ASGIHandler):
             if len(self.free) < MOST:
                 self.free.append(one)
             else:
-                one.submit(connections.close_all)  # of this thread; else they stay until garbage is collected
+                one.submit(hang_up)
                 one.shutdown(wait=False)
+
+
+def hang_up() -> None:
+    """Of a thread that ends: else its connections stay, to the database until garbage is collected, to the broker for ever."""
+    connections.close_all()
+    jobs.hang_up()

@@ -157,7 +157,7 @@ def configuration(form: str, level: str) -> dict[str, Any]:
                 "propagate": False,
             },  # with addresses; `inbound.py` has a line for each request
             "httpx": {"level": "WARNING"},
-            "pika": {"level": "WARNING"},
+            "pika": {"level": "CRITICAL"},  # it raises all that it logs; an idle connection's end is no error
             "web3": {"level": "WARNING"},
         },
     }

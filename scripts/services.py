@@ -409,12 +409,20 @@ def _make_host(stack: Stack, name: str) -> None:
     added = f"rabbit_vhost:add({host}, {user})"
     rights = f"{user}, {host}, {all_of_it}, {all_of_it}, {all_of_it}, {user}"
     granted = f"rabbit_auth_backend_internal:set_permissions({rights})"
-    command = [RABBIT / "rabbitmqctl", "eval", f"{added}, {granted}."]
+    rabbitmqctl(stack, "eval", f"{added}, {granted}.")
+
+
+def rabbitmqctl(stack: Stack, *command: str) -> None:
+    """Raises ServerError with what RabbitMQ says."""
     done = subprocess.run(
-        command, env=os.environ | _rabbit_environment(stack), capture_output=True, text=True, cwd=stack.folder
+        [RABBIT / "rabbitmqctl", *command],
+        env=os.environ | _rabbit_environment(stack),
+        capture_output=True,
+        text=True,
+        cwd=stack.folder,
     )
     if done.returncode:
-        raise ServerError(f"RabbitMQ has no virtual host for it: {done.stdout}{done.stderr}")
+        raise ServerError(f"rabbitmqctl {command[0]}: {done.stdout}{done.stderr}")
 
 
 def make_bucket(stack: Stack, name: str, store: str) -> None:

@@ -27,6 +27,8 @@ FRONT = {"/usr/sbin/nginx": "nginx-light"}
 NO_SERVICE = {
     "contracts/tests": "a chain and nothing else",
     "dmlworker/tests": "what people install: it knows a platform by HTTP only, and tests/ has real workers",
+    "ledger/tests/test_model_chain.py": "a chain and nothing else",
+    "dmlclient/tests/test_estimators.py": "a client by HTTP, as in test_client.py; its many tickets ask scikit-learn's questions",
 }
 """Left out on the services: nothing in there would be another than on the embedded default. Why."""
 
@@ -82,6 +84,7 @@ def on_services(arguments: list[str]) -> int:
         print(error)
         return 1
     os.environ["DML_SERVICES"] = str(folder)
+    os.environ.setdefault("LEDGER_EXAMPLES", "30")  # the books' random walks: a tenth of those in the first suite
     left_out = [f"--ignore={place}" for place in NO_SERVICE]
     try:
         return main(["-m", "not embedded", *([] if arguments else SIDE_BY_SIDE), *left_out, *arguments])

@@ -106,7 +106,7 @@ def test_one_command_trains_and_the_others_tell_of_it(shell, platform):
 def test_interrupted_it_says_how_to_go_on_and_the_ticket_does(shell, platform):
     platform.workers(4)
     (shell.folder / "cells.csv").write_bytes(samples.breast_cancer_csv())
-    running = shell.start("train", "cells.csv", *shell.wallet, "--rounds", "40")
+    running = shell.start("train", "cells.csv", *shell.wallet, "--rounds", "10")
 
     def ticket() -> str:
         rows = platform.query("select id, status from tickets_ticket order by created desc limit 1")

@@ -28,7 +28,7 @@ def test_a_file_that_is_not_there_is_named(monkeypatch, tmp_path):
 def test_rabbitmq_confirms_what_it_keeps():
     broker = embedded.broker("amqp://dml@localhost:5672/dml")
     assert (broker["BROKER"], broker["OPTIONS"]["confirm_delivery"]) == (
-        "dramatiq.brokers.rabbitmq.RabbitmqBroker",
+        "dmlsite.rabbit.Rabbit",
         True,
     )
     assert embedded.broker("redis://localhost")["BROKER"] == "dramatiq.brokers.redis.RedisBroker"

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
-from asgiref.sync import sync_to_async
 from django.core.signals import request_started
 from django.db import connection
 
@@ -41,17 +40,11 @@ def backends():
 
 
 def run(scenario: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
-    """What the threads hold is let go at the end."""
-
     async def all_of_it() -> None:
         pages.places, pages.free = asyncio.Semaphore(MOST), []
         transport = httpx.ASGITransport(application)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
             await scenario(client)
-        for _ in range(len(pages.free)):
-            async with pages.thread():
-                await sync_to_async(lambda: connection.close())()
-            pages.free.pop()
 
     asyncio.run(all_of_it())
 

@@ -18,7 +18,7 @@ QUEUE = "observed"
 """Of the tests' own jobs."""
 
 
-@async_to_sync  # so that the database is asked in the test's own thread
+@async_to_sync
 async def get(path: str, client: tuple[str, int] | None = ("127.0.0.1", 1), **headers: str) -> httpx.Response:
     transport = httpx.ASGITransport(application, raise_app_exceptions=False, client=client)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as caller:

@@ -257,7 +257,8 @@ class Stage(Live):
         row = """select r.id from training_round r join training_run u on u.id = r.run_id
                  where u.ticket_id = %s and r.number = %s for no key update of r"""
         stuck = (
-            "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like 'UPDATE \"training_round\"%%'"
+            "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' "
+            "and query like 'UPDATE \"training_round\"%%'"
         )
         with psycopg.connect(self.database) as connection:
             connection.execute(row, (ticket, number))

@@ -45,10 +45,10 @@ def connected() -> list[str]:
 
 
 def leading() -> list[str]:
-    """Whose connection holds the scanner's lock."""
+    """Whose connection holds the scanner's lock; on one server, other platforms have databases and scanners of their own."""
     return asked(
         """select application_name from pg_locks join pg_stat_activity using (pid)
-           where locktype = 'advisory' and (classid::bigint << 32 | objid::bigint) = hashtextextended('scan_chain', 0)"""
+           where locktype = 'advisory' and datname = current_database() and (classid::bigint << 32 | objid::bigint) = hashtextextended('scan_chain', 0)"""
     )
 
 
