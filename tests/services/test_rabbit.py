@@ -11,10 +11,10 @@ import dramatiq
 import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from dmlsite.tests.observed import QUEUE, worker
 
 from dmlsite import health, jobs, readings
 from dmlsite.testing import SERVICES
-from dmlsite.tests.observed import QUEUE, worker
 from dmlsite.threads import MOST, Pages
 from scripts import services
 
