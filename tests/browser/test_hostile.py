@@ -159,6 +159,23 @@ def test_what_a_customer_calls_things_is_text_to_both(platform, browser, office)
     walked(browser, platform, ticket)
 
 
+def test_what_a_model_tells_is_text_to_all(platform, browser, office):
+    platform.workers(4)
+    customer = platform.person(f"trained-{CUSTOMER}", "customer", Account.create())
+    ticket = platform.order(customer, FILE, table(), rounds=2)["id"]
+    wait(lambda: platform.status(customer, {"id": ticket}) == "settled", 900, "the training")
+    with context_of(browser, platform) as page, watched(page):
+        log_in(page, customer.email, PASSWORD)
+        page.goto(f"/tickets/{ticket}/")
+        is_text(page)
+        page.get_by_role("button", name="Ask the model").click()
+        expect(page.locator("#answer tbody tr")).to_have_count(4, timeout=120 * SECONDS)
+        is_text(page)
+        page.goto("/dev/mail/")
+        is_text(page)
+    walked(browser, platform, ticket)
+
+
 def test_what_an_admin_and_an_accused_say_is_text_to_both(platform, browser, office):
     provider(platform)
     with context_of(browser, platform) as admin, context_of(browser, platform) as page, watched(admin), watched(page):
