@@ -15,7 +15,9 @@ import resource
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -124,7 +126,8 @@ def _tflite(model: "keras.Model", rows: np.ndarray, path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     core = rawmodel.core_of(model)
-    core.export(path, format="litert", verbose=False)
+    with _plain_loops(core):
+        core.export(path, format="litert", verbose=False)
     runner = Interpreter(str(path)).get_signature_runner()
     [name] = runner.get_input_details()
     [found] = runner(**{name: rows}).values()
@@ -141,10 +144,14 @@ def _onnx(model: "keras.Model", rows: np.ndarray, path: Path) -> None:
     core = rawmodel.core_of(model)
     signature = [tf.TensorSpec((None, *core.input_shape[1:]), tf.float32, name="rows")]
     called = tf.function(lambda rows: core(rows, training=False), input_signature=signature).get_concrete_function()
-    frozen = convert_variables_to_constants_v2(called)
+    # Loops stay loops: taken apart into jumps, tf2onnx would write what no runtime opens.
+    frozen = convert_variables_to_constants_v2(called, lower_control_flow=False, aggressive_inlining=True)
     inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs))
     graph = frozen.graph.as_graph_def()
-    tf2onnx.convert.from_graph_def(graph, input_names=inputs, output_names=outputs, opset=OPSET, output_path=path)
+    names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
+    tf2onnx.convert.from_graph_def(
+        graph, **names, opset=OPSET, output_path=path, custom_op_handlers={"Erfc": (_erfc, [])}
+    )
     session = onnxruntime.InferenceSession(path)
     _compare(core, rows, session.run(None, {inputs[0]: rows})[0])
 
@@ -160,6 +167,62 @@ def _compare(model: "keras.Model", given: Any, found: np.ndarray) -> None:
     wanted = np.asarray(model(given, training=False))
     if not np.allclose(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True):
         raise _Differs("what was made of it answers otherwise than the model")
+
+
+# --- What the converters lack -----------------------------------------------------------------------------------------
+@contextmanager
+def _plain_loops(model: "keras.Model") -> Iterator[None]:
+    """Meanwhile its recurrent layers go from step to step by what TFLite has itself: Keras keeps what comes out in a TensorList, which
+    TFLite has for batches of one size only. It can be converted so, not called."""
+    import keras
+
+    found = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    for layer in found:
+        layer.inner_loop = partial(_loop, layer)
+    try:
+        yield
+    finally:
+        for layer in found:
+            del layer.inner_loop
+
+
+def _loop(layer: Any, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> tuple[Any, Any, Any]:
+    """In place of `inner_loop` of Keras' RNN: (last output, all outputs, states) of sequences (n, steps, d). What comes out of a step is the first
+    of the new states; a step that is masked changes none. mask: (n, steps)."""
+    import keras
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dynamic_update_slice
+
+    steps, units = sequences.shape[1], layer.units
+    rows = tf.transpose(sequences, (1, 0, 2))
+    present = None if mask is None else tf.transpose(keras.tree.flatten(mask)[0])[:, :, None]
+    before = keras.tree.flatten(initial_state)
+
+    def go(step: Any, outputs: Any, *states: Any) -> tuple[Any, ...]:
+        at = steps - 1 - step if layer.go_backwards else step
+        _, new = layer.cell(tf.gather(rows, at), list(states))
+        new = keras.tree.flatten(new)
+        here = None if present is None else tf.gather(present, at)
+        if here is not None:
+            new = [tf.where(here, now, old) for now, old in zip(new, states, strict=True)]
+        if layer.return_sequences:
+            shown = tf.where(here, new[0], 0.0) if here is not None and layer.zero_output_for_mask else new[0]
+            outputs = xla_dynamic_update_slice(outputs, shown[None], tf.stack([step, 0, 0]))
+            outputs.set_shape((steps, None, units))
+        return step + 1, outputs, *new
+
+    kept = tf.zeros((steps if layer.return_sequences else 1, tf.shape(rows)[1], units))
+    _, outputs, *states = tf.while_loop(lambda step, *_: step < steps, go, (tf.constant(0), kept, *before))
+    return states[0], tf.transpose(outputs, (1, 0, 2)), states
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """For tf2onnx, of a GELU: 1 - erf(x)."""
+    about = {"dtypes": [graph.get_dtype(node.output[0])], "shapes": [graph.get_shape(node.output[0])]}
+    erf = graph.make_node("Erf", list(node.input), **about)
+    one = graph.make_const(f"{name}_one", np.array(1, np.float32))
+    graph.remove_node(name)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, name=name, **about)
 
 
 if __name__ == "__main__":

@@ -285,7 +285,7 @@ class OrderForm(DataForm):
         label="A model of your own",
         required=False,
         max_length=200,
-        help_text="In place of the kinds below: model.json or .keras, as Keras 3 saves it. Of a .keras file, training starts with its weights. What makes your rows numbers of one size is put in front, unless the model has it.",
+        help_text="In place of the kinds above: model.json or .keras, as Keras 3 saves it. Of a .keras file, training starts with its weights. What makes your rows numbers of one size is put in front, unless the model has it.",
         widget=forms.FileInput(attrs={"accept": ".json,.keras"}),
     )
     model_weights = forms.FileField(

@@ -262,8 +262,9 @@ def _named(block: Block, column: int, what: str) -> tuple[Sequence[str], np.ndar
 
 def _hint(names: Sequence[str]) -> str:
     """Where cells look like several labels at once, how to write none."""
-    several = any(separator in name for name in names for separator in targets.SEPARATORS)
-    return " Where a row has none of several labels, write a mere ; there." if several else ""
+    mark = targets.separator(names, np.ones(len(names)))
+    several = any(mark in name for name in names)
+    return f" Where a row has none of several labels, write a mere {mark} there." if several else ""
 
 
 def _target(names: list[str], target: str | None) -> int:

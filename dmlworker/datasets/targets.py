@@ -105,15 +105,15 @@ def _found(names: list[str] | None, numbers: np.ndarray | None) -> str:
 
 def _repeat_in_cells(names: Sequence[str]) -> bool:
     """Whether cells hold several labels that come in many combinations: fewer labels than different cells."""
-    separator = _separator(names, np.ones(len(names)))
-    if not any(separator in cell for cell in names):
+    mark = separator(names, np.ones(len(names)))
+    if not any(mark in cell for cell in names):
         return False
-    return len({label for cell in names for label in _split(cell, separator)}) < len(names)
+    return len({label for cell in names for label in _split(cell, mark)}) < len(names)
 
 
-def _separator(names: Sequence[str], counts: np.ndarray) -> str:
-    """counts: how often each cell occurs."""
-    return max(SEPARATORS, key=lambda separator: counts[[separator in cell for cell in names]].sum())
+def separator(names: Sequence[str], counts: np.ndarray) -> str:
+    """The one of SEPARATORS between these cells' labels. counts: how often each cell occurs."""
+    return max(SEPARATORS, key=lambda mark: counts[[mark in cell for cell in names]].sum())
 
 
 def _split(cell: str, separator: str) -> list[str]:
@@ -122,8 +122,8 @@ def _split(cell: str, separator: str) -> list[str]:
 
 
 def _several(cells: list[str], codes: np.ndarray) -> Target:
-    separator = _separator(cells, np.bincount(codes, minlength=len(cells)))
-    split = [_split(cell, separator) for cell in cells]
+    mark = separator(cells, np.bincount(codes, minlength=len(cells)))
+    split = [_split(cell, mark) for cell in cells]
     names = sorted({label for labels in split for label in labels})
     for name in names[:MAX_CLASSES]:
         check_text(name)

@@ -306,15 +306,15 @@ def test_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, cells: list[ob
         read(tmp_path, cells, "multilabel")
 
 
-def test_how_to_write_no_label_is_told_where_one_is_missing(tmp_path: Path) -> None:
-    rows = [f"{n},{cell}" for n, cell in enumerate(["a;b", "a", ""] * 20)]
+@pytest.mark.parametrize("mark", [";", "|"])
+def test_how_to_write_no_label_is_told_where_one_is_missing(tmp_path: Path, mark: str) -> None:
+    rows = [f"{n},{cell}" for n, cell in enumerate([f"a{mark}b", "a", ""] * 20)]
     path = tmp_path / "a.csv"
     path.write_text("\n".join(["x,labels", *rows]))
-    with pytest.raises(
-        DatasetError, match="missing in line 4. Where a row has none of several labels, write a mere ; there."
-    ):
+    with pytest.raises(DatasetError, match="missing in line 4. Where a row has none of several labels, write") as found:
         datasets.read(path, "a.csv")
-    path.write_text("\n".join(["x,labels", *rows]).replace(",\n", ",;\n") + ";")
+    assert str(found.value).endswith(f"write a mere {mark} there.")
+    path.write_text("\n".join(["x,labels", *rows]).replace(",\n", f",{mark}\n") + mark)
     assert datasets.read(path, "a.csv").y.sum(axis=0).tolist() == [40, 20]
 
 

@@ -20,7 +20,7 @@ from django.core.files.base import ContentFile
 from django.utils import timezone
 from PIL import Image
 
-from dmlworker import datasets, exports, trainer
+from dmlworker import datasets, exports, models, trainer, zoo
 from dmlworker.datasets import images, samples, windows
 from dmlworker.tests.test_text import ODD, reviews
 from tickets.models import Dataset, Status, Ticket
@@ -157,8 +157,22 @@ def encoded(run: Run, path: Path) -> np.ndarray:
     return np.stack([encoder.row([row[feature.name] for feature in encoder.features]) for row in table])
 
 
-def test_a_table_of_numbers_and_a_model_that_is_a_graph(files, tmp_path):
-    run = made(tmp_path, "numbers.csv", numbers_csv(), model_kind="resmlp")
+KINDS = {
+    "table": ("resmlp", "mlp"),
+    "text": ("cnn1d", "linear", "gru", "transformer"),
+    "images": ("resnet", "cnn"),
+    "series": ("gru", "transformer"),
+}
+"""Of the platform's models, opened in every format."""
+
+
+def test_no_kind_of_model_is_left_out():
+    assert {kind for kinds in KINDS.values() for kind in kinds} == set(zoo.KINDS) - {"auto"}
+
+
+@pytest.mark.parametrize("kind", KINDS["table"])
+def test_a_table_of_numbers(files, tmp_path, kind):
+    run = made(tmp_path, "numbers.csv", numbers_csv(), model_kind=kind)
     data = datasets.read(tmp_path / "numbers.csv", "numbers.csv")
     check_classes(run, tmp_path, ["numbers.csv"], data.x)
 
@@ -172,13 +186,15 @@ def test_a_table_with_categories_dates_gaps_and_text(files, tmp_path):
     check_classes(run, tmp_path, ["p.csv"], encoded(run, tmp_path / "p.csv"))
 
 
-def test_text_alone(files, tmp_path):
-    run = made(tmp_path, "reviews.csv", reviews().encode())
+@pytest.mark.parametrize("kind", KINDS["text"])
+def test_text_alone(files, tmp_path, kind):
+    run = made(tmp_path, "reviews.csv", reviews().encode(), model_kind=kind)
     check_classes(run, tmp_path, ["reviews.csv"], encoded(run, tmp_path / "reviews.csv"))
 
 
-def test_images_and_a_model_that_is_a_graph(files, tmp_path):
-    run = made(tmp_path, "pictures.zip", pictures_zip(), model_kind="resnet")
+@pytest.mark.parametrize("kind", KINDS["images"])
+def test_images(files, tmp_path, kind):
+    run = made(tmp_path, "pictures.zip", pictures_zip(), model_kind=kind)
     names = []
     for name, data in pictures().items():
         names.append(name.replace("/", "-"))
@@ -215,7 +231,13 @@ def series_csv() -> bytes:
     return "\n".join(lines).encode()
 
 
-@pytest.mark.parametrize(("leave_out", "kind"), [([], "mlp"), (["load", "weather"], "cnn1d")])
+PLAIN = ["load", "weather"]
+"""What is left out, so that only plain numbers are left."""
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "kind"), [([], "mlp"), (PLAIN, "cnn1d"), *(([], kind) for kind in KINDS["series"])]
+)
 def test_windows_of_a_series(files, tmp_path, leave_out, kind):
     """Of columns as they were written; of plain numbers."""
     said = {"window": 6, "horizon": 2, "leave_out": leave_out, "target": "heat", "model_kind": kind}
@@ -245,11 +267,30 @@ def test_the_end_of_a_run_keeps_all_of_it_for_the_customer(chain, files, tmp_pat
     assert set(run.ticket.artifacts.values_list("name", flat=True)) == before | set(exports.FILES.values())
 
 
+def test_recurrent_layers_of_ones_own_have_every_format(tmp_path, monkeypatch):
+    """Both ways, over steps that are masked and of which everything is kept."""
+    from keras import Input, Sequential, layers
+
+    monkeypatch.setattr(exports, "SECONDS", 900)  # a slow machine is no failure
+    chain = [
+        Input((8,)),
+        layers.Embedding(9, 4, mask_zero=True),
+        layers.Bidirectional(layers.LSTM(4, return_sequences=True)),
+        layers.GRU(5, go_backwards=True, return_sequences=True),
+        layers.SimpleRNN(3),
+        layers.Dense(2),
+        layers.Activation("softmax"),
+    ]
+    spec = models.spec(models.from_spec(models.spec(Sequential(chain))))
+    trainer.export(spec, trainer.initial_weights(spec, 1), tmp_path)
+    x = np.random.default_rng(6).integers(0, 9, (5, 8))
+    x[0], x[1, 3:], x[2, :2] = 0, 0, 0
+    assert exports.export(tmp_path, x) == {}
+
+
 # --- What fails -------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def model(tmp_path):
-    from dmlworker import models
-
     spec = models.spec(models.build((3,), 2, "linear", models.Statistics([0.0] * 3, [1.0] * 3)))
     trainer.export(spec, trainer.initial_weights(spec, 1), tmp_path)
     return tmp_path
