@@ -1,6 +1,7 @@
 """How far a segment that is done again is from an honest claim, and from altered ones: what the audit's tolerance rests on.
 
     python -m bench.segments
+    python -m bench.segments momentum adam
 
 Claims: TensorFlow with oneDNN on one thread, with a checkpoint every few steps. Each segment is then done again from the claimed
 checkpoint by other settings, a process each. docs/decisions/replay-tolerance.md tells what was found.
@@ -37,13 +38,15 @@ class Case(NamedTuple):
     rate: float
     every: int
     batch: int = 20
+    optimizer: str = "sgd"
 
     def __str__(self) -> str:
-        return f"{self.kind} on {self.data}, round {self.round}, rate {self.rate}, {self.every} steps of {self.batch}"
+        steps = f"{self.every} steps of {self.batch}"
+        return f"{self.optimizer}: {self.kind} on {self.data}, round {self.round}, rate {self.rate}, {steps}"
 
     @property
     def start(self) -> str:
-        return f"{self.data}-{self.kind}-{self.round}-{self.rate}"
+        return f"{self.data}-{self.kind}-{self.round}-{self.rate}-{self.optimizer}"
 
 
 CASES = [
@@ -52,6 +55,30 @@ CASES = [
     *[Case("digits", kind, 1, 1.0, every) for kind in ("mlp", "cnn") for every in (1, 5)],
     *[Case("digits", "cnn", 1, 0.1, 5, batch) for batch in (1, 200)],
 ]
+OTHERS = [
+    *[
+        Case("digits", kind, round_, 0.01, 10 if kind == "mlp" else 5, optimizer="momentum")
+        for kind in ("mlp", "cnn", "transformer")
+        for round_ in (1, 4)
+    ],
+    *[
+        Case("digits", kind, round_, 0.001, 10 if kind == "mlp" else 5, optimizer="adam")
+        for kind in ("mlp", "cnn", "transformer", "resnet")
+        for round_ in (1, 4)
+    ],
+    *[
+        Case("digits", kind, 1, rate, 10 if kind == "mlp" else 5, optimizer=name)
+        for name, rate in (("momentum", 0.1), ("adam", 0.01))
+        for kind in ("mlp", "cnn")
+    ],
+]
+"""With an optimizer that remembers."""
+
+
+def cases(folder: Path) -> list[Case]:
+    """Of the optimizers that were asked for."""
+    asked = (folder / "optimizers").read_text().split()
+    return [case for case in [*CASES, *OTHERS] if case.optimizer in asked]
 
 
 def parts(data: str) -> list[datasets.Dataset]:
@@ -65,27 +92,27 @@ def parts(data: str) -> list[datasets.Dataset]:
 
 def begin(folder: Path) -> None:
     """The specs, and the start weights of every round."""
-    for data, kind, rate in {(case.data, case.kind, case.rate) for case in CASES}:
+    for data, kind, rate, optimizer in {(case.data, case.kind, case.rate, case.optimizer) for case in cases(folder)}:
         shards = parts(data)
         fitted = None if data == "digits" else models.statistics(shards[0].x)
         spec = models.spec(models.build(shards[0].x.shape[1:], len(shards[0].classes), kind, fitted))
         (folder / f"{data}-{kind}.json").write_bytes(models.spec_bytes(spec))
         weights = trainer.initial_weights(spec, 1)
         for number in range(1, 5):
-            (folder / f"{data}-{kind}-{number}-{rate}").write_bytes(pack(weights))
-            hypers = [Hyper(1, 20, rate, number * PARTS + index) for index in range(PARTS)]
+            (folder / f"{data}-{kind}-{number}-{rate}-{optimizer}").write_bytes(pack(weights))
+            hypers = [Hyper(1, 20, rate, number * PARTS + index, optimizer=optimizer) for index in range(PARTS)]
             pairs = zip(shards, hypers, strict=True)
             weights = aggregation.fedavg([(trainer.train(spec, weights, p.x, p.y, h), len(p.y)) for p, h in pairs])
 
 
 def hyper_of(case: Case) -> Hyper:
-    return Hyper(1, case.batch, case.rate, 100, checkpoint_every=case.every)
+    return Hyper(1, case.batch, case.rate, 100, checkpoint_every=case.every, optimizer=case.optimizer)
 
 
 def claim(folder: Path) -> None:
     """Each case's checkpoints, the start among them."""
     trainer.threads(1)
-    for number, case in enumerate(CASES):
+    for number, case in enumerate(cases(folder)):
         spec, shard = models.spec_from_bytes((folder / f"{case.data}-{case.kind}.json").read_bytes()), part(case)
         start = unpack((folder / case.start).read_bytes())
         found = [pack(start)]
@@ -113,14 +140,15 @@ def again(folder: Path, setting: str) -> None:
     """Prints, as JSON, the distances of all segments of each case."""
     trainer.threads(int(setting.split("-")[1]))
     found: dict[str, list[float]] = {}
-    for number, case in enumerate(CASES):
+    for number, case in enumerate(cases(folder)):
         spec, shard = models.spec_from_bytes((folder / f"{case.data}-{case.kind}.json").read_bytes()), part(case)
         start, hyper = unpack((folder / case.start).read_bytes()), hyper_of(case)
         distances = []
         for segment, at, end in segments(folder, number, case):
             steps = steps_of_segment(segment, len(shard.y), hyper)
             done = trainer.replay(spec, start, shard.x, shard.y, hyper, at, steps)
-            distances.append(comparison.compare(at, end, done).relative)
+            far = comparison.compare_checkpoints(case.optimizer, len(start), at, end, done)
+            distances.append(far.relative)
         found[str(case)] = distances
     print(json.dumps(found))
 
@@ -129,8 +157,8 @@ def alter(folder: Path) -> None:
     """Prints, as JSON, how far segments are that were not done as prescribed: the smallest distance, and the median."""
     trainer.threads(1)
     found: dict[str, Any] = {}
-    for number, case in enumerate(CASES):
-        if (case.every, case.batch, case.rate) == (5, 20, 0.1):
+    for number, case in enumerate(cases(folder)):
+        if (case.every, case.batch, case.rate, case.optimizer) == (5, 20, 0.1, "sgd"):
             ways: dict[str, list[float]] = {}
             for segment, at, end in segments(folder, number, case, every=2):
                 for way, claimed in altered(folder, case, segment, at, end).items():
@@ -164,9 +192,10 @@ def altered(folder: Path, case: Case, segment: int, at: Weights, end: Weights) -
     }
 
 
-def main() -> None:
+def main(optimizers: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "optimizers").write_text(" ".join(optimizers or ["sgd"]))
         child("begin", folder, CLAIMS)
         child("claim", folder, CLAIMS)
         for setting in SETTINGS:
@@ -187,8 +216,9 @@ def child(what: str, folder: Path, setting: str) -> Any:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
+    steps = ("begin", "claim", "again", "alter")
+    if sys.argv[1:2] and sys.argv[1] in steps:
         what, place, setting = sys.argv[1:]
         {"begin": begin, "claim": claim, "alter": alter}.get(what, lambda folder: again(folder, setting))(Path(place))
+    else:
+        main(sys.argv[1:])

@@ -47,9 +47,13 @@ class FreeRider(Worker):
     def _training(
         self, offer: Offer, files: Files, start: Weights, report: Callable[[int, int, float], None], record: Recorder
     ) -> Weights:
+        from dmlworker import models, trainer
+
         samples = len(load_shard(files.shard)[1])
-        for _ in range(segments_of(samples, offer.hyper)):
-            record(start)
+        state = trainer.empty_state(models.spec_from_bytes(files.spec), offer.hyper.optimizer)
+        for _ in range(segments_of(samples, offer.hyper) - 1):
+            record([*start, *state])
+        record(start)
         return start
 
 

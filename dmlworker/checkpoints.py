@@ -1,4 +1,4 @@
-"""The weights along the way of one training, kept until the platform asks for some of them or lets them go.
+"""The checkpoints along the way of one training, kept until the platform asks for some of them or lets them go.
 
 Where the disk allowance is short every second checkpoint goes, then every fourth, ... From the nearest one that is left the
 training is gone on with: the same machine gives the same bits.

@@ -14,12 +14,24 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, models, rawmodel, rewards, task, trainer
+from dmlworker import (
+    aggregation,
+    comparison,
+    compression,
+    datasets,
+    models,
+    optimizers,
+    rawmodel,
+    rewards,
+    task,
+    trainer,
+)
 from dmlworker.aggregation.rounds import EXACT
 from dmlworker.cache import blob_of
 from dmlworker.datasets import arrays
 from dmlworker.escrow import Payment
 from dmlworker.files import Damaged, Files, Unavailable
+from dmlworker.optimizers import SLOTS
 from dmlworker.receipt import FEE_PERCENT, Audit, Receipt, Round, Shard, Update, split
 from dmlworker.task import CLASSIFICATION
 from dmlworker.trace import Trace, segments_of, steps_of_segment
@@ -231,6 +243,7 @@ class Work:
         trace = Trace.from_bytes(self._files.path(str(piece.audit.trace)).read_bytes())
         must(trace.root == update.trace == piece.audit.root, "the trace is not the one that the provider committed to")
         must(len(trace.segments) == segments_of(len(y), hyper), "the trace has another number of segments")
+        must(trace.remembers == (SLOTS[hyper.optimizer] > 0), f"the trace is not one of {hyper.optimizer}")
         must(piece.segment in range(len(trace.segments)), f"there is no segment {piece.segment}")
         last = piece.segment + 1 == len(trace.segments)
         start = self.weights(piece.round.start)
@@ -238,7 +251,12 @@ class Work:
         claimed = self.update(start, update) if last else self.weights(trace.segments[piece.segment].sha256)
         steps = steps_of_segment(piece.segment, len(y), hyper)
         done = trainer.replay(self.spec(), start, arrays.whole(x), y, hyper, at, steps, w=cut.weights[update.shard])
-        far, said = comparison.compare(at, claimed, done), trace.segments[piece.segment].change
+        like = [*start, *trainer.empty_state(self.spec(), hyper.optimizer)]
+        for shown, bare in ((at, not piece.segment), (claimed, last)):
+            aggregation.check(shown, start if bare else like)
+            optimizers.check(hyper.optimizer, shown[len(start) :])
+        far = comparison.compare_checkpoints(hyper.optimizer, len(start), at, claimed, done)
+        said = trace.segments[piece.segment].change
         most = comparison.MAX_RELATIVE
         if last:
             most = comparison.allowed(hyper.compression, comparison.length(start, claimed), said)

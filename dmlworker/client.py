@@ -460,7 +460,7 @@ class Worker:
         return sorted(ends - {0} - sent)
 
     async def _checkpoint(self, offer: Offer, files: Files, number: int) -> Weights:
-        """The weights after so many segments: from the disk, or computed again from the nearest ones there."""
+        """The checkpoint after so many segments: from the disk, or computed again from the nearest one there."""
         found = await asyncio.to_thread(self._checkpoints(offer).nearest, number)
         if found and found[0] == number:
             return found[1]
@@ -491,7 +491,7 @@ class Worker:
     def _train(self, offer: Offer, files: Files, loop: asyncio.AbstractEventLoop) -> tuple[Sequence[Bytes], str]:
         """The update's bytes, and the root of the training's trace, which is left with the checkpoints."""
         start, checkpoints = unpack(files.weights), self._checkpoints(offer)
-        record = Recorder(start, checkpoints.keep)
+        record = Recorder(start, checkpoints.keep, offer.hyper.optimizer)
         trained = self._training(offer, files, start, self._reporter(offer.lease, loop), record)
         checkpoints.finish(record.trace)
         update = self.update(start, trained, offer.hyper)
@@ -507,7 +507,7 @@ class Worker:
         x, y, w = load_shard(files.shard)
         return trainer.train(models.spec_from_bytes(files.spec), start, x, y, offer.hyper, report, record, w)
 
-    def _train_on(self, offer: Offer, files: Files, to: int, done: int, weights: Weights) -> Weights:
+    def _train_on(self, offer: Offer, files: Files, to: int, done: int, at: Weights) -> Weights:
         """From the checkpoint `done` to the checkpoint `to`."""
         from dmlworker import models, trainer
 
@@ -515,7 +515,7 @@ class Worker:
         every, last = offer.hyper.checkpoint_every, steps_of(len(y), offer.hyper)
         steps = range(done * every, min(to * every, last))
         spec = models.spec_from_bytes(files.spec)
-        return trainer.replay(spec, unpack(files.weights), x, y, offer.hyper, weights, steps, w=w)
+        return trainer.replay(spec, unpack(files.weights), x, y, offer.hyper, at, steps, w=w)
 
     def _compressed(self, offer: Offer, start: Weights, update: Weights) -> bytes:
         """The change of the weights in fewer bytes; what that loses is kept for the next round of this shard."""

@@ -1,7 +1,7 @@
 """How a claimed piece of training compares with the same steps done again. Pure NumPy, float64.
 
 The platform's audits and whoever verifies a receipt use the same measure and the same tolerance. Both look at changes, end minus
-start: the weights themselves hardly change in a few steps.
+start: the weights themselves hardly change in a few steps. What an optimizer remembers is looked at as it is.
 """
 
 import math
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from dmlworker import optimizers
 
 Weights = Sequence[np.ndarray]
 
@@ -33,6 +35,14 @@ def compare(start: Weights, claimed: Weights, replayed: Weights) -> Distance:
     if gap == 0:
         return Distance(0.0, 1.0)
     return Distance(gap / moved if moved else math.inf, _cosine(first, second))
+
+
+def compare_checkpoints(optimizer: str, weights: int, start: Weights, claimed: Weights, replayed: Weights) -> Distance:
+    """As `compare`, of checkpoints, which have so many arrays of weights; of the two distances, the weights' and the state's, the larger one. Without
+    a state, as the last checkpoint is, the weights' alone."""
+    far = compare(start[:weights], claimed[:weights], replayed[:weights])
+    state = optimizers.apart(optimizer, claimed[weights:], replayed[weights:])
+    return far._replace(relative=float(np.maximum(far.relative, state)))  # not a number, if either is not
 
 
 def agrees(distance: Distance, allowed: float = MAX_RELATIVE) -> bool:

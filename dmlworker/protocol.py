@@ -15,11 +15,12 @@ import re
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
-VERSION = 5
+VERSION = 6
 SOCKET_PATH = "/ws/worker/"
 MAX_FRAME = 16 * 1024
 """Bytes of UTF-8 in one frame, at most. Far above any real one, far below what would hurt."""
 COMPRESSIONS = ("none", "fp16", "int8")
+OPTIMIZERS = ("sgd", "momentum", "adam")
 MAX_TEXT = 500
 """Characters in any text field, at most."""
 
@@ -110,7 +111,7 @@ class Hyper:
 
     `proximal`: FedProx' mu, the pull back to the start weights; 0 for none. `compression`: how the update is sent, of
     COMPRESSIONS (see compression.py). `checkpoint_every`: steps of a segment, between two checkpoints (see trace.py). `clip`: the norm
-    that a step's gradient has at most, over all weights; 0 for any."""
+    that a step's gradient has at most, over all weights; 0 for any. `optimizer`: of OPTIMIZERS (see optimizers.py)."""
 
     epochs: int
     batch_size: int
@@ -120,6 +121,7 @@ class Hyper:
     compression: str = "none"
     checkpoint_every: int = 5
     clip: float = 0.0
+    optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
         _require(1 <= self.epochs <= 1000, "epochs must be from 1 to 1000")
@@ -130,6 +132,7 @@ class Hyper:
         _require(self.compression in COMPRESSIONS, f"compression must be one of {', '.join(COMPRESSIONS)}")
         _require(1 <= self.checkpoint_every < 2**31, "checkpoint_every must be from 1 to 2^31 - 1")
         _require(0 <= self.clip <= 1000, "clip must be from 0 to 1000")
+        _require(self.optimizer in OPTIMIZERS, f"optimizer must be one of {', '.join(OPTIMIZERS)}")
 
 
 def order_seed(seed: int, round_: int, shard: int) -> int:
@@ -296,7 +299,7 @@ _TYPES: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in Message.
 
 
 def encode(message: Message) -> str:
-    """The frame of a message: `{"v":5,"type":"accept",...}`, no spaces, fields in the order of the class.
+    """The frame of a message: `{"v":6,"type":"accept",...}`, no spaces, fields in the order of the class.
 
     Raises ProtocolError if a value is not of its field's type or the frame would be too long.
     """

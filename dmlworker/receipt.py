@@ -15,9 +15,9 @@ from dmlworker import merkle, rewards, schedules
 from dmlworker.protocol import Hyper, nesting, order_seed
 
 NAME = "receipt.json"
-VERSION = 3
-"""What is written. Earlier versions are read as they were: without the fields of SINCE_2, or of SINCE_3."""
-SINCE_2, SINCE_3 = {"since": 2}, {"since": 3}
+VERSION = 4
+"""What is written. Earlier versions are read as they were: without the fields of SINCE_2, SINCE_3, or SINCE_4."""
+SINCE_2, SINCE_3, SINCE_4 = {"since": 2}, {"since": 3}, {"since": 4}
 FEE_PERCENT = 2
 """Of the price, rounded down."""
 _NESTING = 8
@@ -57,7 +57,7 @@ class Shard:
 @dataclass(frozen=True)
 class Training:
     """The hyper-parameters. rule, byzantine, strategy: see aggregation.How. seed: of the hold-out, the shards, and (by `order_seed`) every order of samples.
-    schedule: how learning_rate changes over the `ordered` rounds, of which the last ones may not have been needed (schedules.py). clip: see Hyper."""
+    schedule: how learning_rate changes over the `ordered` rounds, of which the last ones may not have been needed (schedules.py). clip, optimizer: see Hyper."""
 
     epochs: int
     batch_size: int
@@ -71,6 +71,7 @@ class Training:
     schedule: str = field(default=schedules.CONSTANT, metadata=SINCE_3)
     ordered: int = field(default=1, metadata=SINCE_3)
     clip: float = field(default=0.0, metadata=SINCE_3)
+    optimizer: str = field(default="sgd", metadata=SINCE_4)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Replay:
-    """A segment done again by the platform. start, claimed: the weights that it began and was said to end with. Distances as in
+    """A segment done again by the platform. start, claimed: the checkpoints that it began and was said to end with. Distances as in
     comparison.py; None: infinite."""
 
     segment: int
@@ -179,7 +180,7 @@ class Receipt:
         proximal = told.proximal if told.strategy == "fedprox" else 0.0
         seed = order_seed(told.seed, round_.number, update.shard)
         rate = schedules.rate(told.schedule, told.learning_rate, round_.number, told.ordered)
-        rest = (proximal, told.compression, update.checkpoint_every, told.clip)
+        rest = (proximal, told.compression, update.checkpoint_every, told.clip, told.optimizer)
         return Hyper(told.epochs, told.batch_size, rate, seed, *rest)
 
 

@@ -1,7 +1,7 @@
 """The local update: start weights, a shard and hyper-parameters in; trained weights out, the same ones every time.
 
-The platform fixes all that decides the result, sample order included, so a replay can tell honest work from other. Plain
-SGD on the mean of the task's loss (`losses`), in compiled steps of TensorFlow or JAX (`backends`), imported at the first call.
+The platform fixes all that decides the result, sample order included, so a replay can tell honest work from other. Steps
+(`optimizers`) on the mean of the task's loss (`losses`), compiled by TensorFlow or JAX (`backends`), which are imported at the first call.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmlworker import backends, models, rawmodel
+from dmlworker import backends, models, optimizers, rawmodel
 from dmlworker.datasets import Encoder
 from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
@@ -115,9 +115,9 @@ def train(
     what each sample counts in its batch's mean; None: 1.
 
     `progress(step, steps, loss)` is called every few steps, loss being the epoch's mean so far; what it raises ends the
-    training. `checkpoint(weights)` is called after every `hyper.checkpoint_every` steps and after the last; the arrays are
-    valid for the length of the call. Bit for bit the same at the same number of threads on the same machine; see
-    docs/decisions/replay-tolerance.md for how far others differ. Raises ModelRefused for the spec, MalformedUpdate for the
+    training. `checkpoint(arrays)` is called after every `hyper.checkpoint_every` steps, with what the optimizer remembers
+    behind the weights, and after the last with the weights alone, from which nothing goes on; the arrays are valid for the length of
+    the call. Bit for bit the same at the same number of threads on the same machine; see docs/decisions/replay-tolerance.md for how far others differ. Raises ModelRefused for the spec, MalformedUpdate for the
     weights, ValueError for the data.
     """
     program = _trainer(spec, x, hyper)
@@ -137,7 +137,8 @@ def replay(
     checkpoint: CheckpointCallback | None = None,
     w: np.ndarray | None = None,
 ) -> Weights:
-    """The steps `segment` (from 0) of the training that `train` does, gone on with from the weights `at` that they began with.
+    """The steps `segment` (from 0) of the training that `train` does, gone on with from the checkpoint `at` that they began with; gives the
+    one that they end with. Step 0 begins with weights alone: there is nothing to remember yet.
 
     weights: the training's own start, which FedProx pulls back to. Raises as `train` does.
     """
@@ -148,9 +149,20 @@ def replay(
 
 
 def _trainer(spec: Spec, x: np.ndarray, hyper: Hyper) -> "_Program":
-    return _program(
-        models.spec_bytes(spec), hyper.batch_size, x.dtype.str, held=hyper.proximal > 0, clipped=hyper.clip > 0
-    )
+    how = hyper.proximal > 0, hyper.clip > 0, hyper.optimizer
+    return _program(models.spec_bytes(spec), hyper.batch_size, x.dtype.str, *how)
+
+
+def empty_state(spec: Spec, optimizer: str) -> Weights:
+    """What stands behind the weights in a checkpoint, as it is before the first step."""
+    if not optimizers.SLOTS[optimizer]:
+        return []
+    return optimizers.empty(optimizer, _size(models.from_spec(spec)))
+
+
+def _size(model: "keras.Model") -> int:
+    """Of all trainable weights together."""
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
 def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evaluation:
@@ -158,7 +170,7 @@ def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Eval
 
     Raises as `train` does.
     """
-    program = _program(models.spec_bytes(spec), _EVALUATION_BATCH, x.dtype.str, held=False, clipped=False)
+    program = _program(models.spec_bytes(spec), _EVALUATION_BATCH, x.dtype.str)
     with program.lock:
         program.load(weights)
         return program.evaluate(x, y)
@@ -186,8 +198,10 @@ def _let_go(weights: Weights) -> None:
 
 
 @lru_cache(maxsize=_PROGRAMS_KEPT)
-def _program(spec: bytes, batch_size: int, dtype: str, held: bool, clipped: bool) -> "_Program":
-    return _Program(models.spec_from_bytes(spec), batch_size, dtype, held, clipped)
+def _program(
+    spec: bytes, batch_size: int, dtype: str, held: bool = False, clipped: bool = False, optimizer: str = "sgd"
+) -> "_Program":
+    return _Program(models.spec_from_bytes(spec), batch_size, dtype, held, clipped, optimizer)
 
 
 class _Program:
@@ -195,12 +209,13 @@ class _Program:
 
     `held`: by FedProx to its start weights, which the steps then keep beside the model's. `clipped`: its gradients are."""
 
-    def __init__(self, spec: Spec, batch_size: int, dtype: str, held: bool, clipped: bool) -> None:
+    def __init__(self, spec: Spec, batch_size: int, dtype: str, held: bool, clipped: bool, optimizer: str) -> None:
         self.lock = threading.Lock()
         self._model = models.from_spec(spec)
         self._batch_size = batch_size
         self._loss = Loss.of(spec)
-        self._steps = backends.chosen().Steps(self._model, self._loss, batch_size, dtype, held, clipped)
+        self._empty = optimizers.empty(optimizer, _size(self._model))
+        self._steps = backends.chosen().Steps(self._model, self._loss, batch_size, dtype, held, clipped, optimizer)
 
     def load(self, weights: Weights) -> None:
         shapes = [tuple(weight.shape) for weight in self._model.weights]
@@ -219,20 +234,29 @@ class _Program:
         part: range | None = None,
         w: np.ndarray | None = None,
     ) -> Weights:
-        """The steps of `part`, or all, from the weights `at`, or the ones loaded."""
+        """The steps of `part`, or all, from the checkpoint `at`, or the weights loaded; gives the one that they end with."""
         self._check(x, y)
         w = np.ones(len(y), np.float32) if w is None else w
         if w.shape != y.shape[:1]:
             raise ValueError(f"{len(y)} samples have {len(w)} weights.")
-        run = self._steps.start(x, y, hyper)
+        steps, count = steps_of(len(y), hyper), len(self._model.weights)
+        part = part or range(steps)
+        run = self._steps.start(x, y, hyper, self._state(at[count:] if at and part.start else None))
         if at is not None:
-            self.load(at)
-        steps = steps_of(len(y), hyper)
-        for done, loss in self._losses(run, w, hyper, part or range(steps)):
+            self.load(at[:count] if part.start else at)
+        for done, loss in self._losses(run, w, hyper, part):
             progress(done, steps, loss)
             if done % hyper.checkpoint_every == 0 or done == steps:
-                checkpoint(self._model.get_weights())
-        return _arrays(self._model)
+                checkpoint([*self._model.get_weights(), *(self._steps.state() if done < steps else ())])
+        return [*_arrays(self._model), *(self._steps.state() if part.stop < steps else ())]
+
+    def _state(self, given: Weights | None) -> Weights:
+        """Raises MalformedUpdate if what is given is not what this optimizer remembers."""
+        if given is None:
+            return self._empty
+        if [array.shape for array in given] != [array.shape for array in self._empty]:
+            raise MalformedUpdate("The optimizer's state does not fit the model.")
+        return given
 
     def _losses(self, run: backends.Run, w: np.ndarray, hyper: Hyper, part: range) -> Iterator[tuple[int, float]]:
         """After every few steps, the number of steps done and the mean loss of the epoch so far. w: what each sample counts."""
@@ -245,7 +269,7 @@ class _Program:
             total, seen = 0.0, 0.0
             for now in _calls(mine, max(1, _SAMPLES_PER_CALL // self._batch_size), hyper.checkpoint_every):
                 rows = slice(now.start - first, now.stop - first)
-                total += run(batches[rows], mask[rows])
+                total += run(batches[rows], mask[rows], optimizers.rates(hyper, now))
                 seen += float(mask[rows].sum(dtype=np.float64))
                 yield now.stop, total / seen
 

@@ -81,9 +81,9 @@ def order(
     """Quote a price for a file of `file_size` bytes; `payer` is the only wallet that can pay it. `samples`, `sample_shape`, `outputs` and `tokens` are
     what the customer says of the file, for a price by what is computed.
 
-    `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, learning_rate, search, schedule, clip,
-    rule, byzantine, strategy, proximal, compression, attested, on_cheat, reward, seed, price_scheme, samples; and of the data: task, leave_out,
-    kinds, group, window, horizon, sharding, class_weights. `model_file`, `model_weights`: a model of the customer's own.
+    `options` are the training's settings: target, model_kind, rounds, patience, epochs, batch_size, optimizer, learning_rate, search, schedule,
+    clip, rule, byzantine, strategy, proximal, compression, attested, on_cheat, reward, seed, price_scheme, samples; and of the data: task,
+    leave_out, kinds, group, window, horizon, sharding, class_weights. `model_file`, `model_weights`: a model of the customer's own.
     """
     if model_weights and not model_file:
         raise Invalid("Start weights need the model that they belong to.", "model_file")

@@ -30,6 +30,7 @@ from tickets.forms import (
     CLASS_WEIGHTS,
     COMPRESSIONS,
     MODELS,
+    OPTIMIZERS,
     PRICES,
     REWARDS,
     SCHEDULES,
@@ -61,7 +62,8 @@ class Order(serializers.Serializer[Any]):
     patience = serializers.IntegerField(**_bounds("patience"), help_text="0: never end early")
     epochs = serializers.IntegerField(**_bounds("epochs"))
     batch_size = serializers.IntegerField(**_bounds("batch_size"))
-    learning_rate = FiniteField(**_bounds("learning_rate"))
+    optimizer = serializers.ChoiceField(OPTIMIZERS, default="sgd", help_text="Of the providers' steps")
+    learning_rate = FiniteField(**_bounds("learning_rate"), help_text="adam needs about 0.001")
     search = serializers.ChoiceField(
         Search.choices,
         default=Search.OFF,
@@ -144,6 +146,7 @@ class Row(serializers.ModelSerializer[Ticket]):
         fields = ["id", "status", "file_name", "file_size", "target", "model_kind", "rounds", "patience", "epochs"]
         fields += [
             "batch_size",
+            "optimizer",
             "learning_rate",
             "search",
             "schedule",

@@ -25,6 +25,12 @@ MODELS = [
     ("transformer", "Small transformer (text and series)"),
 ]
 
+OPTIMIZERS = [
+    ("sgd", "Plain gradient steps (SGD)"),
+    ("momentum", "SGD with momentum 0.9"),
+    ("adam", "Adam"),
+]
+
 SCHEDULES = [
     ("constant", "The same in all"),
     ("cosine", "Cosine: falls to almost nothing"),
@@ -219,8 +225,18 @@ class OrderForm(DataForm):
     batch_size = forms.IntegerField(
         label="Batch size", min_value=1, max_value=1024, initial=20, help_text="Samples per training step: 1 to 1024."
     )
+    optimizer = forms.ChoiceField(
+        label="Local optimizer",
+        choices=OPTIMIZERS,
+        initial="sgd",
+        help_text="Of the providers' steps; each round begins anew. Momentum and Adam get further in few rounds, at the right learning rate.",
+    )
     learning_rate = forms.FloatField(
-        label="Learning rate", min_value=1e-5, max_value=10, initial=0.1, help_text="Step size: 0.00001 to 10."
+        label="Learning rate",
+        min_value=1e-5,
+        max_value=10,
+        initial=0.1,
+        help_text="Step size: 0.00001 to 10. About 0.1 for plain steps, 0.01 with momentum, 0.001 for Adam.",
     )
     search = forms.ChoiceField(
         label="Search for learning rate and width",

@@ -39,6 +39,7 @@ TRAINING = (
     "patience",
     "epochs",
     "batch_size",
+    "optimizer",
     "learning_rate",
     "schedule",
     "clip",
@@ -91,6 +92,7 @@ class Ticket(models.Model):
     )
     epochs = models.PositiveIntegerField("local epochs", default=1)
     batch_size = models.PositiveIntegerField(default=20)
+    optimizer = models.CharField("local optimizer", max_length=8, default="sgd", help_text="Of the providers' steps")
     learning_rate = models.FloatField(default=0.1)
     schedule = models.CharField(
         max_length=10, default=schedules.CONSTANT, help_text="How the learning rate changes over the rounds"
@@ -142,7 +144,9 @@ class Ticket(models.Model):
     window = models.PositiveIntegerField(default=0, help_text="Rows in their order that are one sample; 0: each is one")
     horizon = models.PositiveIntegerField(default=1, help_text="Rows from a window's last to its target")
     sharding = models.CharField(
-        max_length=5, default="iid", help_text="iid, or group: a group's rows go to one provider"
+        max_length=5,
+        default="iid",
+        help_text="iid; group: a group's rows go to one provider; or speed: larger parts go to the faster providers",
     )
     class_weights = models.CharField(
         max_length=8, default="none", help_text="none, or balanced: rare classes count more"

@@ -24,6 +24,7 @@ from dmlsite import jobs, live
 from dmlsite.errors import Conflict, Forbidden, Missing
 from dmlworker import task
 from dmlworker.aggregation import RULES
+from dmlworker.optimizers import SLOTS
 from dmlworker.protocol import Hyper, Lease, order_seed
 from dmlworker.trace import LINE, segments_of
 from observe import logs, metrics
@@ -349,7 +350,7 @@ def hyper_of(assignment: Assignment) -> Hyper:
     proximal = run.proximal if run.strategy == "fedprox" else 0.0
     steps = run.epochs * -(-assignment.shard.samples // run.batch_size)
     every = max(run.segment_steps, -(-steps // MAX_SEGMENTS))
-    rest = (seed_of(assignment), proximal, run.compression, every, run.clip)
+    rest = (seed_of(assignment), proximal, run.compression, every, run.clip, run.optimizer)
     return Hyper(run.epochs, run.batch_size, assignment.round.learning_rate, *rest)
 
 
@@ -752,13 +753,13 @@ def readable_blob(provider: Provider, sha256: str, secret: str = "") -> Blob:
 
 
 def upload_limit(provider: Provider, sha256: str) -> int:
-    """Bytes that this upload may have: an update or a checkpoint what the weights have, and a little for another writer's header; or
-    what a trace has. And all uploads that nothing names yet, other than this one: what the open work asks for, and once more, for
+    """Bytes that this upload may have: an update or a checkpoint what the weights have, the latter with what the optimizer remembers, and a
+    little for another writer's header; or what a trace has. And all uploads that nothing names yet, other than this one: what the open work asks for, and once more, for
     what was sent in vain."""
     found = list(_open_work(provider).select_related("round__run__ticket", "round__start", "shard", "audit"))
     if not found:
         raise Forbidden("You have no open lease.")
-    sizes = [(work, work.round.start.size + 65536, _trace_bytes(work)) for work in found]
+    sizes = [(work, _checkpoint_bytes(work), _trace_bytes(work)) for work in found]
     due = sum(_shown(work) * weights + trace for work, weights, trace in sizes)
     unnamed = Blob.objects.filter(sender=provider).exclude(pk=sha256).aggregate(bytes=Sum("size"))["bytes"] or 0
     return max(0, min(max(max(size) for _, *size in sizes), 2 * due - unnamed))
@@ -768,14 +769,19 @@ def _audited(work: Assignment) -> bool:
     return hasattr(work, "audit") and work.audit.state in Audit.UNDECIDED
 
 
+def _checkpoint_bytes(work: Assignment) -> int:
+    slots = SLOTS[work.round.run.optimizer] if _audited(work) else 0
+    return (1 + slots) * work.round.start.size + 65536
+
+
 def _trace_bytes(work: Assignment) -> int:
     return LINE * segments_of(work.shard.samples, hyper_of(work)) if _audited(work) else 0
 
 
 def _shown(work: Assignment) -> int:
-    """Weights that a worker sends for a piece of work: its update; or both ends of each segment drawn, the first, the last and
-    the one with the largest change."""
-    return 2 * (len(work.audit.drawn) + 3) if _audited(work) else 1
+    """What a worker sends for a piece of work: its update; or both ends of each segment drawn, the first, the last and
+    the ones with the largest change and the sharpest turn."""
+    return 2 * (len(work.audit.drawn) + 4) if _audited(work) else 1
 
 
 def forget_unnamed() -> None:

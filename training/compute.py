@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,11 @@ from uuid import UUID
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, exports, flops, metrics, rewards, task
+from dmlworker import aggregation, comparison, compression, datasets, exports, flops, metrics, optimizers, rewards, task
 from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
 from dmlworker.datasets import limits
+from dmlworker.optimizers import SLOTS
 from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack, pieces, unpack
@@ -159,7 +160,7 @@ def _search(
     others: Mapping[float, ratesearch.Model],
 ) -> ratesearch.Found:
     passes, most = ticket.rounds * ticket.epochs, clip(ticket, learnt)
-    job = ratesearch.Training(ticket.learning_rate, ticket.batch_size, passes, parts, most, seed)
+    job = ratesearch.Training(ticket.learning_rate, ticket.batch_size, passes, parts, most, seed, ticket.optimizer)
     return ratesearch.search(model, train, job, _one_at_a_time, others)
 
 
@@ -338,7 +339,7 @@ def _own_update(round_: Round) -> Weights:
     run = round_.run
     x, y = datasets.few(*datasets.load(store.get(run.holdout_id)), evidence.ROOT_SAMPLES)
     seed = order_seed(run.seed, round_.number, -1)
-    hyper = Hyper(run.epochs, run.batch_size, round_.learning_rate, seed, clip=run.clip)
+    hyper = Hyper(run.epochs, run.batch_size, round_.learning_rate, seed, clip=run.clip, optimizer=run.optimizer)
     with _one_at_a_time:
         return trainer.train(spec_of(run), weights_of(round_.start_id), x, y, hyper)
 
@@ -386,34 +387,45 @@ class NotShown(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What an audited update was made of, and the trace that its worker showed."""
+    """What an audited update was made of, and the trace that its worker showed. like: a checkpoint's arrays, as the round begins."""
 
     assignment: Assignment
     hyper: Hyper
     trace: Trace
     files: dict[str, bytes]
+    like: Weights
 
     @classmethod
     def of(cls, audit: Audit) -> "Work":
         """Raises NotShown if the trace is not the one that was committed to."""
+        from dmlworker import trainer
+
         work = audit.assignment
         hyper = hyper_of(work)
         try:
             trace = Trace.from_bytes(store.get(str(audit.trace_id)))
         except MalformedUpdate as error:
             raise NotShown(str(error)) from error
-        if trace.root != work.root or len(trace.segments) != segments_of(work.shard.samples, hyper):
+        told = len(trace.segments), trace.remembers
+        if trace.root != work.root or told != (segments_of(work.shard.samples, hyper), SLOTS[hyper.optimizer] > 0):
             raise NotShown("the trace is not the one that was committed to")
         run = work.round.run
         names = {"spec": run.spec_id, "start": work.round.start_id, "shard": work.shard.blob_id}
-        return cls(work, hyper, trace, {name: store.get(sha256) for name, sha256 in names.items()})
+        files = {name: store.get(sha256) for name, sha256 in names.items()}
+        state = trainer.empty_state(json.loads(files["spec"]), hyper.optimizer)
+        return cls(work, hyper, trace, files, [*unpack(files["start"]), *state])
+
+    @property
+    def weights(self) -> int:
+        """So many arrays of a checkpoint are weights; those behind them are what the optimizer remembers."""
+        return len(self.like) - SLOTS[self.hyper.optimizer]
 
     def start(self, segment: int) -> str:
-        """The hash of the weights that a segment began with. The first one has no choice."""
+        """The hash of the checkpoint that a segment began with. The first one has no choice."""
         return self.trace.segments[segment - 1].sha256 if segment else self.assignment.round.start_id
 
     def claimed(self, segment: int) -> str:
-        """The hash of the weights that a segment ended with. The last one's are what went into the average."""
+        """The hash of the checkpoint that a segment ended with. The last one's is what went into the average."""
         last = segment + 1 == len(self.trace.segments)
         return str(self.assignment.weights_id) if last else self.trace.segments[segment].sha256
 
@@ -439,16 +451,17 @@ def audit(found: Audit) -> tuple[str, str]:
 
 
 def _look(found: Audit, work: Work, segment: int) -> tuple[str, str]:
-    start, claimed = _shown(work, work.start(segment)), _shown(work, work.claimed(segment))
+    start, claimed = _begun(work, segment), _ended(work, segment)
     allowed = _allowed(work, segment, start, claimed)
+    compare = partial(comparison.compare_checkpoints, work.hyper.optimizer, work.weights, start)
     first = _replay_here(work, segment, start)
-    far = [comparison.compare(start, claimed, first)]
+    far = [compare(claimed, first)]
     if _replayed(found, work, segment, 1, first, far[0], allowed):
         return Audit.State.PASSED, ""
     second, *nudged = _replay_elsewhere(work, segment, start)
-    far.append(comparison.compare(start, claimed, second))
+    far.append(compare(claimed, second))
     agrees = _replayed(found, work, segment, 2, second, far[1], allowed)
-    apart = max(comparison.compare(start, first, other).relative for other in (second, *nudged))
+    apart = max(compare(first, other).relative for other in (second, *nudged))
     found.replays.filter(segment=segment).update(apart=apart)
     if agrees:
         return Audit.State.PASSED, ""
@@ -469,29 +482,53 @@ def _replayed(
     return agrees
 
 
-def _shown(work: Work, sha256: str) -> Weights:
-    """Weights that a worker showed. Raises NotShown if they are not here, or no weights of this model."""
+def _begun(work: Work, segment: int) -> Weights:
+    """What a segment began with; the first one with the round's weights, and nothing to remember."""
+    return _shown(work, work.start(segment), remembers=segment > 0)
+
+
+def _ended(work: Work, segment: int) -> Weights:
+    """What a segment ended with; the last one with the update, from which nothing goes on."""
+    return _shown(work, work.claimed(segment), remembers=segment + 1 < len(work.trace.segments))
+
+
+def _shown(work: Work, sha256: str, remembers: bool) -> Weights:
+    """A checkpoint that a worker showed. Raises NotShown if it is not here, or none of this model and optimizer."""
     if not Blob.objects.filter(pk=sha256).exists():
         raise NotShown("not all weights that were asked for were sent")
     try:
-        weights = weights_of(sha256)
-        aggregation.check(weights, unpack(work.files["start"]))
+        found = weights_of(sha256)
+        aggregation.check(found, work.like if remembers else work.like[: work.weights])
+        optimizers.check(work.hyper.optimizer, found[work.weights :])
     except MalformedUpdate as error:
         raise NotShown(str(error)) from error
-    return weights
+    return found
 
 
 def _allowed(work: Work, segment: int, start: Weights, claimed: Weights) -> float:
     """How far from its replay a segment may end. A compressed update may be off by a part of the *whole* change besides. Raises
-    NotShown if the segment did not move as far as its trace said: then it named another one as the largest."""
-    moved, said = comparison.length(start, claimed), work.trace.segments[segment].change
+    NotShown if the segment did not move or turn as far as its trace said: then it named another one as the largest."""
+    weights = work.weights
+    moved, said = comparison.length(start[:weights], claimed[:weights]), work.trace.segments[segment].change
     if work.hyper.compression != "none" and segment + 1 == len(work.trace.segments):
-        whole = comparison.length(unpack(work.files["start"]), claimed)
+        whole = comparison.length(work.like[:weights], claimed)
         return comparison.allowed(work.hyper.compression, whole, said)
     told = work.claimed(segment) == work.trace.segments[segment].sha256
     if told and abs(moved - said) > evidence.CHANGE_ROUNDING * moved:
         raise NotShown(f"the trace says that segment {segment} moved {said:.3g}, but it did {moved:.3g}")
+    _check_turn(work, segment, start[weights:] or work.like[weights:], claimed[weights:])
     return comparison.MAX_RELATIVE
+
+
+def _check_turn(work: Work, segment: int, before: Weights, after: Weights) -> None:
+    """As for how far the weights moved. Raises NotShown."""
+    if not after:
+        return
+    turned, said = optimizers.turned(work.hyper.optimizer, before, after), work.trace.segments[segment].turn or 0.0
+    if not abs(turned - said) <= evidence.CHANGE_ROUNDING * turned:
+        raise NotShown(
+            f"the trace says that the optimizer's state turned {said:.3g} in segment {segment}, but it did {turned:.3g}"
+        )
 
 
 def _replay_here(work: Work, segment: int, at: Weights) -> Weights:

@@ -57,6 +57,9 @@ class Run(models.Model):
     rounds = models.PositiveIntegerField()
     epochs = models.PositiveIntegerField()
     batch_size = models.PositiveIntegerField()
+    optimizer = models.CharField(
+        max_length=8, default="sgd", help_text="Of the workers' steps (dmlworker/optimizers.py)"
+    )
     learning_rate = models.FloatField()
     schedule = models.CharField(
         max_length=10, default=schedules.CONSTANT, help_text="How the learning rate changes over the rounds"
@@ -282,15 +285,18 @@ class Replay(models.Model):
     audit = models.ForeignKey(Audit, models.PROTECT, related_name="replays")
     segment = models.PositiveIntegerField(help_text="From 0")
     number = models.PositiveSmallIntegerField(help_text="1, or 2 in another process, with other rounding")
-    start = models.CharField(max_length=64, help_text="SHA-256 of the weights that it began with")
-    claimed = models.CharField(max_length=64, help_text="SHA-256 of the weights that the worker committed to")
-    relative = models.FloatField("relative distance", help_text="|claimed - replayed| / |replayed - start|")
+    start = models.CharField(max_length=64, help_text="SHA-256 of the checkpoint that it began with")
+    claimed = models.CharField(max_length=64, help_text="SHA-256 of the checkpoint that the worker committed to")
+    relative = models.FloatField(
+        "relative distance",
+        help_text="|claimed - replayed| / |replayed - start|; or that of the optimizer's state, if it is larger",
+    )
     allowed = models.FloatField(help_text="The largest relative distance that counts as rounding")
     cosine = models.FloatField(help_text="Between the claimed and the replayed change")
     result = models.CharField(
         max_length=64,
         default="",
-        help_text="SHA-256 of the weights that it ended with; kept where they contradict the claim",
+        help_text="SHA-256 of the checkpoint that it ended with; kept where it contradicts the claim",
     )
     apart = models.FloatField(
         null=True,

@@ -84,12 +84,13 @@ class Training:
     parts: int
     clip: float
     seed: int
+    optimizer: str = "sgd"
 
     def hyper(self, rate: float, samples: int, sample: int) -> Hyper:
         """A trial on `sample` samples of `samples`: as many steps as a provider takes, as far as PASSES allow."""
         steps = self.passes * samples // self.parts
         epochs = max(1, min(steps, PASSES) // sample)
-        return Hyper(min(epochs, 1000), self.batch_size, rate, self.seed, clip=self.clip)
+        return Hyper(min(epochs, 1000), self.batch_size, rate, self.seed, clip=self.clip, optimizer=self.optimizer)
 
 
 def search(

@@ -2,7 +2,7 @@
 
     python -m training.replay FOLDER SEGMENT
 
-FOLDER holds `spec` and `hyper` (JSON), `start`, `shard` and `at`, the weights that the segment begins with (safetensors). The
+FOLDER holds `spec` and `hyper` (JSON), `start`, `shard` and `at`, the checkpoint that the segment begins with (safetensors). The
 result is written there as `end-0`; `end-1` and on are what comes of weights that are off by their last bit: where these
 differ, rounding alone decides where the segment ends. No Django.
 """
@@ -28,16 +28,17 @@ def main(folder: Path, segment: int) -> None:
     start, at = (unpack((folder / name).read_bytes()) for name in ("start", "at"))
     steps = steps_of_segment(segment, len(y), hyper)
     spec = json.loads((folder / "spec").read_text())
-    for number, begun in enumerate([at, *nudged(at)]):
+    for number, begun in enumerate([at, *nudged(at, len(start))]):
         (folder / f"end-{number}").write_bytes(pack(trainer.replay(spec, start, x, y, hyper, begun, steps, w=w)))
 
 
-def nudged(weights: Weights) -> list[Weights]:
-    """The weights off by their last bit: all upwards, all downwards, and to either side by chance."""
-    random = np.random.default_rng(1)
+def nudged(checkpoint: Weights, count: int) -> list[Weights]:
+    """The first `count` arrays, the weights, off by their last bit: all upwards, all downwards, and to either side by chance. What the optimizer
+    remembers stays as it is: its rounding does nothing that the weights' does not."""
+    weights, state, random = checkpoint[:count], checkpoint[count:], np.random.default_rng(1)
     up, down = ([np.nextafter(array, np.float32(way)) for array in weights] for way in (np.inf, -np.inf))
     mixed = [np.where(random.random(a.shape) < 0.5, a, b) for a, b in zip(up, down, strict=True)]
-    return [up, down, mixed]
+    return [[*each, *state] for each in (up, down, mixed)]
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 import numpy as np
 
 from dmlworker.losses import Loss
+from dmlworker.optimizers import Arrays
 from dmlworker.protocol import Hyper
 
 if TYPE_CHECKING:
     import keras
 
-Run = Callable[[np.ndarray, np.ndarray], float]
+Run = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 class Library(NamedTuple):
@@ -37,12 +38,16 @@ class Steps(Protocol):
     """A model's training steps and its measuring, compiled. The weights are in the model before and after every call."""
 
     def __init__(
-        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool
+        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool, optimizer: str
     ) -> None: ...
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
-        """For a training that starts at the model's present weights: `run(batches, mask)` does a step of SGD for each row of
-        indices (k, batch_size), every sample at its weight in the mask, and returns the sum of the samples' losses."""
+    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
+        """For a training that starts at the model's present weights: `run(batches, mask, rates)` does a step for each row of
+        indices (k, batch_size), every sample at its weight in the mask, as long as its rate says (k,), and returns the sum of the samples'
+        losses. state: what the optimizer remembers of the steps before the first `run` (optimizers.py)."""
+
+    def state(self) -> list[np.ndarray]:
+        """What it remembers now; copies."""
 
     def score(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         """What up to batch_size samples are taken for (`Loss.answers`), and the sum of their losses."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmlworker import models
+from dmlworker import models, optimizers
 from dmlworker.backends import Run
 from dmlworker.losses import Loss
+from dmlworker.optimizers import Arrays
 from dmlworker.protocol import Hyper
 
 if TYPE_CHECKING:
@@ -45,27 +46,41 @@ class Steps:
     """See `backends.Steps`."""
 
     def __init__(
-        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool
+        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool, optimizer: str
     ) -> None:
         self._variables = model.trainable_variables
         self._batch_size = batch_size
         self._held = held
-        self._step, self._score = _compile(model, loss, clipped)
+        self._slots: list[list[Any]] = []
+        self._step, self._score = _compile(model, loss, clipped, optimizer)
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
+    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
         anchors = self._values() if self._held else []
-        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal), np.float32(hyper.clip)
+        bounds = np.float32(hyper.proximal), np.float32(hyper.clip)
+        self._slots = [self._cut(vector) for vector in state]
 
-        def run(batches: np.ndarray, mask: np.ndarray) -> float:
-            weights, losses = self._values(), []
-            for batch, share in zip(batches, mask, strict=True):
-                weights, loss = self._step(weights, anchors, x[batch], y[batch], share, *rates)
+        def run(batches: np.ndarray, mask: np.ndarray, rates: np.ndarray) -> float:
+            weights, slots, losses = self._values(), self._slots, []
+            for batch, share, rate in zip(batches, mask, rates, strict=True):
+                weights, slots, loss = self._step(weights, slots, anchors, x[batch], y[batch], share, rate, *bounds)
                 losses.append(loss)
+            self._slots = slots
             for variable, weight in zip(self._variables, weights, strict=True):
                 variable.assign(weight)
             return float(sum(map(float, losses)))
 
         return run
+
+    def state(self) -> list[np.ndarray]:
+        return [np.concatenate([np.ravel(part) for part in slot]) for slot in self._slots]
+
+    def _cut(self, vector: np.ndarray) -> list[Any]:
+        """Into the shapes of the weights."""
+        from jax import numpy as jnp
+
+        ends = np.cumsum([int(np.prod(variable.shape)) for variable in self._variables])[:-1]
+        parts = zip(np.split(vector, ends), self._variables, strict=True)
+        return [jnp.asarray(part.reshape(variable.shape)) for part, variable in parts]
 
     def score(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         # Filled up to one shape, or the last batch would be compiled for itself.
@@ -78,8 +93,8 @@ class Steps:
         return [variable.value for variable in self._variables]
 
 
-def _compile(model: "keras.Model", loss: Loss, clipped: bool) -> tuple[Any, Any]:
-    """(step, score): `step` gives the weights after a step of SGD and the sum of the samples' losses; `score` says for each
+def _compile(model: "keras.Model", loss: Loss, clipped: bool, optimizer: str) -> tuple[Any, Any]:
+    """(step, score): `step` gives the weights after a step, what the optimizer remembers, and the sum of the samples' losses; `score` says for each
     sample what it is taken for, and its loss.
 
     anchors: FedProx' start weights, to which each step pulls back (see backends/tensorflow.py), or none. clipped: no gradient is longer
@@ -101,15 +116,18 @@ def _compile(model: "keras.Model", loss: Loss, clipped: bool) -> tuple[Any, Any]
         return total / jnp.sum(share), total
 
     def step(
-        weights: Any, anchors: Any, x: Any, y: Any, share: Any, rate: Any, pull: Any, most: Any
-    ) -> tuple[Any, Any]:
+        weights: Any, slots: Any, anchors: Any, x: Any, y: Any, share: Any, rate: Any, pull: Any, most: Any
+    ) -> tuple[Any, Any, Any]:
         gradients, total = jax.grad(mean, has_aux=True)(weights, x, y, share)
         if anchors:
             gradients = [g + pull * (w - a) for g, w, a in zip(gradients, weights, anchors, strict=True)]
         if clipped:
             norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
             gradients = [g * (most / jnp.maximum(norm, most)) for g in gradients]
-        return [w - rate * g for w, g in zip(weights, gradients, strict=True)], total
+        mine = zip(*slots, strict=True) if slots else [()] * len(weights)
+        steps = [optimizers.step(optimizer, g, kept, rate, jnp.sqrt) for g, kept in zip(gradients, mine, strict=True)]
+        after = [w - less for w, (less, _) in zip(weights, steps, strict=True)]
+        return after, [[kept[number] for _, kept in steps] for number in range(len(slots))], total
 
     def score(weights: Any, x: Any, y: Any) -> tuple[Any, Any]:
         losses, values = losses_of(weights, x, y)

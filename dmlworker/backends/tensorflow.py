@@ -1,12 +1,15 @@
 """Training steps in TensorFlow: a loop over them, compiled, so that small models don't wait for Python."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmlworker import models
+from dmlworker import models, optimizers
 from dmlworker.backends import Run
 from dmlworker.losses import Loss
+from dmlworker.optimizers import SLOTS, Arrays
 from dmlworker.protocol import Hyper
 
 if TYPE_CHECKING:
@@ -42,26 +45,37 @@ class Steps:
     """See `backends.Steps`."""
 
     def __init__(
-        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool
+        self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool, optimizer: str
     ) -> None:
         import tensorflow as tf
 
         self._weights = model.trainable_weights if held else []
         self._anchors = [tf.Variable(weight.value) for weight in self._weights]
-        self._run, self._score = _compile(model, loss, batch_size, dtype, self._anchors, clipped)
+        self._sizes = [int(np.prod(weight.shape)) for weight in model.trainable_weights]
+        self._slots = [
+            [tf.Variable(tf.zeros(weight.shape)) for weight in model.trainable_weights] for _ in range(SLOTS[optimizer])
+        ]
+        step = partial(optimizers.step, optimizer, root=tf.sqrt)
+        self._run, self._score = _compile(model, loss, batch_size, dtype, self._anchors, clipped, step, self._slots)
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
+    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
         import tensorflow as tf
 
         for anchor, weight in zip(self._anchors, self._weights, strict=True):
             anchor.assign(weight.value)
         rows, labels = tf.constant(x), tf.constant(y)
-        rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal), np.float32(hyper.clip)
+        bounds = np.float32(hyper.proximal), np.float32(hyper.clip)
+        for slot, vector in zip(self._slots, state, strict=True):
+            for variable, part in zip(slot, np.split(vector, np.cumsum(self._sizes)[:-1]), strict=True):
+                variable.assign(part.reshape(variable.shape))
 
-        def run(batches: np.ndarray, mask: np.ndarray) -> float:
-            return float(self._run(rows, labels, batches, mask, *rates))
+        def run(batches: np.ndarray, mask: np.ndarray, rates: np.ndarray) -> float:
+            return float(self._run(rows, labels, batches, mask, rates, *bounds))
 
         return run
+
+    def state(self) -> list[np.ndarray]:
+        return [np.concatenate([variable.numpy().ravel() for variable in slot]) for slot in self._slots]
 
     def score(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         answers, total = self._score(x, y)
@@ -69,14 +83,21 @@ class Steps:
 
 
 def _compile(
-    model: "keras.Model", loss: Loss, batch_size: int, dtype: str, anchors: list["tf.Variable"], clipped: bool
+    model: "keras.Model",
+    loss: Loss,
+    batch_size: int,
+    dtype: str,
+    anchors: list["tf.Variable"],
+    clipped: bool,
+    step_of: Callable[..., tuple[Any, list[Any]]],
+    slots: list[list["tf.Variable"]],
 ) -> tuple[Any, Any]:
-    """(run, score): `run` does steps of SGD and returns the sum of the samples' losses; `score` tells what samples are taken for.
+    """(run, score): `run` does steps and returns the sum of the samples' losses; `score` tells what samples are taken for.
 
     anchors: FedProx' start weights, to which each step pulls back (Li et al. 2018, https://arxiv.org/abs/1812.06127: the
     gradient of mu/2 |w - w_start|^2 is added); without them there is no such term in the compiled loop. clipped: the
     step's gradient, that term in it, is made no longer than `most` over all weights (Pascanu et al. 2012, https://arxiv.org/abs/1211.5063);
-    else that is not in the loop either.
+    else that is not in the loop either. step_of: `optimizers.step` for one of them; slots: what it remembers of each weight.
     """
     import tensorflow as tf
 
@@ -91,7 +112,7 @@ def _compile(
     batches = tf.TensorSpec((None, batch_size), tf.int32)
     mask = tf.TensorSpec((None, batch_size), tf.float32)
 
-    def run(x: Any, y: Any, batches: Any, mask: Any, rate: Any, pull: Any, most: Any) -> Any:
+    def run(x: Any, y: Any, batches: Any, mask: Any, rates: Any, pull: Any, most: Any) -> Any:
         total = tf.constant(0.0)
         for step in tf.range(tf.shape(batches)[0]):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
@@ -106,8 +127,12 @@ def _compile(
             if clipped:
                 norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
                 gradients = [g * (most / tf.maximum(norm, most)) for g in gradients]
-            for variable, gradient in zip(variables, gradients, strict=True):
-                variable.assign_sub(rate * gradient)
+            for number, (variable, gradient) in enumerate(zip(variables, gradients, strict=True)):
+                mine = [slot[number] for slot in slots]
+                less, kept = step_of(gradient, mine, rates[step])
+                variable.assign_sub(less)
+                for slot, value in zip(mine, kept, strict=True):
+                    slot.assign(value)
             total += batch
         return total
 
@@ -115,5 +140,6 @@ def _compile(
         values = before_last(x)
         return loss.answers(values), tf.reduce_sum(tf.cast(loss.losses(values, y), tf.float64))
 
-    signature = [rows, labels, batches, mask, *(tf.TensorSpec((), tf.float32) for _ in ("rate", "pull", "most"))]
+    numbers = [tf.TensorSpec(shape, tf.float32) for shape in ((None,), (), ())]
+    signature = [rows, labels, batches, mask, *numbers]
     return tf.function(run, input_signature=signature), tf.function(score, input_signature=[rows, labels])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from dmlworker import models, trainer
+from dmlworker import comparison, models, trainer
 from dmlworker.protocol import Commit, Hyper
 from dmlworker.tests.platform import KEY, serving
 
@@ -43,10 +43,12 @@ class Case(NamedTuple):
     samples: int
     mu: float
     clip: float = 0.0
+    optimizer: str = "sgd"
 
     @property
     def hyper(self) -> Hyper:
-        return Hyper(1, 10, 0.1, 5, self.mu, clip=self.clip)
+        rate = 0.003 if self.optimizer == "adam" else 0.1
+        return Hyper(1, 10, rate, 5, self.mu, checkpoint_every=4, clip=self.clip, optimizer=self.optimizer)
 
     @property
     def data(self) -> tuple[np.ndarray, np.ndarray]:
@@ -56,12 +58,18 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.samples}-{self.mu}-{self.clip}"
+        return f"{self.kind}-{self.samples}-{self.mu}-{self.clip}-{self.optimizer}"
 
 
 CASES = [Case(kind, samples, mu) for kind in PLAIN for samples in (50, 47) for mu in (0.0, 0.3)]
 CASES += [Case(kind, 47, 0.3) for kind in KINDS if kind not in PLAIN]
 CASES += [Case(kind, 47, 0.3, 0.2) for kind in ("mlp", "number", "text-cnn1d")]
+REMEMBERING = [
+    Case(kind, 47, 0.3, 0.2, name)
+    for kind in ("mlp", "cnn", "frozen", "text-transformer")
+    for name in ("momentum", "adam")
+]
+CASES += REMEMBERING
 
 AGAIN = [case for case in CASES if case.mu]
 
@@ -91,6 +99,15 @@ def train(folder: Path, case: Case) -> list[np.ndarray]:
     return trainer.train(models.spec_from_bytes(spec), trainer.unpack(start), *case.data, case.hyper)
 
 
+def checkpoint(folder: Path, case: Case) -> list[np.ndarray]:
+    """After four steps: the weights, and what the optimizer remembers."""
+    spec, start = (
+        (folder / case.kind).with_suffix(".json").read_bytes(),
+        trainer.unpack((folder / case.kind).read_bytes()),
+    )
+    return trainer.replay(models.spec_from_bytes(spec), start, *case.data, case.hyper, start, range(4))
+
+
 def in_jax(folder: Path) -> None:
     """Every case, half of them again and compiled anew; what start weights and huge ones get right; the compilations."""
     import keras
@@ -101,6 +118,8 @@ def in_jax(folder: Path) -> None:
         trainer._program.cache_clear()
         for case in cases:
             (folder / f"{case.name}{again}-jax").write_bytes(trainer.pack(train(folder, case)))
+    for case in REMEMBERING:
+        (folder / f"{case.name}-state").write_bytes(trainer.pack(checkpoint(folder, case)))
     for kind in KINDS:
         spec = models.spec_from_bytes((folder / f"{kind}.json").read_bytes())
         start = trainer.unpack((folder / kind).read_bytes())
@@ -113,7 +132,7 @@ def in_jax(folder: Path) -> None:
         )
     for samples in (50, 47):
         train(folder, Case("mlp", samples, 0.0))
-    program = trainer._program((folder / "mlp.json").read_bytes(), 10, "<f4", held=False, clipped=False)
+    program = trainer._program((folder / "mlp.json").read_bytes(), 10, "<f4", False, False, "sgd")
     np.save(folder / "compiled.npy", program._steps._step._cache_size())  # type: ignore[attr-defined]
     assert "tensorflow" not in sys.modules
 
@@ -149,6 +168,16 @@ def test_five_steps_give_what_tensorflow_gives(folder: Path, case: Case) -> None
         # Against what the steps did, too: weights hardly move in five. What does not count, like the bias of attention's keys, moves
         # by rounding alone. A deep net amplifies it.
         assert np.linalg.norm(other - mine) <= (1e-4 if case.kind in PLAIN else 1e-3) * length + 1e-7
+
+
+@pytest.mark.parametrize("case", REMEMBERING, ids=lambda case: case.name)
+def test_what_is_remembered_is_what_tensorflow_remembers_and_either_goes_on_from_it(folder: Path, case: Case) -> None:
+    theirs, start = (trainer.unpack((folder / name).read_bytes()) for name in (f"{case.name}-state", case.kind))
+    ours, spec = checkpoint(folder, case), models.spec_from_bytes((folder / f"{case.kind}.json").read_bytes())
+    assert comparison.compare_checkpoints(case.optimizer, len(start), start, theirs, ours).relative < 1e-3
+    end = trainer.replay(spec, start, *case.data, case.hyper, theirs, range(4, 5))
+    jax = trainer.unpack((folder / f"{case.name}-jax").read_bytes())
+    assert comparison.compare(theirs[: len(start)], jax, end).relative < 1e-3
 
 
 @pytest.mark.parametrize("case", AGAIN, ids=lambda case: case.name)

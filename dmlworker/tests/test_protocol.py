@@ -38,28 +38,30 @@ L = '"lease":{"run":"7c9e6679","round":3,"shard":1,"attempt":2}'
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 USED = '"joules":0.0,"gpu":0.0'
 
-OFFER = Offer(LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16", 5, 1.5), 1_800_000_000)
-OFFERED = encode(OFFER).replace('"v":5,"type":"offer",', "")
+OFFER = Offer(
+    LEASE, Blob(A, 1), Blob(B, 2), Blob(C, 3), Hyper(1, 20, 0.1, 7, 0.01, "fp16", 5, 1.5, "adam"), 1_800_000_000
+)
+OFFERED = encode(OFFER).replace('"v":6,"type":"offer",', "")
 
 GOLDEN: dict[str, protocol.Message] = {
-    '{"v":5,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
-    '{"v":5,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
-    f'{{"v":5,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
+    '{"v":6,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}': Hello("dml-worker 0.1.0", 2),
+    '{"v":6,"type":"welcome","provider":"ada","heartbeat":10}': Welcome("ada", 10),
+    f'{{"v":6,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
     f'"shard":{{"sha256":"{C}","size":3}},'
     '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01,"compression":"fp16",'
-    '"checkpoint_every":5,"clip":1.5},"deadline":1800000000}': OFFER,
-    f'{{"v":5,"type":"accept",{L}}}': Accept(LEASE),
-    f'{{"v":5,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
-    f'{{"v":5,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
-    f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}","joules":12.5,"gpu":0.25}}': Commit(
+    '"checkpoint_every":5,"clip":1.5,"optimizer":"adam"},"deadline":1800000000}': OFFER,
+    f'{{"v":6,"type":"accept",{L}}}': Accept(LEASE),
+    f'{{"v":6,"type":"decline",{L},"reason":"disk full"}}': Decline(LEASE, "disk full"),
+    f'{{"v":6,"type":"progress",{L},"step":20,"steps":100,"loss":0.5}}': Progress(LEASE, 20, 100, 0.5),
+    f'{{"v":6,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}","joules":12.5,"gpu":0.25}}': Commit(
         LEASE, A, 5, B, 12.5, 0.25
     ),
-    f'{{"v":5,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
-    f'{{"v":5,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
-    f'{{"v":5,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":[0,7]}}': Challenge(OFFER, A, (0, 7)),
-    f'{{"v":5,"type":"reveal",{L},"trace":"{A}"}}': Reveal(LEASE, A),
-    f'{{"v":5,"type":"release",{L}}}': Release(LEASE),
-    '{"v":5,"type":"heartbeat"}': Heartbeat(),
+    f'{{"v":6,"type":"ack",{L},"ok":true,"reason":""}}': Ack(LEASE, True),
+    f'{{"v":6,"type":"cancel",{L},"reason":"closed"}}': Cancel(LEASE, "closed"),
+    f'{{"v":6,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":[0,7]}}': Challenge(OFFER, A, (0, 7)),
+    f'{{"v":6,"type":"reveal",{L},"trace":"{A}"}}': Reveal(LEASE, A),
+    f'{{"v":6,"type":"release",{L}}}': Release(LEASE),
+    '{"v":6,"type":"heartbeat"}': Heartbeat(),
 }
 
 
@@ -80,14 +82,19 @@ EARLIER = [
     f'{{"v":3,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}"}}',
     '{"v":4,"type":"hello","software":"dml-worker 0.1.0","threads":2,"device":"CPU"}',
     f'{{"v":4,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{B}","joules":12.5,"gpu":0.25}}',
+    f'{{"v":5,"type":"offer",{L},"spec":{{"sha256":"{A}","size":1}},"weights":{{"sha256":"{B}","size":2}},'
+    f'"shard":{{"sha256":"{C}","size":3}},'
+    '"hyper":{"epochs":1,"batch_size":20,"learning_rate":0.1,"seed":7,"proximal":0.01,"compression":"fp16",'
+    '"checkpoint_every":5,"clip":1.5},"deadline":1800000000}',
 ]
 
 
 @pytest.mark.parametrize("text", EARLIER)
 def test_golden_frames_of_earlier_versions_are_told_apart(text: str) -> None:
     """Version 1 had no `proximal`: a worker that does not know it would train something else. Version 2 committed to no trace.
-    Version 3 told nothing of energy and GPU. Version 4 knew no weights of samples."""
-    with pytest.raises(VersionMismatch, match="only version 5") as caught:
+    Version 3 told nothing of energy and GPU. Version 4 knew no weights of samples. Version 5 had no `optimizer`, and knew
+    plain SGD alone."""
+    with pytest.raises(VersionMismatch, match="only version 6") as caught:
         decode(text)
     assert caught.value.theirs == json.loads(text)["v"]
 
@@ -112,6 +119,7 @@ FIELDS = {
         Heartbeat:
     """
 }
+FIELDS[6] = FIELDS[5].replace("clip float", "clip float, optimizer str")
 """What each version says, to the field. A version that is out is never changed here: another field is another version."""
 
 
@@ -123,8 +131,8 @@ def test_a_frame_has_other_fields_only_under_another_version() -> None:
     assert [line.strip() for line in said] == [line.strip() for line in FIELDS[protocol.VERSION].strip().splitlines()]
 
 
-def test_constants_are_part_of_version_5() -> None:
-    assert (protocol.VERSION, protocol.SOCKET_PATH) == (5, "/ws/worker/")
+def test_constants_are_part_of_version_6() -> None:
+    assert (protocol.VERSION, protocol.SOCKET_PATH) == (6, "/ws/worker/")
     assert protocol.blob_path(A) == f"/worker/blobs/{A}"
     assert (protocol.CLOSE_BAD_KEY, protocol.CLOSE_BANNED, protocol.CLOSE_TOO_OLD) == (4401, 4403, 4426)
 
@@ -148,8 +156,8 @@ def test_a_deep_frame_ends_no_process_whose_recursion_limit_was_raised() -> None
 
 def test_another_version_is_told_apart_whatever_its_fields() -> None:
     with pytest.raises(VersionMismatch) as caught:
-        decode('{"v":6,"type":"hello","capabilities":[]}')
-    assert caught.value.theirs == 6
+        decode('{"v":7,"type":"hello","capabilities":[]}')
+    assert caught.value.theirs == 7
 
 
 MALFORMED = {
@@ -159,39 +167,39 @@ MALFORMED = {
     "no version": '{"type":"heartbeat"}',
     "version as text": '{"v":"1","type":"heartbeat"}',
     "version as truth": '{"v":true,"type":"heartbeat"}',
-    "no type": '{"v":5}',
-    "unknown type": '{"v":5,"type":"quit"}',
-    "type is a list": '{"v":5,"type":["hello"]}',
-    "unknown field": '{"v":5,"type":"heartbeat","more":1}',
-    "field missing": '{"v":5,"type":"welcome","provider":"ada"}',
-    "name twice": '{"v":5,"type":"heartbeat","v":5}',
-    "number as text": '{"v":5,"type":"welcome","provider":"ada","heartbeat":"10"}',
-    "truth as number": '{"v":5,"type":"welcome","provider":"ada","heartbeat":true}',
-    "fraction as number": '{"v":5,"type":"welcome","provider":"ada","heartbeat":1.5}',
-    "number as truth": f'{{"v":5,"type":"ack",{L},"ok":1,"reason":""}}',
-    "lease is text": '{"v":5,"type":"accept","lease":"7c9e6679"}',
-    "lease without attempt": '{"v":5,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
-    "negative round": '{"v":5,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
-    "huge round": '{"v":5,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
-    "endless digits": '{"v":5,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
-    "no run": '{"v":5,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
-    "hash in capitals": f'{{"v":5,"type":"commit",{L},"sha256":"{"A" * 64}","size":5,"root":"{A}",{USED}}}',
-    "hash too short": f'{{"v":5,"type":"commit",{L},"sha256":"{"a" * 63}","size":5,"root":"{A}",{USED}}}',
-    "hash with a newline": f'{{"v":5,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5,"root":"{A}",{USED}}}',
-    "no root": f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":5,"root":"",{USED}}}',
-    "energy below nothing": f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":-1.0,"gpu":0.0}}',
-    "a GPU at work more than all the time": f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":1.0,"gpu":1.1}}',
-    "segments as an object": f'{{"v":5,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":{{}}}}',
-    "a segment as text": f'{{"v":5,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":["0"]}}',
-    "negative size": f'{{"v":5,"type":"commit",{L},"sha256":"{A}","size":-5,"root":"{A}",{USED}}}',
-    "NaN": f'{{"v":5,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
-    "infinite": f'{{"v":5,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
-    "step after the last": f'{{"v":5,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
-    "long text": f'{{"v":5,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
-    "half a character": f'{{"v":5,"type":"cancel",{L},"reason":"\\ud800"}}',
+    "no type": '{"v":6}',
+    "unknown type": '{"v":6,"type":"quit"}',
+    "type is a list": '{"v":6,"type":["hello"]}',
+    "unknown field": '{"v":6,"type":"heartbeat","more":1}',
+    "field missing": '{"v":6,"type":"welcome","provider":"ada"}',
+    "name twice": '{"v":6,"type":"heartbeat","v":6}',
+    "number as text": '{"v":6,"type":"welcome","provider":"ada","heartbeat":"10"}',
+    "truth as number": '{"v":6,"type":"welcome","provider":"ada","heartbeat":true}',
+    "fraction as number": '{"v":6,"type":"welcome","provider":"ada","heartbeat":1.5}',
+    "number as truth": f'{{"v":6,"type":"ack",{L},"ok":1,"reason":""}}',
+    "lease is text": '{"v":6,"type":"accept","lease":"7c9e6679"}',
+    "lease without attempt": '{"v":6,"type":"accept","lease":{"run":"r","round":1,"shard":0}}',
+    "negative round": '{"v":6,"type":"accept","lease":{"run":"r","round":-1,"shard":0,"attempt":1}}',
+    "huge round": '{"v":6,"type":"accept","lease":{"run":"r","round":4294967296,"shard":0,"attempt":1}}',
+    "endless digits": '{"v":6,"type":"welcome","provider":"ada","heartbeat":' + "9" * 5000 + "}",
+    "no run": '{"v":6,"type":"accept","lease":{"run":"","round":1,"shard":0,"attempt":1}}',
+    "hash in capitals": f'{{"v":6,"type":"commit",{L},"sha256":"{"A" * 64}","size":5,"root":"{A}",{USED}}}',
+    "hash too short": f'{{"v":6,"type":"commit",{L},"sha256":"{"a" * 63}","size":5,"root":"{A}",{USED}}}',
+    "hash with a newline": f'{{"v":6,"type":"commit",{L},"sha256":"{"a" * 64}\\n","size":5,"root":"{A}",{USED}}}',
+    "no root": f'{{"v":6,"type":"commit",{L},"sha256":"{A}","size":5,"root":"",{USED}}}',
+    "energy below nothing": f'{{"v":6,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":-1.0,"gpu":0.0}}',
+    "a GPU at work more than all the time": f'{{"v":6,"type":"commit",{L},"sha256":"{A}","size":5,"root":"{A}","joules":1.0,"gpu":1.1}}',
+    "segments as an object": f'{{"v":6,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":{{}}}}',
+    "a segment as text": f'{{"v":6,"type":"challenge","offer":{OFFERED},"root":"{A}","segments":["0"]}}',
+    "negative size": f'{{"v":6,"type":"commit",{L},"sha256":"{A}","size":-5,"root":"{A}",{USED}}}',
+    "NaN": f'{{"v":6,"type":"progress",{L},"step":1,"steps":2,"loss":NaN}}',
+    "infinite": f'{{"v":6,"type":"progress",{L},"step":1,"steps":2,"loss":1e999}}',
+    "step after the last": f'{{"v":6,"type":"progress",{L},"step":3,"steps":2,"loss":0.1}}',
+    "long text": f'{{"v":6,"type":"cancel",{L},"reason":"{"x" * 501}"}}',
+    "half a character": f'{{"v":6,"type":"cancel",{L},"reason":"\\ud800"}}',
     "deep": "[" * 10_000,
-    "deep in an object": '{"v":5,"type":' + '{"a":' * 3000,
-    "long": f'{{"v":5,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
+    "deep in an object": '{"v":6,"type":' + '{"a":' * 3000,
+    "long": f'{{"v":6,"type":"heartbeat"}}{" " * protocol.MAX_FRAME}',
 }
 
 
@@ -216,7 +224,7 @@ def test_any_value_in_any_field_is_refused_or_of_the_right_type(value: object) -
 @pytest.mark.parametrize(
     "wrong",
     [lambda: Hyper(0, 20, 0.1, 1), lambda: Hyper(1, 0, 0.1, 1), lambda: Hyper(1, 1, 0.0, 1), lambda: Hyper(1, 1, float("nan"), 1),
-     lambda: Hyper(1, 1, 0.1, -1), lambda: Hyper(1, 1, 0.1, 1, 0.0, "zip"), lambda: Hyper(1, 1, 0.1, 1, clip=-1.0), lambda: Blob("x", 1), lambda: Welcome("ada", 0), lambda: Hello("w", 0)],
+     lambda: Hyper(1, 1, 0.1, -1), lambda: Hyper(1, 1, 0.1, 1, 0.0, "zip"), lambda: Hyper(1, 1, 0.1, 1, clip=-1.0), lambda: Hyper(1, 1, 0.1, 1, optimizer="rprop"), lambda: Blob("x", 1), lambda: Welcome("ada", 0), lambda: Hello("w", 0)],
 )  # fmt: skip
 def test_values_out_of_range_cannot_even_be_made(wrong) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ProtocolError):

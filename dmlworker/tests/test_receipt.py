@@ -126,6 +126,10 @@ GOLDEN = {
         "740d67d95dbcadf2b7ded2732985dc61a3013a300eaf1767a867c6255cc64cb0",
         "0xcc5f49bb9e3427a3a75a5d166f4330127ae9022bd899d51e3f80ed6a0050fe84",
     ),
+    4: (
+        "93041945b3972e18cf1b6e4f05199e7e0876b8eafa428f27e1d8abdc9990675d",
+        "0x41b8b5fb09f505d601acdfe8b93f58f289e67142df097e35dbda25f66ff0bc87",
+    ),
 }
 """For each version, the SHA-256 of the text of `make()` and its root, which is on chains: never changed here."""
 
@@ -154,6 +158,15 @@ def test_earlier_versions_knew_one_rate_for_all_rounds(version: int) -> None:
     assert {one.hyper(round_, update).learning_rate for round_ in one.rounds for update in round_.updates} == {0.1}
 
 
+def test_before_version_4_all_was_plain_sgd() -> None:
+    told = replace(make().training, optimizer="adam")
+    one = load(replace(make(), training=told).to_bytes())
+    assert one.hyper(one.rounds[0], one.rounds[0].updates[0]).optimizer == "adam"
+    body = json.loads(replace(make(), version=3).to_bytes())
+    assert "optimizer" not in body["training"]
+    assert load(canonical(body)).hyper(one.rounds[0], one.rounds[0].updates[0]).optimizer == "sgd"
+
+
 def test_version_1_knew_pay_by_accuracy_alone() -> None:
     body = json.loads(replace(make(), version=1).to_bytes())
     assert "reward" not in body and body["rounds"][0]["updates"][0].keys() == {
@@ -170,13 +183,13 @@ def test_version_1_knew_pay_by_accuracy_alone() -> None:
         (b"[]", "no receipt"),
         (b"[" * 100_000, "no receipt"),
         (b'{"ticket":"a","rounds":[]}', "no receipt"),
-        (b'{"ticket":"a","version":4}', "version 4; this program reads versions 1 to 3"),
+        (b'{"ticket":"a","version":5}', "version 5; this program reads versions 1 to 4"),
         (b'{"ticket":"a","version":0}', "version 0; this program reads"),
         (b'{"ticket":"a","version":true}', "version True; this program reads"),
         (b'{"ticket":"a","version":1}', "should have exactly the fields"),
         (b'{"ticket":"a","version":2}', "should have exactly the fields"),
-        (make().to_bytes().replace(b'"version":3', b'"version":1'), "should have exactly the fields"),
-        (make().to_bytes().replace(b'"version":3', b'"version":2'), "should have exactly the fields"),
+        (make().to_bytes().replace(b'"version":4', b'"version":1'), "should have exactly the fields"),
+        (make().to_bytes().replace(b'"version":4', b'"version":2'), "should have exactly the fields"),
         (replace(make(), version=1).to_bytes().replace(b'"version":1', b'"version":2'), "exactly the fields"),
         (make().to_bytes().replace(b'"price":10000', b'"price":true'), "receipt.price is True"),
         (make().to_bytes().replace(b'"price":10000', b'"price":NaN'), "receipt.price is nan"),

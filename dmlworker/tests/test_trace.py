@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dmlworker import merkle, models, trainer
 from dmlworker.checkpoints import Checkpoints
+from dmlworker.optimizers import SLOTS
 from dmlworker.protocol import Hyper
 from dmlworker.trace import LINE, Recorder, Segment, Trace, segments_of, steps_of_segment
 from dmlworker.weights import MalformedUpdate, pack
@@ -43,9 +44,9 @@ def test_any_list_has_the_root_of_the_definition(leaves: list[bytes]) -> None:
 
 # --- Traces -----------------------------------------------------------------------------------------------------------
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
-traces = st.lists(st.tuples(hashes, st.floats(0, 1e30)), min_size=1, max_size=20).map(
-    lambda rows: Trace(tuple(Segment(*row) for row in rows))
-)
+numbers = st.floats(0, 1e30)
+rows = st.lists(st.tuples(hashes, numbers), min_size=1) | st.lists(st.tuples(hashes, numbers, numbers), min_size=1)
+traces = rows.map(lambda found: Trace(tuple(Segment(*row) for row in found)))
 
 
 @given(traces)
@@ -57,14 +58,30 @@ def test_a_trace_survives_as_bytes(trace: Trace) -> None:
 @given(traces, st.data())
 def test_every_change_of_a_trace_changes_its_root(trace: Trace, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(trace.segments) - 1))
-    other = Segment(data.draw(hashes), trace.segments[at].change * 2 + 1)
+    other = trace.segments[at]._replace(sha256=data.draw(hashes), change=trace.segments[at].change * 2 + 1)
     changed = Trace((*trace.segments[:at], other, *trace.segments[at + 1 :]))
     assert changed.root != trace.root
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"x", b"0" * 64, b"0" * 64 + b" nan", b"0" * 64 + b" -1.0", b"0" * 64 + b" 1.00", b"0" * 64 + b" 1.0\n"],
+    [
+        b"",
+        b"x",
+        b"0" * 64,
+        *(
+            b"0" * 64 + rest
+            for rest in (
+                b" nan",
+                b" -1.0",
+                b" 1.00",
+                b" 1.0\n",
+                b" 1.0 nan",
+                b" 1.0 1.0 1.0",
+                b" 1.0 1.0\n" + b"0" * 64 + b" 1.0",
+            )
+        ),
+    ],
 )
 def test_what_is_no_trace_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedUpdate):
@@ -75,6 +92,12 @@ def test_an_audit_looks_at_the_first_the_last_the_largest_and_what_was_drawn() -
     trace = Trace(tuple(Segment("0" * 64, change) for change in (1.0, 1.0, 5.0, 1.0, 1.0, 1.0)))
     assert trace.asked([3]) == [0, 2, 3, 5]
     assert trace.asked([2, 0]) == [0, 2, 5]
+
+
+def test_it_looks_at_the_sharpest_turn_after_the_first_too() -> None:
+    trace = Trace(tuple(Segment("0" * 64, 1.0, turn) for turn in (9.0, 1.0, 1.0, 2.0, 1.0, 0.0)))
+    assert trace.asked([1]) == [0, 1, 3, 5]
+    assert Trace((Segment("0" * 64, 1.0, 0.0),)).asked([0]) == [0]
 
 
 # --- A training and its replay ----------------------------------------------------------------------------------------
@@ -90,13 +113,22 @@ def work():  # type: ignore[no-untyped-def]
     return spec, trainer.initial_weights(spec, 1), x, (x[:, 0] > 0).astype(np.int32)
 
 
-@pytest.mark.parametrize("hyper", [HYPER, Hyper(2, 20, 0.1, 7, proximal=0.5, checkpoint_every=2)])
+@pytest.mark.parametrize(
+    "hyper",
+    [
+        HYPER,
+        Hyper(2, 20, 0.1, 7, proximal=0.5, checkpoint_every=2),
+        Hyper(2, 20, 0.1, 7, checkpoint_every=2, optimizer="momentum"),
+        Hyper(2, 20, 0.01, 7, proximal=0.5, checkpoint_every=2, clip=0.5, optimizer="adam"),
+    ],
+)
 def test_every_segment_done_again_gives_its_checkpoint_to_the_bit(work, hyper: Hyper) -> None:  # type: ignore[no-untyped-def]
     """FedProx too: it pulls back to the round's start, not to the segment's."""
     spec, start, x, y = work
     kept = [start]
     end = trainer.train(spec, start, x, y, hyper, checkpoint=lambda weights: kept.append([w.copy() for w in weights]))
     assert pack(kept[-1]) == pack(end)
+    assert len(end) == len(start) and len(kept[1]) == len(start) + SLOTS[hyper.optimizer]
     assert len(kept) - 1 == segments_of(50, hyper) == 3
     for number in range(3):
         again = trainer.replay(spec, start, x, y, hyper, kept[number], steps_of_segment(number, 50, hyper))
@@ -122,6 +154,16 @@ def test_a_recorder_tells_hashes_and_how_far_each_segment_moved(work) -> None:  
     ]
     assert seen == [1, 2, 3]
     assert [segment.change for segment in record.trace.segments] == pytest.approx(lengths, rel=1e-4)
+
+
+def test_a_recorder_tells_how_far_the_state_turned(work) -> None:  # type: ignore[no-untyped-def]
+    spec, start, x, y = work
+    hyper, kept = Hyper(2, 20, 0.1, 7, checkpoint_every=2, optimizer="momentum"), [[]]
+    record = Recorder(start, lambda number, arrays: kept.append(list(arrays[len(start) :])) or "0" * 64, "momentum")
+    trainer.train(spec, start, x, y, hyper, checkpoint=record)
+    velocities = [kept[1][0] * 0, kept[1][0], kept[2][0]]
+    turns = [float(np.linalg.norm(b - a)) for a, b in zip(velocities, velocities[1:], strict=False)]
+    assert [segment.turn for segment in record.trace.segments] == pytest.approx([*turns, 0.0], rel=1e-4)
 
 
 # --- On disk ----------------------------------------------------------------------------------------------------------

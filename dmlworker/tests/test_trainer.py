@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from dmlworker import models, trainer
+from dmlworker import comparison, models, trainer
 from dmlworker.trainer import Hyper, MalformedUpdate
 
 X = np.random.Generator(np.random.PCG64(0)).normal(size=(53, 4)).astype(np.float32)
@@ -74,6 +78,45 @@ def test_steps_are_plain_sgd_with_the_partial_batch_weighed_by_its_size_and_fedp
         np.testing.assert_allclose(trained[1], bias, rtol=1e-5, atol=1e-6)
 
 
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "sgd": lambda: keras.optimizers.SGD(0.1),
+    "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_ten_steps_are_those_of_keras_own_optimizers(name: str) -> None:
+    """In JAX, see test_jax: the same as these."""
+    rate = 0.01 if name == "adam" else 0.1
+    hyper = Hyper(2, 10, rate, 5, optimizer=name)
+    model = models.from_spec(SPEC)
+    model.set_weights(START)
+    model.compile(OPTIMIZERS[name](), loss="sparse_categorical_crossentropy")
+    for order in trainer._orders(50, hyper):
+        for batch in order.reshape(5, 10):
+            model.train_on_batch(X[batch], Y[batch])
+    ours = trainer.train(SPEC, START, X[:50], Y[:50], hyper)
+    assert comparison.compare(START, ours, model.get_weights()).relative < 1e-5
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_round_begins_with_nothing_to_remember(name: str) -> None:
+    hyper = replace(HYPER, optimizer=name, learning_rate=0.01)
+    first = trainer.train(SPEC, START, X, Y, hyper)
+    assert same(first, trainer.train(SPEC, START, X, Y, hyper))
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused() -> None:
+    hyper = Hyper(1, 10, 0.01, 5, checkpoint_every=2, optimizer="momentum")
+    at = trainer.replay(SPEC, START, X, Y, hyper, START, range(2))
+    for wrong in (at[:-1], [*at, at[-1]], [*at[:-1], at[-1][1:]]):
+        with pytest.raises(MalformedUpdate):
+            trainer.replay(SPEC, START, X, Y, hyper, wrong, range(2, 4))
+    with pytest.raises(MalformedUpdate):
+        trainer.replay(SPEC, START, X, Y, hyper, at, range(2))
+
+
 def test_no_step_is_longer_than_clipped_gradients_allow() -> None:
     """Some are shorter by themselves: those stay as they are, to the bit."""
     spec = models.spec(models.build((4,), 3, "linear"))
@@ -126,7 +169,7 @@ def test_one_compilation_serves_every_shard_and_round() -> None:
     trainer._program.cache_clear()
     for size in (53, 30, 11):
         trainer.train(SPEC, START, X[:size], Y[:size], HYPER)
-    program = trainer._program(models.spec_bytes(SPEC), 10, "<f4", held=False, clipped=False)
+    program = trainer._program(models.spec_bytes(SPEC), 10, "<f4", False, False, "sgd")
     assert trainer._program.cache_info().misses == 1
     assert program._steps._run.experimental_get_tracing_count() == 1
 

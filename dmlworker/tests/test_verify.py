@@ -30,7 +30,13 @@ class House:
     """A platform with its two providers, all of them honest, and a folder with the files that they leave."""
 
     def __init__(
-        self, folder: Path, strategy: str = "fedavg", kind: str = "none", rule: str = "mean", target: str = "kind"
+        self,
+        folder: Path,
+        strategy: str = "fedavg",
+        kind: str = "none",
+        rule: str = "mean",
+        target: str = "kind",
+        optimizer: str = "sgd",
     ) -> None:
         self.folder, self.kind, self.target = folder, kind, target
         self.data = folder / "flowers.csv"
@@ -40,7 +46,8 @@ class House:
         self.shards = datasets.shards(train, 2, 7)
         self.holdout = holdout
         self.spec = models.spec(self.model(train))
-        self.training = Training(2, 10, 0.1, rule, 1, strategy, 0.01, kind, 7)
+        rate = 0.01 if optimizer == "adam" else 0.1
+        self.training = Training(2, 10, rate, rule, 1, strategy, 0.01, kind, 7, optimizer=optimizer)
         self.end, self.kept = trainer.initial_weights(self.spec, 7), []
         self.made: list[Round] = []
         for number in (1, 2):
@@ -77,7 +84,8 @@ class House:
         part, start = self.shards[shard], self.end
         empty = Update(shard, (2 - shard) * len(part), WALLETS[shard], "", "", "", 3, 0)
         hyper = self.told().hyper(Round(number, "", "", None, None, 0.0, None, (), ()), empty)
-        record = Recorder(start, lambda _, weights: self.put(pack([np.array(array) for array in weights])))
+        keep = lambda _, arrays: self.put(pack([np.array(array) for array in arrays]))  # noqa: E731
+        record = Recorder(start, keep, self.training.optimizer)
         weights = trainer.train(self.spec, start, part.x, part.y, hyper, checkpoint=record)
         update = pack(weights)
         if self.kind != "none":
@@ -210,6 +218,18 @@ def test_every_segment_can_be_replayed(house: House) -> None:
                 work.replay(checks.Piece(round_, update, audit, replay.segment), house.cut)
 
 
+@pytest.mark.parametrize(("optimizer", "kind"), [("momentum", "none"), ("adam", "int8")])
+def test_every_segment_of_an_optimizer_that_remembers_can_be_replayed(
+    tmp_path: Path, optimizer: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house = House(tmp_path, kind=kind, optimizer=optimizer)
+    test_every_segment_can_be_replayed(house)
+    assert house.verify() == 0
+    for lie in ({"optimizer": "sgd"}, {"learning_rate": 2 * house.training.learning_rate}):
+        assert house.verify("--segment", "1", changed=trained(house, **lie)) == 1
+        assert lines(capsys.readouterr().out, "FAILED") == ["replay"]
+
+
 def test_the_customers_own_formats_of_a_model(house: House, tmp_path: Path) -> None:
     for path in trainer.export(house.spec, house.end, tmp_path)[1:]:
         assert house.verify("--no-replay", "--model", str(path)) == 0
@@ -262,6 +282,8 @@ LIES: dict[str, tuple[Callable[[House], Receipt], set[str]]] = {
     "another rate": (lambda house: trained(house, learning_rate=0.3), {"replay"}),
     "another schedule": (lambda house: trained(house, schedule="warm-up", ordered=20), {"replay"}),
     "an unknown schedule": (lambda house: trained(house, schedule="x"), {"replay"}),
+    "another optimizer": (lambda house: trained(house, optimizer="momentum"), {"replay"}),
+    "an unknown optimizer": (lambda house: trained(house, optimizer="x"), {"replay"}),
     "another clip": (lambda house: trained(house, clip=0.01), {"replay"}),
     "an unknown strategy": (lambda house: trained(house, strategy="x"), {"round 1"}),
     "an unknown compression": (lambda house: trained(house, compression="x"), {"round 1", "replay"}),

@@ -88,11 +88,13 @@ def test_everybody_lists_their_own_newest_first(customer):
 def test_a_quote_is_priced_in_dml_and_its_transaction_pays(chain, customer):
     from ledger.gateway import key
 
-    answer = api(customer).post(QUOTES, ORDER | {"rounds": 3, "task": "regression", "payer": rich(1).address.lower()})
+    answer = api(customer).post(
+        QUOTES, ORDER | {"rounds": 3, "task": "regression", "optimizer": "adam", "payer": rich(1).address.lower()}
+    )
     assert answer.status_code == 201
     ticket = answer.json()
     assert (ticket["price"], ticket["price_micro"], ticket["status"]) == ("0.13", 130_000, "quoted")
-    assert (ticket["rounds"], ticket["task"]) == (3, "regression")
+    assert (ticket["rounds"], ticket["task"], ticket["optimizer"]) == (3, "regression", "adam")
     assert [event["kind"] for event in ticket["events"]] == ["quoted"]
     assert ticket["payment"] == api(customer).post(f"{TICKETS}/{ticket['id']}/payment").json()
     call = ticket["payment"]
@@ -142,6 +144,7 @@ def test_a_provider_who_orders_becomes_a_customer_too(chain):
         ("rounds", 101),
         ("epochs", 51),
         ("batch_size", 0),
+        ("optimizer", "rprop"),
         ("learning_rate", 0),
         ("learning_rate", "nan"),
         ("learning_rate", "inf"),

@@ -32,6 +32,7 @@ ORDER = {
     "rounds": 10,
     "epochs": 1,
     "batch_size": 20,
+    "optimizer": "sgd",
     "learning_rate": "0.1",
     "search": "off",
     "schedule": "constant",

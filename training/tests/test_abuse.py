@@ -112,8 +112,8 @@ MALFORMED = [
     "null",
     "\0",
     "[" * 16_000,
-    '{"v":5,"type":"hello"}',
-    '{"v":5,"type":"offer"}',
+    '{"v":6,"type":"hello"}',
+    '{"v":6,"type":"offer"}',
     "x" * 17_000,
     "é" * 9_000,
 ]

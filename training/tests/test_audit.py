@@ -1,12 +1,13 @@
 """An audit does a few segments again: honest work passes, and two replays contradict altered work. Real arithmetic."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from dmlworker import comparison, compression, datasets, models, trainer
+from dmlworker import comparison, compression, datasets, models, optimizers, trainer
 from dmlworker.protocol import Hyper
 from dmlworker.trace import Recorder, Segment, Trace, steps_of_segment
 from dmlworker.weights import pack, unpack
@@ -32,9 +33,17 @@ class Worker:
         keep = lambda weights: self.kept.append([array.copy() for array in weights])  # noqa: E731
         trainer.train(self.spec, self.start, x, y, hyper or self.hyper, checkpoint=keep)
 
+    def go_on(self, segment: int, at) -> None:
+        """With what is done as it should be, but from another checkpoint `at` in the place of that segment's."""
+        self.kept[segment:] = [at]
+        for number in range(segment, 4):
+            steps = steps_of_segment(number, len(self.y), self.hyper)
+            self.kept.append(trainer.replay(self.spec, self.start, self.x, self.y, self.hyper, self.kept[-1], steps))
+
     def commit(self, update=None) -> None:
         """To the checkpoints as they are now; the update is the last one, unless it is another."""
-        record = Recorder(self.start, lambda number, weights: Blob.objects.get(pk=store.put(pack(weights)).pk).pk)
+        stored = lambda number, weights: Blob.objects.get(pk=store.put(pack(weights)).pk).pk  # noqa: E731
+        record = Recorder(self.start, stored, self.hyper.optimizer)
         for weights in self.kept[1:]:
             record(weights)
         self.trace = record.trace
@@ -124,9 +133,11 @@ def convicted(audit: Audit, segment: int) -> None:
     start, claimed, first, second = (
         unpack(store.get(pair[n][name])) for n, name in ((0, "start"), (0, "claimed"), (0, "result"), (1, "result"))
     )
+    work = compute.Work.of(audit)
+    compare = partial(comparison.compare_checkpoints, work.hyper.optimizer, work.weights, start)
     for each, result in zip(pair, (first, second), strict=True):
-        assert comparison.compare(start, claimed, result).relative == pytest.approx(each["relative_distance"])
-        assert comparison.compare(start, first, second).relative <= each["honest_replays_apart"] < 0.025
+        assert compare(claimed, result).relative == pytest.approx(each["relative_distance"])
+        assert compare(first, second).relative <= each["honest_replays_apart"] < 0.025
 
 
 def test_the_evidence_is_enough_to_do_a_replay_again(worker):
@@ -317,3 +328,123 @@ def test_what_was_shown_of_good_work_is_removed_but_not_what_is_still_needed(wor
     left = {segment.sha256 for segment in worker.trace.segments} & set(Blob.objects.values_list("pk", flat=True))
     assert left == {worker.lease.update_id}
     assert unpack(store.get(worker.lease.update_id))
+
+
+# --- Optimizers that remember -------------------------------------------------------------------------------------------
+RATES = {"momentum": 0.03, "adam": 0.003}
+ALTERED = [("momentum", 0, -3.0), ("adam", 0, -3.0), ("adam", 1, 0.0), ("adam", 1, 100.0)]
+
+
+@pytest.fixture(params=RATES)
+def remembering(request, make):
+    return make(optimizer=request.param, learning_rate=RATES[request.param])
+
+
+def test_honest_work_with_momentum_and_adam_passes_and_looks_at_the_sharpest_turn(remembering):
+    remembering.commit()
+    sizes = [len(kept) - len(remembering.start) for kept in remembering.kept]
+    assert sizes == [0, *[optimizers.SLOTS[remembering.hyper.optimizer]] * 3, 0]
+    audit = remembering.audited(drawn=())
+    assert audit.state == State.PASSED, audit.note
+    trace = remembering.trace
+    assert {0, 3, trace.largest, trace.sharpest} == {replay.segment for replay in audit.replays.all()}
+    assert max(replay.relative for replay in audit.replays.all()) < 1e-3
+
+
+def stopped(worker):
+    """A quarter of the work; what it remembers goes on from there unchanged."""
+    worker.kept[2:4] = [worker.kept[1]] * 2
+    worker.kept[4] = worker.kept[1][: len(worker.start)]
+
+
+def free_ride(worker):
+    state = trainer.empty_state(worker.spec, worker.hyper.optimizer)
+    worker.kept = [worker.start, *[[*worker.start, *state]] * 3, worker.start]
+
+
+def other_rate(worker):
+    worker.work(worker.x, worker.y, replace(worker.hyper, learning_rate=1.5 * worker.hyper.learning_rate))
+
+
+def from_the_round_before(worker):
+    """With what it remembered at the end of it, in place of nothing."""
+    program = trainer._trainer(worker.spec, worker.x, worker.hyper)
+    program._empty, nothing = worker.kept[3][len(worker.start) :], program._empty
+    worker.work(worker.x, worker.y)
+    program._empty = nothing
+
+
+def plain(worker):
+    """Plain steps, and for what it should remember, what it is at first."""
+    state = trainer.empty_state(worker.spec, worker.hyper.optimizer)
+    worker.work(worker.x, worker.y, replace(worker.hyper, optimizer="sgd"))
+    worker.kept[1:4] = [[*weights, *state] for weights in worker.kept[1:4]]
+
+
+CHEATS = {
+    "sign flip": (lambda worker: worker.kept.__setitem__(4, flipped(worker.start, worker.kept[4])), 3),
+    "other labels": (lambda worker: worker.work(worker.x, 1 - worker.y), 0),
+    "stops early": (stopped, 1),
+    "start returned": (free_ride, 0),
+    "half as long again a step": (other_rate, 0),
+    "begins with a state": (from_the_round_before, 0),
+    "plain SGD": (plain, 0),
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_cheats_with_momentum_and_adam_are_contradicted(remembering, cheat):
+    alter, segment = CHEATS[cheat]
+    alter(remembering)
+    remembering.commit()
+    convicted(remembering.audited(drawn=()), segment)
+
+
+@pytest.mark.parametrize(("optimizer", "slot", "times"), ALTERED)
+def test_a_state_altered_between_segments_is_contradicted_though_all_that_follows_is_right(
+    make, optimizer, slot, times
+):
+    """The segment in which it was altered moved as far as it should, and is not drawn."""
+    worker = make(optimizer=optimizer, learning_rate=RATES[optimizer])
+    at = [array.copy() for array in worker.kept[2]]
+    at[len(worker.start) + slot] *= np.float32(times)
+    worker.go_on(2, at)
+    worker.commit()
+    convicted(worker.audited(drawn=()), 1)
+
+
+def test_a_state_that_is_none_is_unproven(make):
+    worker = make(optimizer="adam", learning_rate=0.003)
+    honest = list(worker.kept)
+    for altered in (honest[1][:-1], [*honest[1][:-1], -honest[1][-1]], [*honest[1][:-1], honest[1][-1][1:]]):
+        worker.kept[1] = honest[1]
+        worker.commit()
+        segments = [Segment(store.put(pack(altered)).pk, *worker.trace.segments[0][1:]), *worker.trace.segments[1:]]
+        worker.trace = Trace(tuple(segments))
+        worker.lease.root = worker.trace.root
+        worker.lease.save()
+        unproven(worker.audited(), "")
+        Audit.objects.all().delete()
+
+
+@pytest.mark.parametrize("turn", [None, 1e-6])
+def test_a_trace_that_lies_about_how_far_the_state_turned(remembering, turn):
+    remembering.commit()
+    lies = (Segment(segment.sha256, segment.change, turn) for segment in remembering.trace.segments)
+    remembering.trace = Trace(tuple(lies))
+    remembering.lease.root = remembering.trace.root
+    remembering.lease.save()
+    unproven(remembering.audited(), "not the one that was committed to" if turn is None else "turned")
+
+
+@pytest.mark.parametrize("optimizer", RATES)
+def test_the_evidence_of_a_state_is_enough_to_do_a_replay_again(make, optimizer):
+    worker = make(optimizer=optimizer, learning_rate=RATES[optimizer])
+    stopped(worker)
+    worker.commit()
+    told = actions.evidence_of([worker.audited(drawn=[1])])[0]
+    hyper = Hyper(**{field.name: told[field.name] for field in fields(Hyper)})
+    start = unpack(store.get(told["start"]))
+    steps = steps_of_segment(told["segment"], len(worker.y), hyper)
+    again = trainer.replay(worker.spec, worker.start, worker.x, worker.y, hyper, start, steps)
+    assert store.put_weights(again).pk == told["result"]

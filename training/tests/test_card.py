@@ -53,6 +53,7 @@ def test_a_program_reads_all_of_it(done, event):
     assert {one["name"] for one in found["providers"]} == {"ada", "bob"}
     assert list(found["files"]) == ["model.keras"] and "too large" in found["formats_left_out"][0]
     assert found["settings"]["learning_rate"] == done.learning_rate
+    assert found["settings"]["optimizer"] == "sgd"
 
 
 def test_people_read_the_intervals_and_what_was_left_out(done, event):

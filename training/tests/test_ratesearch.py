@@ -98,7 +98,8 @@ def test_a_trial_is_as_long_as_a_provider_s_training_and_bounded():
     assert JOB.hyper(0.1, 1000, 250).epochs == 3  # three rounds over 250 samples each
     assert replace(JOB, passes=5000).hyper(0.1, 10**6, 1500).epochs == ratesearch.PASSES // 1500
     assert replace(JOB, passes=5000).hyper(0.1, 4, 3).epochs == 1000
-    assert replace(JOB, clip=2.0).hyper(0.1, 100, 75) == Hyper(1, 20, 0.1, SEED, clip=2.0)
+    expected = Hyper(1, 20, 0.1, SEED, clip=2.0, optimizer="adam")
+    assert replace(JOB, clip=2.0, optimizer="adam").hyper(0.1, 100, 75) == expected
 
 
 @pytest.mark.parametrize(("gain", "other"), [(-1.0, True), (0.9, False)])

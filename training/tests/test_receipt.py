@@ -71,14 +71,14 @@ def test_it_says_of_a_run_what_was_stored(done):
 @pytest.mark.parametrize("schedule", schedules.SCHEDULES)
 def test_the_rate_of_each_round_is_the_workers_the_platforms_and_the_receipts(done, schedule):
     """Of the rounds that were ordered, though fewer were needed."""
-    Run.objects.filter(pk=done.pk).update(schedule=schedule, clip=2.0)
+    Run.objects.filter(pk=done.pk).update(schedule=schedule, clip=2.0, optimizer="adam")
     Ticket.objects.filter(pk=done.ticket_id).update(rounds=8)
     found = form.load(receipt_of(Run.objects.get(pk=done.pk)).to_bytes())
     for round_ in found.rounds:
         works = leases(done, round_.number)
         expected = schedules.rate(schedule, done.learning_rate, round_.number, 8)
         for hyper in map(actions.hyper_of, works):
-            assert (hyper.learning_rate, hyper.clip) == (expected, 2.0)
+            assert (hyper.learning_rate, hyper.clip, hyper.optimizer) == (expected, 2.0, "adam")
         assert [found.hyper(round_, update) for update in round_.updates] == list(map(actions.hyper_of, works))
 
 

@@ -12,7 +12,7 @@ from providers.models import Accusation, Provider, Standing
 from tickets.models import OnCheat, Ticket
 from training import actions, audits, pay, store
 from training.consumers import lease_of
-from training.models import Assignment, Audit, Replay, Round, Run
+from training.models import Assignment, Audit, Blob, Replay, Round, Run
 from training.tests.conftest import ROOT, close, commit, leases, make_provider
 
 State = Audit.State
@@ -152,6 +152,16 @@ def test_who_has_to_show_something_may_fetch_and_send_and_nobody_else(closed):
     assert actions.upload_limit(ada, "0" * 64) > 0
     with pytest.raises(Missing):
         actions.readable_blob(bob, audit.assignment.shard.blob_id)
+
+
+@pytest.mark.parametrize(("optimizer", "times"), [("sgd", 1), ("momentum", 2), ("adam", 3)])
+def test_a_checkpoint_is_as_long_as_the_weights_and_what_the_optimizer_remembers(closed, optimizer, times):
+    (audit,) = asked(closed, "ada")
+    Assignment.objects.filter(round__number=2).update(state=Assignment.State.CANCELLED)
+    Run.objects.filter(pk=closed.pk).update(optimizer=optimizer)
+    Blob.objects.filter(pk=audit.assignment.round.start_id).update(size=10**6)
+    limit = actions.upload_limit(audit.assignment.provider, "0" * 64)
+    assert times * 10**6 <= limit < times * 10**6 + 10**5
 
 
 def overdue(audit):
