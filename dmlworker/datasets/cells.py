@@ -23,9 +23,6 @@ _BLOCK = 4 << 20
 _ODD = re.compile(rb'(?:^|[,;\t|\r\n]) +"')
 """A quote after a space: Python's reader lets it begin a value, Arrow's does not."""
 
-_SPACES = np.array([byte >= 0x80 or chr(byte).isspace() for byte in range(256)])
-"""Bytes that space may begin or end with."""
-
 
 class Unclear(Exception):
     """This is not to be read fast: something is wrong with it, and only the rows tell what, and in which line."""
@@ -210,7 +207,8 @@ def _spaced(column: Any) -> bool:
         return False
     letters = np.frombuffer(text, np.uint8)
     # Of an empty cell these are letters of its neighbours.
-    return any(_SPACES[letters.take(ends, mode="clip")].any() for ends in (begins[:-1], begins[1:] - 1))
+    edges = letters[begins[:-1].clip(max=len(letters) - 1)], letters[begins[1:] - 1]
+    return any(each.min() <= ord(" ") or each.max() >= 0x80 for each in edges)
 
 
 def _without(column: Any, gone: np.ndarray) -> Any:
