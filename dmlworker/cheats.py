@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dmlworker import datasets
 from dmlworker.__main__ import parser, run
-from dmlworker.client import Files, Settings, Weights, Worker, load_shard
+from dmlworker.client import Files, Settings, Weights, Worker
 from dmlworker.protocol import Hyper, Offer
 from dmlworker.trace import Recorder, segments_of
 
@@ -47,7 +48,7 @@ class FreeRider(Worker):
     def _training(
         self, offer: Offer, files: Files, start: Weights, report: Callable[[int, int, float], None], record: Recorder
     ) -> Weights:
-        samples = len(load_shard(files.shard)[1])
+        samples = len(datasets.mapped(files.shard)[1])
         for _ in range(segments_of(samples, offer.hyper)):
             record(start)
         return start

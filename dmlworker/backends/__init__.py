@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from dmlworker.datasets.arrays import Array
 from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
 
@@ -40,7 +41,7 @@ class Steps(Protocol):
         self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool
     ) -> None: ...
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
+    def start(self, x: Array, y: np.ndarray, hyper: Hyper) -> Run:
         """For a training that starts at the model's present weights: `run(batches, mask)` does a step of SGD for each row of
         indices (k, batch_size), every sample at its weight in the mask, and returns the sum of the samples' losses."""
 

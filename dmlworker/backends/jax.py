@@ -10,6 +10,7 @@ import numpy as np
 
 from dmlworker import models
 from dmlworker.backends import Run
+from dmlworker.datasets.arrays import Array
 from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
 
@@ -52,7 +53,7 @@ class Steps:
         self._held = held
         self._step, self._score = _compile(model, loss, clipped)
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
+    def start(self, x: Array, y: np.ndarray, hyper: Hyper) -> Run:
         anchors = self._values() if self._held else []
         rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal), np.float32(hyper.clip)
 

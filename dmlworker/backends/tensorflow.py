@@ -6,12 +6,17 @@ import numpy as np
 
 from dmlworker import models
 from dmlworker.backends import Run
+from dmlworker.datasets.arrays import Array
 from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+
+HELD = 64 << 20
+"""Bytes of a shard up to which TensorFlow has a copy of its own of them; of more, of those that the next steps take."""
 
 
 def threads(n: int) -> None:
@@ -50,16 +55,19 @@ class Steps:
         self._anchors = [tf.Variable(weight.value) for weight in self._weights]
         self._run, self._score = _compile(model, loss, batch_size, dtype, self._anchors, clipped)
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper) -> Run:
+    def start(self, x: Array, y: np.ndarray, hyper: Hyper) -> Run:
         import tensorflow as tf
 
         for anchor, weight in zip(self._anchors, self._weights, strict=True):
             anchor.assign(weight.value)
-        rows, labels = tf.constant(x), tf.constant(y)
         rates = np.float32(hyper.learning_rate), np.float32(hyper.proximal), np.float32(hyper.clip)
+        if x.nbytes + y.nbytes <= HELD:
+            rows, labels = tf.constant(np.asarray(x)), tf.constant(y)
+            return lambda batches, mask: float(self._run(rows, labels, batches, mask, *rates))
 
         def run(batches: np.ndarray, mask: np.ndarray) -> float:
-            return float(self._run(rows, labels, batches, mask, *rates))
+            places = np.arange(batches.size, dtype=np.int32).reshape(batches.shape)
+            return float(self._run(x[batches.ravel()], y[batches.ravel()], places, mask, *rates))
 
         return run
 

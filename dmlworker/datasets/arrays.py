@@ -20,7 +20,11 @@ def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
     if size < LARGE:
         return np.empty(shape, dtype)
     with TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS and Windows, where workers run
+            file.truncate(size)
+            file.flush()
         return np.memmap(file, dtype, "r+", shape=shape).view(np.ndarray)
 
 
