@@ -27,8 +27,9 @@ MAX_CATEGORIES = 100
 """Values of a category that get a column of their own."""
 RARE = 1000
 """A value gets one if at least one row in so many has it, and two have."""
-MAX_CELLS = 2_000_000_000
-"""Numbers that all rows may become, together: 8 GB, in files."""
+MAX_CELLS = 8_000_000_000
+"""Numbers that all rows may become, together: 32 GB in the shards. They are made a block at a time; what bounds them is the disk, and the
+time, 2 s for each GB."""
 
 
 @dataclass(frozen=True)
