@@ -20,7 +20,7 @@ MAX_SPEC = 20 * 10**6
 MAX_WEIGHTS = 4 * loader.MAX_PARAMETERS + 10**6
 """Bytes of its weights, with their header."""
 MAX_SHARD = 4 * GIGABYTE
-"""Bytes of the data of one lease: they are in memory together."""
+"""Bytes of the data of one lease: so much of the disk at once."""
 _STARTS = {
     "os.system",
     "os.exec",

@@ -27,17 +27,23 @@ class Cache:
             path.mkdir(parents=True, exist_ok=True)
 
     def get(self, blob: Blob) -> bytes | None:
-        """The blob's bytes if they are here and whole; a damaged file is removed."""
+        """The blob's bytes if they are here and whole."""
+        path = self.path(blob)
+        return path and path.read_bytes()
+
+    def path(self, blob: Blob) -> Path | None:
+        """Where the blob is, if it is here and whole; a damaged file is removed."""
         path = self._blobs / blob.sha256
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                whole = hashlib.file_digest(file, "sha256").hexdigest() == blob.sha256
         except FileNotFoundError:
             return None
-        if hashlib.sha256(data).hexdigest() != blob.sha256:
+        if not whole:
             path.unlink(missing_ok=True)
             return None
         os.utime(path)
-        return data
+        return path
 
     def put(self, *parts: Bytes) -> Blob:
         """Keeps bytes, given in parts, under their hash."""
@@ -49,9 +55,9 @@ class Cache:
         """Where a download that is not complete grows."""
         return self._blobs / f"{blob.sha256}.part"
 
-    def adopt(self, blob: Blob) -> None:
+    def adopt(self, blob: Blob) -> Path:
         """Keeps a download that was found to be complete."""
-        self.partial(blob).replace(self._blobs / blob.sha256)
+        return self.partial(blob).replace(self._blobs / blob.sha256)
 
     def result(self, offer: Offer) -> tuple[Blob, list[bytes], str] | None:
         """The update that this very work gave before, its bytes, and the root of its trace, if they are still here."""
@@ -109,8 +115,9 @@ class Cache:
         for path, stat in sorted(entries, key=lambda entry: entry[1].st_mtime):
             if used <= max_bytes:
                 return
-            path.unlink(missing_ok=True)
-            used -= stat.st_size
+            with suppress(PermissionError):  # on Windows, what is being trained on stays
+                path.unlink(missing_ok=True)
+                used -= stat.st_size
 
 
 def blob_of(parts: Iterable[Bytes]) -> Blob:

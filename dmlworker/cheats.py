@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dmlworker import datasets
 from dmlworker.__main__ import parser, run
-from dmlworker.client import Files, Settings, Weights, Worker, load_shard
+from dmlworker.client import Files, Settings, Weights, Worker
 from dmlworker.protocol import Hyper, Offer
 from dmlworker.trace import Recorder, segments_of
 
@@ -49,7 +50,7 @@ class FreeRider(Worker):
     ) -> Weights:
         from dmlworker import models, trainer
 
-        samples = len(load_shard(files.shard)[1])
+        samples = len(datasets.mapped(files.shard)[1])
         state = trainer.empty_state(models.spec_from_bytes(files.spec), offer.hyper.optimizer)
         for _ in range(segments_of(samples, offer.hyper) - 1):
             record([*start, *state])

@@ -20,12 +20,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from dmlworker import __version__, backends, bounds, compression, protocol, spans
+from dmlworker import __version__, backends, bounds, compression, datasets, protocol, spans
 from dmlworker.attested import Attested
 from dmlworker.cache import MAX_BYTES, Cache, blob_of
 from dmlworker.checkpoints import Checkpoints
@@ -71,11 +69,11 @@ Result = TypeVar("Result")
 
 
 class Files(NamedTuple):
-    """What an offer names: the model as JSON, start weights and shard as safetensors."""
+    """What an offer names: the model as JSON, start weights and shard as safetensors, the shard on the disk."""
 
     spec: bytes
     weights: Bytes
-    shard: bytes
+    shard: Path
 
 
 class Refused(Exception):
@@ -405,7 +403,7 @@ class Worker:
         bounds.check(offer)
         moved = self._mover(offer.lease)
         spec, shard = [await fetch(http, self._cache, blob, moved) for blob in (offer.spec, offer.shard)]
-        return Files(spec, await self._weights(http, offer.weights, moved), shard)
+        return Files(spec.read_bytes(), await self._weights(http, offer.weights, moved), shard)
 
     async def _weights(self, http: httpx.AsyncClient, blob: Blob, moved: Callable[[], None]) -> Bytes:
         """A round's start weights. All shards of a round have the same, no other round has them: not worth a place on disk."""
@@ -504,14 +502,14 @@ class Worker:
         """The arithmetic itself."""
         from dmlworker import models, trainer
 
-        x, y, w = load_shard(files.shard)
+        x, y, w = datasets.mapped(files.shard)
         return trainer.train(models.spec_from_bytes(files.spec), start, x, y, offer.hyper, report, record, w)
 
     def _train_on(self, offer: Offer, files: Files, to: int, done: int, at: Weights) -> Weights:
         """From the checkpoint `done` to the checkpoint `to`."""
         from dmlworker import models, trainer
 
-        x, y, w = load_shard(files.shard)
+        x, y, w = datasets.mapped(files.shard)
         every, last = offer.hyper.checkpoint_every, steps_of(len(y), offer.hyper)
         steps = range(done * every, min(to * every, last))
         spec = models.spec_from_bytes(files.spec)
@@ -558,15 +556,6 @@ class Worker:
 
 
 _UPGRADE = "Upgrade this worker: pip install --upgrade dml-worker"
-
-
-def load_shard(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """(x, y, and what each sample counts, if not 1) of a shard's safetensors bytes. Raises ValueError for anything else."""
-    try:
-        tensors = load_tensors(data)
-        return tensors["x"], tensors["y"], tensors.get("w")
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"the shard is no safetensors file with x and y ({error})") from error
 
 
 async def _heartbeat(socket: ClientConnection, seconds: int) -> None:

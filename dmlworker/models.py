@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from dmlworker import zoo
+from dmlworker.datasets import arrays
 from dmlworker.datasets.arrays import Array, blocks
 from dmlworker.loader import ModelRefused, apart, load
 from dmlworker.protocol import nesting
@@ -58,11 +59,14 @@ def _moments(values: Array, columns: np.ndarray | None = None) -> tuple[np.ndarr
     """Mean and variance of each column, float64, a block of rows at a time; 0 of columns other than these."""
     columns = np.arange(values.shape[1]) if columns is None else columns
     mean, variance = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    if not len(columns):
+        return mean, variance
+    chosen = arrays.columns(values, columns)
     for part in blocks(values):
-        mean[columns] += values[part].take(columns, axis=1).sum(axis=0, dtype=np.float64)
+        mean[columns] += chosen[part].sum(axis=0, dtype=np.float64)
     mean /= len(values)
     for part in blocks(values):
-        variance[columns] += np.square(values[part].take(columns, axis=1) - mean[columns]).sum(axis=0)
+        variance[columns] += np.square(chosen[part] - mean[columns]).sum(axis=0)
     return mean, variance / len(values)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmlworker import backends, models, optimizers, rawmodel
-from dmlworker.datasets import Encoder
+from dmlworker.datasets import Encoder, arrays
 from dmlworker.losses import Loss
 from dmlworker.protocol import Hyper
 from dmlworker.task import CLASSIFICATION, MULTILABEL, REGRESSION
@@ -104,7 +104,7 @@ def _arrays(model: "keras.Model") -> Weights:
 def train(
     spec: Spec,
     weights: Weights,
-    x: np.ndarray,
+    x: arrays.Array,
     y: np.ndarray,
     hyper: Hyper,
     progress: ProgressCallback | None = None,
@@ -112,7 +112,7 @@ def train(
     w: np.ndarray | None = None,
 ) -> Weights:
     """`weights` after `hyper.epochs` passes over the shard x (n, ...), uint8, uint16 or float32, and y as `Dataset` has it. w (n,) float32:
-    what each sample counts in its batch's mean; None: 1.
+    what each sample counts in its batch's mean; None: 1. Of a mapped shard (`datasets.mapped`), only what the next steps take is in memory.
 
     `progress(step, steps, loss)` is called every few steps, loss being the epoch's mean so far; what it raises ends the
     training. `checkpoint(arrays)` is called after every `hyper.checkpoint_every` steps, with what the optimizer remembers
@@ -129,7 +129,7 @@ def train(
 def replay(
     spec: Spec,
     weights: Weights,
-    x: np.ndarray,
+    x: arrays.Array,
     y: np.ndarray,
     hyper: Hyper,
     at: Weights,
@@ -148,7 +148,7 @@ def replay(
         return program.train(x, y, hyper, _silent, checkpoint or _let_go, at, segment, w)
 
 
-def _trainer(spec: Spec, x: np.ndarray, hyper: Hyper) -> "_Program":
+def _trainer(spec: Spec, x: arrays.Array, hyper: Hyper) -> "_Program":
     how = hyper.proximal > 0, hyper.clip > 0, hyper.optimizer
     return _program(models.spec_bytes(spec), hyper.batch_size, x.dtype.str, *how)
 
@@ -165,7 +165,7 @@ def _size(model: "keras.Model") -> int:
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
-def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evaluation:
+def evaluate(spec: Spec, weights: Weights, x: arrays.Array, y: np.ndarray) -> Evaluation:
     """How well the model does on x (n, ...), y (n, ...). A sample whose output is not finite is not correct.
 
     Raises as `train` does.
@@ -176,7 +176,7 @@ def evaluate(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Eval
         return program.evaluate(x, y)
 
 
-def predict(spec: Spec, weights: Weights, x: np.ndarray) -> np.ndarray:
+def predict(spec: Spec, weights: Weights, x: arrays.Array) -> np.ndarray:
     """The probability of each class or label (n, k), or the number (n, 1), for raw samples x (n, ...), as the exported model gives it. Raises
     as `train` does."""
     model = models.from_spec(spec)
@@ -225,7 +225,7 @@ class _Program:
 
     def train(
         self,
-        x: np.ndarray,
+        x: arrays.Array,
         y: np.ndarray,
         hyper: Hyper,
         progress: ProgressCallback,
@@ -236,15 +236,14 @@ class _Program:
     ) -> Weights:
         """The steps of `part`, or all, from the checkpoint `at`, or the weights loaded; gives the one that they end with."""
         self._check(x, y)
-        w = np.ones(len(y), np.float32) if w is None else w
-        if w.shape != y.shape[:1]:
+        if w is not None and w.shape != y.shape[:1]:
             raise ValueError(f"{len(y)} samples have {len(w)} weights.")
         steps, count = steps_of(len(y), hyper), len(self._model.weights)
         part = part or range(steps)
         run = self._steps.start(x, y, hyper, self._state(at[count:] if at and part.start else None))
         if at is not None:
             self.load(at[:count] if part.start else at)
-        for done, loss in self._losses(run, w, hyper, part):
+        for done, loss in self._losses(run, len(y), w, hyper, part):
             progress(done, steps, loss)
             if done % hyper.checkpoint_every == 0 or done == steps:
                 checkpoint([*self._model.get_weights(), *(self._steps.state() if done < steps else ())])
@@ -258,32 +257,32 @@ class _Program:
             raise MalformedUpdate("The optimizer's state does not fit the model.")
         return given
 
-    def _losses(self, run: backends.Run, w: np.ndarray, hyper: Hyper, part: range) -> Iterator[tuple[int, float]]:
-        """After every few steps, the number of steps done and the mean loss of the epoch so far. w: what each sample counts."""
-        samples = len(w)
+    def _losses(
+        self, run: backends.Run, samples: int, w: np.ndarray | None, hyper: Hyper, part: range
+    ) -> Iterator[tuple[int, float]]:
+        """After every few steps, the number of steps done and the mean loss of the epoch so far. w: what each sample counts; None: 1."""
         per_epoch = -(-samples // self._batch_size)
         for epoch, order in enumerate(_orders(samples, hyper)):
             first = epoch * per_epoch
             mine = range(max(first, part.start), min(first + per_epoch, part.stop))
-            batches, mask = _batches(order, w, self._batch_size)
             total, seen = 0.0, 0.0
             for now in _calls(mine, max(1, _SAMPLES_PER_CALL // self._batch_size), hyper.checkpoint_every):
-                rows = slice(now.start - first, now.stop - first)
-                total += run(batches[rows], mask[rows], optimizers.rates(hyper, now))
-                seen += float(mask[rows].sum(dtype=np.float64))
+                batches, mask = _batches(order, w, self._batch_size, slice(now.start - first, now.stop - first))
+                total += run(batches, mask, optimizers.rates(hyper, now))
+                seen += float(mask.sum(dtype=np.float64))
                 yield now.stop, total / seen
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray) -> Evaluation:
+    def evaluate(self, x: arrays.Array, y: np.ndarray) -> Evaluation:
         self._check(x, y)
         answers, total = [], 0.0
         for first in range(0, len(y), self._batch_size):
             part = slice(first, first + self._batch_size)
             found, loss = self._steps.score(x[part], y[part])
-            answers.append(found)
+            answers.append(found.astype(np.int8) if self._loss.task == MULTILABEL else found)
             total += loss
         return _measured(self._loss.task, np.concatenate(answers), y, total)
 
-    def _check(self, x: np.ndarray, y: np.ndarray) -> None:
+    def _check(self, x: arrays.Array, y: np.ndarray) -> None:
         outputs = self._model.output_shape[-1]
         if x.shape[1:] != self._model.input_shape[1:] or y.shape != (len(x), *self._loss.shape(outputs)) or not len(y):
             raise ValueError(f"Samples of shape {x.shape} with labels of shape {y.shape} do not fit the model.")
@@ -317,7 +316,7 @@ def r2(answers: np.ndarray, y: np.ndarray) -> float:
 
 def _labels_f1(answers: np.ndarray, y: np.ndarray) -> float:
     """As `_macro_f1`, over the labels of y (n, k)."""
-    right, answered, labelled = ((found == 1).sum(axis=0) for found in (answers * y, answers, y))
+    right, answered, labelled = (found.sum(axis=0) for found in ((answers == 1) & (y == 1), answers == 1, y == 1))
     return _mean_f1(right, answered + labelled)
 
 
@@ -337,23 +336,25 @@ def _mean_f1(right: np.ndarray, counted: np.ndarray) -> float:
 
 
 def _orders(samples: int, hyper: Hyper) -> Iterator[np.ndarray]:
-    """For each epoch, the indices of all samples in the order that the seed gives."""
-    random = np.random.Generator(np.random.PCG64(hyper.seed))
+    """For each epoch, the indices of all samples in the order that the seed gives; valid until the next one is asked for."""
+    random, order = np.random.Generator(np.random.PCG64(hyper.seed)), arrays.empty((samples,), np.int32)
     for _ in range(hyper.epochs):
-        yield random.permutation(samples).astype(np.int32)
+        for part in arrays.blocks(order):
+            order[part] = np.arange(part.start, part.stop)
+        random.shuffle(order)
+        yield order
 
 
-def _batches(order: np.ndarray, w: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """An epoch's indices (steps, batch_size) and their weights.
+def _batches(order: np.ndarray, w: np.ndarray | None, batch_size: int, steps: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (k, batch_size) of the samples of some steps of an epoch, and their weights.
 
     The last batch is filled up with sample 0 at weight 0, so that every batch has one shape and nothing is compiled twice.
     """
-    steps = -(-len(order) // batch_size)
-    padded = np.zeros(steps * batch_size, np.int32)
-    padded[: len(order)] = order
-    mask = np.zeros(steps * batch_size, np.float32)
-    mask[: len(order)] = w[order]
-    return padded.reshape(steps, batch_size), mask.reshape(steps, batch_size)
+    now = order[steps.start * batch_size : steps.stop * batch_size]
+    padded = np.zeros((steps.stop - steps.start) * batch_size, np.int32)
+    mask = np.zeros(len(padded), np.float32)
+    padded[: len(now)], mask[: len(now)] = now, 1 if w is None else w[now]
+    return padded.reshape(-1, batch_size), mask.reshape(-1, batch_size)
 
 
 def _calls(steps: range, most: int, checkpoint_every: int) -> Iterator[range]:

@@ -6,6 +6,7 @@ import io
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from itertools import count
+from pathlib import Path
 from typing import IO
 
 import httpx
@@ -35,17 +36,14 @@ def backoff(attempt: int, longest: float = 30.0) -> float:
     return min(longest, 0.5 * float(2 ** min(attempt, 16))) * random.uniform(0.5, 1.0)
 
 
-async def fetch(http: httpx.AsyncClient, cache: Cache, blob: Blob, moved: Moved) -> bytes:
-    """The blob's bytes, from the disk or the platform, and kept on the disk. Raises TransferError, or OSError if the disk is
-    full."""
-    data = cache.get(blob)
-    if data is None:
+async def fetch(http: httpx.AsyncClient, cache: Cache, blob: Blob, moved: Moved) -> Path:
+    """Where the blob's bytes are, from the disk or the platform. Raises TransferError, or OSError if the disk is full."""
+    path = await asyncio.to_thread(cache.path, blob)
+    if path is None:
         with cache.partial(blob).open("a+b") as file:
             await _fetched(http, blob, file, moved)
-            file.seek(0)
-            data = file.read()
-        cache.adopt(blob)
-    return data
+        path = cache.adopt(blob)
+    return path
 
 
 async def fetch_once(http: httpx.AsyncClient, blob: Blob, moved: Moved) -> memoryview:

@@ -18,7 +18,6 @@ import numpy as np
 
 with atheris.instrument_imports(include=["dmlworker"]):
     from dmlworker import datasets, loader, models, protocol, weights
-    from dmlworker.client import load_shard
 
 FOLDER = Path(__file__).resolve().parent.parent / ".fuzz"
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))
@@ -40,7 +39,7 @@ def tensors(data: bytes) -> None:
     with suppress(weights.MalformedUpdate):
         weights.unpack(data)
     with suppress(ValueError):
-        load_shard(data)
+        datasets.load_weighted(data)
 
 
 def tables(data: bytes) -> None:

@@ -21,10 +21,22 @@ from uuid import UUID
 
 import numpy as np
 
-from dmlworker import aggregation, comparison, compression, datasets, exports, flops, metrics, optimizers, rewards, task
+from dmlworker import (
+    aggregation,
+    bounds,
+    comparison,
+    compression,
+    datasets,
+    exports,
+    flops,
+    metrics,
+    optimizers,
+    rewards,
+    task,
+)
 from dmlworker.cache import blob_of
 from dmlworker.comparison import Distance
-from dmlworker.datasets import limits
+from dmlworker.datasets import arrays, limits
 from dmlworker.optimizers import SLOTS
 from dmlworker.protocol import Hyper, order_seed
 from dmlworker.trace import Trace, segments_of, steps_of_segment
@@ -45,8 +57,8 @@ COMPARED = 8
 """Samples of the hold-out on which another format has to answer as the model does."""
 RUNS_KEPT = 8
 """Runs whose panels stay in memory: some hundred samples each."""
-OUTPUTS = 50_000_000
-"""Of a model on the hold-out, that are held in memory at once: 200 MB."""
+OUTPUTS = 20_000_000
+"""Of a model on the hold-out, that are measured together: 80 MB, and some times as much while it is done."""
 READ = 0.6
 """Of the time that preparing takes, about, in which the file is read."""
 EXAMPLE = 500
@@ -103,8 +115,9 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int, told: Callable[[f
     if searched:
         search = _search(ticket, data.task, (spec, start), train, parts, seed, others)
         spec, start = others.get(search.width, (spec, start))
-    shards = []
-    for number, part in enumerate(datasets.shards(train, parts, seed, options.sharding)):
+    shards, cut = [], datasets.shards(train, parts, seed, options.sharding)
+    _check_fits(cut)
+    for number, part in enumerate(cut):
         shards.append(
             (_stored(part, lambda done, before=number: told(READ + (1 - READ) * (before + done) / parts)), len(part))
         )
@@ -119,6 +132,16 @@ def prepare(ticket: Ticket, path: Path, parts: int, seed: int, told: Callable[[f
         task=data.task,
         search=search,
     )
+
+
+def _check_fits(parts: list[datasets.Dataset]) -> None:
+    """Raises DatasetError if a part is larger than what workers take: nobody would train it."""
+    largest = max(part.x.nbytes + part.y.nbytes + 4 * len(part) for part in parts)
+    if largest > bounds.MAX_SHARD:
+        raise datasets.DatasetError(
+            f"a provider's part of it would have {largest / 1e9:.1f} GB, and a worker takes {bounds.MAX_SHARD / 1e9:g}. Leave out columns, "
+            "above all those with many values, each of which becomes one of its own"
+        )
 
 
 def _others(
@@ -245,14 +268,15 @@ def measure(round_: Round, updates: list[Assignment]) -> tuple[float, float | No
     """(score, loss) of a round's mean on the hold-out; the loss is None if it is not finite. Write down what its provider is
     paid by: how each update alone does and, if the reward needs it, what the mean would lack without it; and how the mean does in more
     than a number."""
-    x, y = datasets.load(store.get(round_.run.holdout_id))
-    *alone, mean = _evaluate(round_.run, [str(update.weights_id) for update in updates] + [str(round_.end_id)], x, y)
-    for update, found in zip(updates, alone, strict=True):
-        update.correct, update.f1, update.score = found.correct, found.f1, found.score
+    with store.samples(round_.run.holdout_id) as (x, y):
+        stored = [str(update.weights_id) for update in updates]
+        for update, found in zip(updates, _evaluate(round_.run, stored, x, y), strict=True):
+            update.correct, update.f1, update.score = found.correct, found.f1, found.score
+        [mean] = _evaluate(round_.run, [str(round_.end_id)], x, y)
+        kept = measures.of(round_.run.ticket.task, y, mean.answers, len(round_.run.classes))
     if pay.scheme_of(round_.run).leaves_one_out:
         _leave_one_out(round_, updates)
     Assignment.objects.bulk_update(updates, ["correct", "f1", "score", "contribution"])
-    kept = measures.of(round_.run.ticket.task, y, mean.answers, len(round_.run.classes))
     Round.objects.filter(pk=round_.pk).update(by_class=kept)
     return mean.score, mean.loss if math.isfinite(mean.loss) else None
 
@@ -262,7 +286,7 @@ def _leave_one_out(round_: Round, updates: list[Assignment]) -> None:
     mean whatever the rule and the server's optimizer, which would say as much of themselves. An evaluation for each update."""
     from dmlworker import trainer
 
-    spec, (x, y) = spec_of(round_.run), datasets.load(store.get(round_.run.holdout_id))
+    spec = spec_of(round_.run)
 
     def loss(parts: list[tuple[Weights, int]]) -> float:
         with _one_at_a_time:
@@ -270,6 +294,7 @@ def _leave_one_out(round_: Round, updates: list[Assignment]) -> None:
         return min(found, rewards.MOST_GAIN)
 
     with ExitStack() as open_:
+        x, y = open_.enter_context(store.samples(round_.run.holdout_id))
         start = open_.enter_context(store.weights(round_.start_id))
         local = [open_.enter_context(store.weights(str(update.weights_id))) for update in updates]
         weighted = [(weights, update.weight or 1) for weights, update in zip(local, updates, strict=True)]
@@ -302,13 +327,19 @@ def look(update: Assignment) -> None:
 
 
 @lru_cache(maxsize=RUNS_KEPT)
-def _panel(run: UUID) -> list[tuple[np.ndarray, np.ndarray]]:
+def _panel(run: UUID) -> list[tuple[arrays.Array, np.ndarray]]:
     """Some samples of the hold-out, then of each shard; the same ones for the whole run."""
     found = Run.objects.get(pk=run)
     shards = [shard.blob_id for shard in found.shards.all()]
     each = evidence.panel_share(len(shards))
     parts = [(found.holdout_id, evidence.PANEL_SAMPLES), *((shard, each) for shard in shards)]
-    return [datasets.few(*datasets.load(store.get(sha256)), most) for sha256, most in parts]
+    return [_few(sha256, most) for sha256, most in parts]
+
+
+def _few(sha256: str, most: int) -> tuple[arrays.Array, np.ndarray]:
+    """Of a stored hold-out or shard; what of it is large stays on the disk."""
+    with store.samples(sha256) as (x, y):
+        return datasets.few(x, y, most)
 
 
 def _looks(updates: list[Assignment]) -> list[evidence.Look]:
@@ -337,7 +368,7 @@ def _own_update(round_: Round) -> Weights:
     from dmlworker import trainer
 
     run = round_.run
-    x, y = datasets.few(*datasets.load(store.get(run.holdout_id)), evidence.ROOT_SAMPLES)
+    x, y = _few(run.holdout_id, evidence.ROOT_SAMPLES)
     seed = order_seed(run.seed, round_.number, -1)
     hyper = Hyper(run.epochs, run.batch_size, round_.learning_rate, seed, clip=run.clip, optimizer=run.optimizer)
     with _one_at_a_time:
@@ -387,16 +418,18 @@ class NotShown(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What an audited update was made of, and the trace that its worker showed. like: a checkpoint's arrays, as the round begins."""
+    """What an audited update was made of, the data as a file, and the trace that its worker showed. like: a checkpoint's arrays, as the
+    round begins."""
 
     assignment: Assignment
     hyper: Hyper
     trace: Trace
     files: dict[str, bytes]
+    shard: Path
     like: Weights
 
     @classmethod
-    def of(cls, audit: Audit) -> "Work":
+    def of(cls, audit: Audit, shard: Path) -> "Work":
         """Raises NotShown if the trace is not the one that was committed to."""
         from dmlworker import trainer
 
@@ -410,10 +443,10 @@ class Work:
         if trace.root != work.root or told != (segments_of(work.shard.samples, hyper), SLOTS[hyper.optimizer] > 0):
             raise NotShown("the trace is not the one that was committed to")
         run = work.round.run
-        names = {"spec": run.spec_id, "start": work.round.start_id, "shard": work.shard.blob_id}
+        names = {"spec": run.spec_id, "start": work.round.start_id}
         files = {name: store.get(sha256) for name, sha256 in names.items()}
         state = trainer.empty_state(json.loads(files["spec"]), hyper.optimizer)
-        return cls(work, hyper, trace, files, [*unpack(files["start"]), *state])
+        return cls(work, hyper, trace, files, shard, [*unpack(files["start"]), *state])
 
     @property
     def weights(self) -> int:
@@ -436,17 +469,21 @@ def audit(found: Audit) -> tuple[str, str]:
     A segment that the first replay contradicts is done again in another process with other kernels, and from weights that are off
     by their last bit. Where these are themselves far apart, the job amplifies rounding, and that segment proves nothing.
     """
-    verdict: tuple[str, str] = Audit.State.PASSED, ""
     try:
-        work = Work.of(found)
-        for segment in work.trace.asked(found.drawn):
-            state, note = _look(found, work, segment)
-            if state == Audit.State.FAILED:
-                return state, note
-            if state == Audit.State.INCONCLUSIVE:
-                verdict = state, note
+        with store.local(found.assignment.shard.blob_id) as shard:
+            return _judged(found, Work.of(found, shard))
     except NotShown as error:
         return Audit.State.UNPROVEN, str(error)
+
+
+def _judged(found: Audit, work: Work) -> tuple[str, str]:
+    verdict: tuple[str, str] = Audit.State.PASSED, ""
+    for segment in work.trace.asked(found.drawn):
+        state, note = _look(found, work, segment)
+        if state == Audit.State.FAILED:
+            return state, note
+        if state == Audit.State.INCONCLUSIVE:
+            verdict = state, note
     return verdict
 
 
@@ -534,7 +571,7 @@ def _check_turn(work: Work, segment: int, before: Weights, after: Weights) -> No
 def _replay_here(work: Work, segment: int, at: Weights) -> Weights:
     from dmlworker import trainer
 
-    x, y, w = datasets.load_weighted(work.files["shard"])
+    x, y, w = datasets.mapped(work.shard)
     spec, start = json.loads(work.files["spec"]), unpack(work.files["start"])
     with _one_at_a_time:
         steps = steps_of_segment(segment, len(y), work.hyper)
@@ -547,6 +584,7 @@ def _replay_elsewhere(work: Work, segment: int, at: Weights) -> list[Weights]:
     with TemporaryDirectory() as folder:
         for name, data in work.files.items():
             (Path(folder) / name).write_bytes(data)
+        (Path(folder) / "shard").symlink_to(work.shard.resolve())
         (Path(folder) / "at").write_bytes(pack(at))
         (Path(folder) / "hyper").write_text(json.dumps(asdict(work.hyper)))
         command = [sys.executable, "-m", "training.replay", folder, str(segment)]
@@ -572,10 +610,9 @@ def assess(run: Run, sha256: str) -> None:
     """Write down how good the final model is on the hold-out, with intervals; of more than OUTPUTS of its outputs, on some samples."""
     from dmlworker import trainer
 
-    spec, (x, y) = spec_of(run), datasets.load(store.get(run.holdout_id))
-    x, y = datasets.few(x, y, max(1, OUTPUTS // max(len(run.classes), 1)))
+    x, y = _few(run.holdout_id, max(1, OUTPUTS // max(len(run.classes), 1)))
     with _one_at_a_time, store.weights(sha256) as weights:
-        outputs = trainer.predict(spec, weights, x)
+        outputs = trainer.predict(spec_of(run), weights, x)
     Run.objects.filter(pk=run.pk).update(metrics=metrics.TASKS[run.ticket.task](y, outputs))
 
 
@@ -594,8 +631,8 @@ def convert(run: Run, folder: Path, formats: list[str]) -> tuple[list[Path], dic
     if not _one_export_at_a_time.acquire(blocking=False):
         raise Busy
     try:
-        x, _ = datasets.load(store.get(run.holdout_id))
-        left_out = exports.export(folder, x[:COMPARED], formats)
+        with store.samples(run.holdout_id) as (x, _):
+            left_out = exports.export(folder, x[:COMPARED], formats)
     finally:
         _one_export_at_a_time.release()
     return [folder / exports.FILES[name] for name in formats if name not in left_out], left_out

@@ -24,7 +24,8 @@ def of(learnt: str, y: np.ndarray, answers: np.ndarray, classes: int) -> dict[st
 
 def by_label(y: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
     """As `by_class`, of several labels: y, answers (n, k), where -1 is no answer. exact: samples with all of their labels right."""
-    labelled, answered, right = ((found == 1).sum(axis=0).tolist() for found in (y, answers, y * answers))
+    given, has = answers == 1, y == 1
+    labelled, answered, right = (found.sum(axis=0).tolist() for found in (has, given, has & given))
     exact = int((y == answers).all(axis=1).sum())
     return {"labelled": labelled, "answered": answered, "right": right, "confusion": None, "exact": exact}
 

@@ -24,7 +24,7 @@ Weights = list[np.ndarray]
 def main(folder: Path, segment: int) -> None:
     trainer.threads(1)
     hyper = Hyper(**json.loads((folder / "hyper").read_text()))
-    x, y, w = datasets.load_weighted((folder / "shard").read_bytes())
+    x, y, w = datasets.mapped(folder / "shard")
     start, at = (unpack((folder / name).read_bytes()) for name in ("start", "at"))
     steps = steps_of_segment(segment, len(y), hyper)
     spec = json.loads((folder / "spec").read_text())

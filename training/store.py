@@ -19,6 +19,7 @@ from django.db.models import ProtectedError, QuerySet
 from django.utils import timezone
 
 from dmlsite.errors import Conflict, Invalid
+from dmlworker import datasets
 from dmlworker.weights import Bytes, mapped, pieces
 from tickets import files
 from training.models import Blob
@@ -232,15 +233,29 @@ def opened(sha256: str) -> IO[bytes]:
 
 
 @contextmanager
-def weights(sha256: str) -> Iterator[list[np.ndarray]]:
-    """Stored weights to look at, not in memory: on a local disk the file itself, else a copy of it. Raises MalformedUpdate."""
+def local(sha256: str) -> Iterator[Path]:
+    """A blob as a file on this machine, not to be changed: on a local disk the file itself, else a copy of it."""
     try:
         place = default_storage.path(path(sha256))
     except NotImplementedError:
         with local_copy(File(default_storage.open(path(sha256))), ".safetensors") as copy:
-            yield mapped(copy)
+            yield copy
     else:
-        yield mapped(Path(place))
+        yield Path(place)
+
+
+@contextmanager
+def weights(sha256: str) -> Iterator[list[np.ndarray]]:
+    """Stored weights to look at, not in memory. Raises MalformedUpdate."""
+    with local(sha256) as place:
+        yield mapped(place)
+
+
+@contextmanager
+def samples(sha256: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(x, y) of a stored hold-out or shard, not in memory."""
+    with local(sha256) as place:
+        yield datasets.mapped(place)[:2]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from dmlworker.datasets.arrays import Array
 from dmlworker.losses import Loss
 from dmlworker.optimizers import Arrays
 from dmlworker.protocol import Hyper
@@ -41,7 +42,7 @@ class Steps(Protocol):
         self, model: "keras.Model", loss: Loss, batch_size: int, dtype: str, held: bool, clipped: bool, optimizer: str
     ) -> None: ...
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
+    def start(self, x: Array, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
         """For a training that starts at the model's present weights: `run(batches, mask, rates)` does a step for each row of
         indices (k, batch_size), every sample at its weight in the mask, as long as its rate says (k,), and returns the sum of the samples'
         losses. state: what the optimizer remembers of the steps before the first `run` (optimizers.py)."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from dmlworker import models, optimizers
 from dmlworker.backends import Run
+from dmlworker.datasets.arrays import Array
 from dmlworker.losses import Loss
 from dmlworker.optimizers import Arrays
 from dmlworker.protocol import Hyper
@@ -54,7 +55,7 @@ class Steps:
         self._slots: list[list[Any]] = []
         self._step, self._score = _compile(model, loss, clipped, optimizer)
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
+    def start(self, x: Array, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
         anchors = self._values() if self._held else []
         bounds = np.float32(hyper.proximal), np.float32(hyper.clip)
         self._slots = [self._cut(vector) for vector in state]

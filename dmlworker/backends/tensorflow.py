@@ -8,6 +8,7 @@ import numpy as np
 
 from dmlworker import models, optimizers
 from dmlworker.backends import Run
+from dmlworker.datasets.arrays import Array
 from dmlworker.losses import Loss
 from dmlworker.optimizers import SLOTS, Arrays
 from dmlworker.protocol import Hyper
@@ -15,6 +16,10 @@ from dmlworker.protocol import Hyper
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+
+HELD = 64 << 20
+"""Bytes of a shard up to which TensorFlow has a copy of its own of them; of more, of those that the next steps take."""
 
 
 def threads(n: int) -> None:
@@ -58,19 +63,22 @@ class Steps:
         step = partial(optimizers.step, optimizer, root=tf.sqrt)
         self._run, self._score = _compile(model, loss, batch_size, dtype, self._anchors, clipped, step, self._slots)
 
-    def start(self, x: np.ndarray, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
+    def start(self, x: Array, y: np.ndarray, hyper: Hyper, state: Arrays) -> Run:
         import tensorflow as tf
 
         for anchor, weight in zip(self._anchors, self._weights, strict=True):
             anchor.assign(weight.value)
-        rows, labels = tf.constant(x), tf.constant(y)
         bounds = np.float32(hyper.proximal), np.float32(hyper.clip)
         for slot, vector in zip(self._slots, state, strict=True):
             for variable, part in zip(slot, np.split(vector, np.cumsum(self._sizes)[:-1]), strict=True):
                 variable.assign(part.reshape(variable.shape))
+        if x.nbytes + y.nbytes <= HELD:
+            rows, labels = tf.constant(np.asarray(x)), tf.constant(y)
+            return lambda batches, mask, rates: float(self._run(rows, labels, batches, mask, rates, *bounds))
 
         def run(batches: np.ndarray, mask: np.ndarray, rates: np.ndarray) -> float:
-            return float(self._run(rows, labels, batches, mask, rates, *bounds))
+            places = np.arange(batches.size, dtype=np.int32).reshape(batches.shape)
+            return float(self._run(x[batches.ravel()], y[batches.ravel()], places, mask, rates, *bounds))
 
         return run
 

@@ -20,12 +20,12 @@ from dmlworker.datasets.encoding import Encoder, encoded
 from dmlworker.datasets.leaks import on_both_sides
 from dmlworker.datasets.options import PLAIN, Options
 from dmlworker.datasets.parts import Parts, parts
-from dmlworker.datasets.shards import dump, few, load, load_weighted, pieces, shards, split, training_samples
+from dmlworker.datasets.shards import dump, few, load, load_weighted, mapped, pieces, shards, split, training_samples
 from dmlworker.datasets.steps import heard
 
 __all__ = [
     "Dataset", "DatasetError", "Encoder", "Facts", "Options", "Parts", "cells_of", "describe", "dump", "encoded", "few", "heard", "inspect", "load",
-    "load_weighted", "on_both_sides", "parts", "pieces", "read", "shards", "split", "training_samples",
+    "load_weighted", "mapped", "on_both_sides", "parts", "pieces", "read", "shards", "split", "training_samples",
 ]  # fmt: skip
 
 _READERS: dict[str, Callable[[Path, str | None, Options], Dataset]] = {

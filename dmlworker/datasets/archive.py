@@ -17,7 +17,9 @@ MAX_ENTRIES = 200_000
 MAX_ENTRY = 32 * 10**6
 """Bytes that one entry may unpack to."""
 MAX_TOTAL = 4 * 10**9
-"""Bytes that all entries may unpack to, together."""
+"""Bytes that an archive may unpack to; of a large one, TIMES its own size."""
+TIMES = 2
+"""Images hardly shrink in an archive."""
 MAX_READ = 2 * MAX_ENTRY
 """Bytes that are read from a TAR at once. Its headers may ask for any number."""
 
@@ -56,7 +58,7 @@ def opened(path: Path, kind: str, max_entry: int = MAX_ENTRY) -> Iterator[zipfil
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_directory(archive.infolist(), kind, max_entry)
+            _check_directory(archive.infolist(), kind, max_entry, _most(path))
             yield archive
     # RuntimeError: encrypted. NotImplementedError: an exotic compression.
     except (
@@ -71,13 +73,17 @@ def opened(path: Path, kind: str, max_entry: int = MAX_ENTRY) -> Iterator[zipfil
         raise DatasetError(f"The {kind} file is broken or not a {kind} at all ({error!s:.120}).") from None
 
 
-def _check_directory(entries: Sequence[Entry], kind: str, max_entry: int) -> None:
+def _most(path: Path) -> int:
+    return max(MAX_TOTAL, TIMES * path.stat().st_size)
+
+
+def _check_directory(entries: Sequence[Entry], kind: str, max_entry: int, most: int) -> None:
     if not entries:
         raise DatasetError(f"The {kind} file is empty.")
     if len(entries) > MAX_ENTRIES:
         raise _too_many(len(entries), kind)
-    if sum(entry.file_size for entry in entries) > MAX_TOTAL:
-        raise DatasetError(f"The {kind} file would unpack to more than {MAX_TOTAL / 1e9:g} GB.")
+    if sum(entry.file_size for entry in entries) > most:
+        raise DatasetError(f"The {kind} file would unpack to more than {most / 1e9:g} GB.")
     for entry in entries:
         _check_entry(entry, kind, max_entry)
 
@@ -142,11 +148,11 @@ def opened_tar(path: Path) -> Iterator[Tar]:
     try:
         with (
             path.open("rb") as file,
-            _Bounded(_unpacked(file)) as bounded,
+            _Bounded(_unpacked(file), _most(path)) as bounded,
             tarfile.open(fileobj=bounded, mode="r:") as tar,
         ):
             found = Tar(tar)
-            _check_directory(found.infolist(), "TAR", MAX_ENTRY)
+            _check_directory(found.infolist(), "TAR", MAX_ENTRY, _most(path))
             yield found
     except DatasetError:
         raise
@@ -164,8 +170,8 @@ def _unpacked(file: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
 class _Bounded(io.BufferedIOBase):
     """A file that nobody reads too far into, nor too much of at once: a small one with gzip may go on for ever."""
 
-    def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, most: int) -> None:
+        self._file, self._most = file, most
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MAX_READ:
@@ -173,8 +179,8 @@ class _Bounded(io.BufferedIOBase):
         return self._file.read(size)
 
     def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        if position > MAX_TOTAL:
-            raise DatasetError(f"The TAR file would unpack to more than {MAX_TOTAL / 1e9:g} GB.")
+        if position > self._most:
+            raise DatasetError(f"The TAR file would unpack to more than {self._most / 1e9:g} GB.")
         return self._file.seek(position, whence)
 
     def tell(self) -> int:

@@ -20,13 +20,17 @@ def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
     if size < LARGE:
         return np.empty(shape, dtype)
     with TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS and Windows, where workers run
+            file.truncate(size)
+            file.flush()
         return np.memmap(file, dtype, "r+", shape=shape).view(np.ndarray)
 
 
 class Rows:
     """Rows of an array, each block of them fetched, and made what it is to be, when it is asked for: what is read once or twice needs no file
-    of its own. `make` gets some rows of `source` and gives as many of `shape` and `dtype`."""
+    of its own. `make` gets some rows of `source` and gives as many of `shape` and `dtype`; `columns`: how to make some columns alone."""
 
     def __init__(
         self,
@@ -35,8 +39,9 @@ class Rows:
         make: Callable[[np.ndarray], np.ndarray] | None = None,
         shape: tuple[int, ...] | None = None,
         dtype: np.typing.DTypeLike = None,
+        columns: Callable[[np.ndarray], "Rows"] | None = None,
     ) -> None:
-        self._source, self._indices, self._make = source, indices, make
+        self._source, self._indices, self._make, self.columns = source, indices, make, columns
         rows = len(source) if indices is None else len(indices)
         self.shape, self.dtype = (
             (rows, *(source.shape[1:] if shape is None else shape)),
@@ -88,6 +93,13 @@ def blocks(x: Array) -> Iterator[slice]:
 def _width(x: "Array") -> int:
     """Bytes of a row, or of what it is made of."""
     return max(x.itemsize * math.prod(x.shape[1:]), x.widest if isinstance(x, Rows) else 0)
+
+
+def columns(x: Array, wanted: np.ndarray) -> Rows:
+    """Some columns of x (n, d); the others are not made, where that can be left out."""
+    if isinstance(x, Rows) and x.columns:
+        return x.columns(wanted)
+    return Rows(x, None, lambda rows: rows.take(wanted, axis=1), (len(wanted),))
 
 
 def fetched(x: Array, key: slice | np.ndarray) -> np.ndarray:

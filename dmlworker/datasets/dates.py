@@ -56,7 +56,9 @@ def written(hours: float, form: str) -> str:
 
 def parts(hours: np.ndarray) -> np.ndarray:
     """The PARTS (n, 6) float32 of hours (n,): year, month from 1, weekday from Monday as 0, the day of the year on a circle, hour."""
-    days, hour = np.divmod(hours.astype(np.int64), 24)
+    whole = hours.astype(np.int64)
+    days = whole // 24  # a third of divmod's time
+    hour = whole - 24 * days
     first = days.min() if len(days) else 0
     every = np.arange(first, days.max() + 1) if len(days) else days
     # A calendar of all days between them, unless it is longer than they are.

@@ -27,8 +27,9 @@ MAX_CATEGORIES = 100
 """Values of a category that get a column of their own."""
 RARE = 1000
 """A value gets one if at least one row in so many has it, and two have."""
-MAX_CELLS = 2_000_000_000
-"""Numbers that all rows may become, together: 8 GB, in files."""
+MAX_CELLS = 8_000_000_000
+"""Numbers that all rows may become, together: 32 GB in the shards. They are made a block at a time; what bounds them is the disk, and the
+time, 2 s for each GB."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Feature:
         return [False] * (self.parts if self.kind == "date" else 1) + [True] * self.missing
 
     def encode(self, column: np.ndarray, values: Sequence[str], out: np.ndarray) -> None:
-        """Write into `out` (n, width) float32, uint16 of tokens, what a raw column (n,) becomes; values: what its numbers mean, if it is a
-        category or text."""
+        """Write into `out` (n, width) float32, uint16 of tokens, all 0, what a raw column (n,) becomes; values: what its numbers mean, if it is
+        a category or text."""
         gone = np.isnan(column)
         if self.kind in ("text", "tokens"):
             out[:] = self._words(np.where(gone, -1, column).astype(np.int64), values)
@@ -95,7 +96,6 @@ class Feature:
         place = {value: number for number, value in enumerate(self.vocabulary, 1)}
         marked = np.array([place.get(value, 0) for value in values] + [place.get("", 0)])
         places = marked.take(np.where(gone, len(values), column).astype(np.int64))
-        out[:] = 0
         out[np.arange(len(out)), places] = 1
 
     def cell(self, text: str) -> tuple[float, str]:
@@ -173,9 +173,14 @@ class Encoder:
 
     def encode(self, dataset: Dataset) -> Dataset:
         """The same samples, x (n, width) float32, or uint16 of tokens."""
-        values, width = [raw.values for raw in dataset.raw], len(self.marks)
-        dtype = np.uint16 if self.tokens else np.float32
-        rows = arrays.Rows(dataset.x, None, partial(self._encode, values=values), (width,), dtype)
+        values, dtype = [raw.values for raw in dataset.raw], np.uint16 if self.tokens else np.float32
+
+        def columns(wanted: np.ndarray) -> arrays.Rows:
+            make = partial(self._columns, values=values, wanted=wanted)
+            return arrays.Rows(dataset.x, None, make, (len(wanted),), dtype)
+
+        make = partial(self._encode, values=values)
+        rows = arrays.Rows(dataset.x, None, make, (len(self.marks),), dtype, columns)
         slow = any(feature.kind in ("text", "tokens") for feature in self.features)
         return replace(dataset, x=arrays.whole(rows) if slow else arrays.settled(rows), raw=())
 
@@ -188,10 +193,19 @@ class Encoder:
 
     def _encode(self, x: np.ndarray, values: Sequence[Sequence[str]]) -> np.ndarray:
         widths = [len(feature.marks) for feature in self.features]
-        encoded = np.empty((len(x), sum(widths)), np.uint16 if self.tokens else np.float32)
+        encoded = np.zeros((len(x), sum(widths)), np.uint16 if self.tokens else np.float32)
         for index, (feature, last) in enumerate(zip(self.features, accumulate(widths), strict=True)):
             feature.encode(x[:, index], values[index], encoded[:, last - widths[index] : last])
         return encoded
+
+    def _columns(self, x: np.ndarray, values: Sequence[Sequence[str]], wanted: np.ndarray) -> np.ndarray:
+        """Some columns of `_encode`, sorted; features that have none of them are left out."""
+        owner = np.repeat(np.arange(len(self.features)), [len(feature.marks) for feature in self.features])
+        needed = np.unique(owner[wanted])
+        part = Encoder(tuple(self.features[index] for index in needed))
+        made = part._encode(x[:, needed], [values[index] for index in needed])
+        found: np.ndarray = made.take(np.searchsorted(np.flatnonzero(np.isin(owner, needed)), wanted), axis=1)
+        return found
 
     def json(self) -> list[dict[str, Any]]:
         """As plain JSON types."""

@@ -19,7 +19,8 @@ MAX_SIDE = 64
 MAX_PIXELS = 32_000_000
 """In one image, at most: a small file can decode to gigabytes."""
 MAX_PIXELS_TOTAL = 20_000_000_000
-"""In all images together: minutes of decoding."""
+"""In all images together, or so many for each byte of them as PIXELS says, which photos have: minutes of decoding."""
+PIXELS = 10
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _GREY = frozenset({"1", "L", "LA", "I", "I;16", "F"})
 
@@ -104,7 +105,8 @@ def _sizes(file: archive.Archive, entries: list[archive.Entry]) -> _Sizes:
         heights.append(image.height)
         widths.append(image.width)
         grey = grey and image.mode in _GREY
-    if sum(height * width for height, width in zip(heights, widths, strict=True)) > MAX_PIXELS_TOTAL:
+    most = max(MAX_PIXELS_TOTAL, PIXELS * sum(entry.file_size for entry in entries))
+    if sum(height * width for height, width in zip(heights, widths, strict=True)) > most:
         raise DatasetError("The images have too many pixels together. Scale them down first.")
     return _Sizes(min(MAX_SIDE, int(np.median(heights))), min(MAX_SIDE, int(np.median(widths))), grey)
 

@@ -7,13 +7,13 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from dmlworker.datasets import archive, targets
+from dmlworker.datasets import archive, arrays, targets
 from dmlworker.datasets.dataset import Dataset, DatasetError, check_finite
 from dmlworker.datasets.options import PLAIN, Options
 from dmlworker.task import AUTO, MULTILABEL
 
-MAX_ARRAY = 4 * 10**9
-"""Bytes in one array, at most."""
+MAX_ARRAY = 10**10
+"""Bytes in one array, at most; it lies in a file."""
 MAX_FEATURES = 1_000_000
 """Values in one sample, at most."""
 
@@ -33,11 +33,7 @@ def read(path: Path, target: str | None, options: Options = PLAIN) -> Dataset:
     several = _is_marks(y)
     if several and options.task != MULTILABEL and (y.sum(axis=1) == 1).all():
         y, several = y.argmax(axis=1), False  # one-hot: exactly one of the classes each
-    found = (
-        targets.marks(y)
-        if several and options.task in (AUTO, MULTILABEL)
-        else targets.of(targets.Labels.of(_labels(y)), options.task)
-    )
+    found = targets.marks(y) if several and options.task in (AUTO, MULTILABEL) else targets.of(_labels(y), options.task)
     return Dataset(x, found.y, found.classes, (), "npz", task=found.task)
 
 
@@ -49,9 +45,7 @@ def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
     entry = file.getinfo(f"{name}.npy")
     try:
         with file.open(entry) as stream:
-            _check_header(stream, name, entry.file_size)
-        with file.open(entry) as stream:
-            return np.asarray(npy.read_array(stream, allow_pickle=False))
+            return _content(stream, *_checked_header(stream, name, entry.file_size))
     except (ValueError, TypeError, SyntaxError, MemoryError, OverflowError) as error:
         raise error if isinstance(error, DatasetError) else _broken(name) from None
 
@@ -60,13 +54,26 @@ def _broken(name: str) -> DatasetError:
     return DatasetError(f"The array {name} in the NPZ file is broken.")
 
 
-def _check_header(stream: IO[bytes], name: str, size: int) -> None:
-    """Refuses pickles, and a shape larger than the bytes that follow: NumPy would set the memory aside unseen."""
+def _content(stream: IO[bytes], shape: tuple[int, ...], by_columns: bool, dtype: np.dtype) -> np.ndarray:
+    """A large array lies in a file."""
+    found = arrays.empty(shape[::-1] if by_columns else shape, dtype)
+    letters = found.reshape(-1).view(np.uint8)
+    for part in arrays.blocks(letters):
+        data = stream.read(part.stop - part.start)
+        if len(data) < part.stop - part.start:
+            raise ValueError("it ends too soon")
+        letters[part] = np.frombuffer(data, np.uint8)
+    return found.transpose() if by_columns else found
+
+
+def _checked_header(stream: IO[bytes], name: str, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, whether it lies column by column, type). Refuses pickles, and a shape larger than the bytes that follow: the place for it would be
+    set aside unseen."""
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise _broken(name)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = header(stream)
+    shape, by_columns, dtype = header(stream)
     if dtype.hasobject:
         raise DatasetError(f"The array {name} holds pickled Python objects. Save numbers or text instead.")
     if not shape or any(side < 1 for side in shape):
@@ -74,8 +81,9 @@ def _check_header(stream: IO[bytes], name: str, size: int) -> None:
     count = 1
     for side in shape:
         count *= side
-    if count * dtype.itemsize > size:
+    if not 0 < count * dtype.itemsize <= size:
         raise _broken(name)
+    return shape, by_columns, dtype
 
 
 def _features(x: np.ndarray) -> np.ndarray:
@@ -85,10 +93,9 @@ def _features(x: np.ndarray) -> np.ndarray:
         raise DatasetError(f"The array x has the shape {x.shape}. It must be (n, d), (n, h, w) or (n, h, w, channels).")
     if x[0].size > MAX_FEATURES:
         raise DatasetError(f"{x[0].size:,} values in a sample are too many (at most {MAX_FEATURES:,}).")
-    if x.dtype == np.uint8 or _is_picture(x):
-        return np.ascontiguousarray(x, dtype=np.uint8)
+    wanted = np.uint8 if x.dtype == np.uint8 or _is_picture(x) else np.float32
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(x, dtype=np.float32)
+        return arrays.whole(x if x.dtype == wanted else arrays.Rows(x, None, lambda some: some, x.shape[1:], wanted))
 
 
 def _is_picture(x: np.ndarray) -> bool:
@@ -97,10 +104,15 @@ def _is_picture(x: np.ndarray) -> bool:
 
 
 def _is_marks(y: np.ndarray) -> bool:
-    return y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "iubf" and bool(((y == 0) | (y == 1)).all())
+    return (
+        y.ndim == 2
+        and y.shape[1] > 1
+        and y.dtype.kind in "iubf"
+        and arrays.every(y, lambda some: (some == 0) | (some == 1))
+    )
 
 
-def _labels(y: np.ndarray) -> list[str]:
+def _labels(y: np.ndarray) -> targets.Labels:
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1:
         raise DatasetError(
@@ -112,4 +124,8 @@ def _labels(y: np.ndarray) -> list[str]:
         raise DatasetError("The array y holds a label that is missing.")
     if y.dtype.kind == "b" or (y.dtype.kind == "f" and np.array_equal(y, np.trunc(y)) and np.abs(y).max() < 2**53):
         y = y.astype(np.int64)
-    return [str(label) for label in y.tolist()]
+    found = targets.Labels()
+    for part in arrays.blocks(y):
+        different, codes = np.unique(y[part], return_inverse=True)
+        found.add([str(label) for label in different.tolist()], codes)
+    return found

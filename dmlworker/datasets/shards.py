@@ -3,9 +3,10 @@ of a target's range. And a shard as bytes."""
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as _load
 
 from dmlworker.datasets import arrays, groups, limits
@@ -87,19 +88,39 @@ def _hand(deck: np.ndarray, turns: list[int], number: int) -> np.ndarray:
     return hand.done()
 
 
-def few(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def few(x: arrays.Array, y: np.ndarray, most: int) -> tuple[arrays.Array, np.ndarray]:
     """At most so many samples, as evenly of all classes as there are, the first ones of each; of a regression, as evenly over the sorted
-    targets. Copies, in their order."""
+    targets. In their order; nothing else of x is read."""
     if y.dtype == np.float32:
-        ranked = np.argsort(y, kind="stable")
-        chosen = np.sort(ranked[np.arange(min(most, len(y))) * len(y) // min(most, len(y))])
-        return x[chosen], y[chosen]
-    groups, turn = _rarest(y) if y.ndim == 2 else y, np.empty(len(y), np.int64)
-    for index in np.unique(groups):
-        mine = groups == index
-        turn[mine] = np.arange(mine.sum())
-    chosen = np.sort(np.argsort(turn, kind="stable")[:most])
-    return x[chosen], y[chosen]
+        count = min(most, len(y))
+        ranked = _ranked(y, _numbers_to(len(y)))
+        chosen = np.sort(ranked[np.arange(count) * len(y) // count])
+    else:
+        chosen = _first_ones(_rarest(y) if y.ndim == 2 else y, most)
+    return arrays.settled(arrays.Rows(x, chosen)), y[chosen]
+
+
+def _numbers_to(n: int) -> np.ndarray:
+    """(n,) int32, from 0 on."""
+    found = arrays.empty((n,), np.int32)
+    for part in arrays.blocks(found):
+        found[part] = np.arange(part.start, part.stop)
+    return found
+
+
+def _first_ones(groups: np.ndarray, most: int) -> np.ndarray:
+    """Sorted indices of so many of groups (n,): the first of each, then the second of each, and so on."""
+    seen = np.zeros(1 + int(groups.max()), np.int64)
+    places, turns = [], []
+    for part in arrays.blocks(groups):
+        some = groups[part].astype(np.uint16)  # sorted five times as fast as int32
+        order, counts = np.argsort(some, kind="stable"), np.bincount(some, minlength=len(seen))
+        turn = np.arange(len(some)) + np.repeat(seen - np.cumsum(counts) + counts, counts)
+        places.append(part.start + order[turn < most])
+        turns.append(turn[turn < most])
+        seen += counts
+    place, turn = np.concatenate(places), np.concatenate(turns)
+    return np.sort(place[np.lexsort([place, turn])[:most]])
 
 
 def _strata(dataset: Dataset, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -130,9 +151,7 @@ def _gathered(place: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _strata_of_numbers(y: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """As `_strata`: STRATUM samples that are next to one another by their number, a few of one more."""
-    mixed = arrays.empty((len(y),), np.int32)  # equal targets are next to one another by chance
-    for part in arrays.blocks(mixed):
-        mixed[part] = np.arange(part.start, part.stop)
+    mixed = _numbers_to(len(y))  # equal targets are next to one another by chance
     random.shuffle(mixed)
     deck = _ranked(y, mixed)
     strata = max(1, len(y) // STRATUM)
@@ -236,9 +255,38 @@ def load(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 def load_weighted(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """(x, y, w) as `dump` was given them. Raises DatasetError for anything else."""
     try:
-        tensors = _load(data)
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        raise DatasetError("The shard is no safetensors file.") from None
+        return _checked(_load(data))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(error) from None
+
+
+def mapped(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """As `load_weighted` of the file's bytes, read by the operating system as they are looked at: of any size, they take no memory of ours."""
+    try:
+        return _checked(_mapped(path))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(error) from None
+
+
+def _mapped(path: Path) -> dict[str, np.ndarray]:
+    with safe_open(path, "np"):
+        pass  # its header was checked: what it says of lengths and places is true
+    data = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    first = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    entries, types = json.loads(data[8:first].tobytes()), {name: kind for kind, name in _TYPES.items()}
+    entries.pop("__metadata__", None)
+    found = {}
+    for name, entry in entries.items():
+        begin, end = entry["data_offsets"]
+        found[name] = data[first + begin : first + end].view(types[entry["dtype"]]).reshape(entry["shape"])
+    return found
+
+
+def _unreadable(error: Exception) -> DatasetError:
+    return error if isinstance(error, DatasetError) else DatasetError("The shard is no safetensors file.")
+
+
+def _checked(tensors: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     if tensors.keys() - {"w"} != {"x", "y"}:
         raise DatasetError("A shard holds x and y, weights maybe, and nothing else.")
     _check(tensors)
@@ -253,6 +301,8 @@ def _check(tensors: Mapping[str, arrays.Array]) -> None:
     if x.ndim < 2 or len(x) != len(y) or not len(y):
         raise DatasetError("A shard's x and y must be equally long, and not empty.")
     if w is not None and (
-        w.dtype != np.float32 or w.shape != y.shape[:1] or not (w > 0).all() or not np.isfinite(w).all()
+        w.dtype != np.float32
+        or w.shape != y.shape[:1]
+        or not arrays.every(w, lambda some: (some > 0) & np.isfinite(some))
     ):
         raise DatasetError("A shard's weights are float32, one above 0 for each sample.")

@@ -329,10 +329,10 @@ def _at_once(blocks: Iterator[Block], layout: _Layout, options: Options) -> _Rea
 
 def _recode(x: np.ndarray, index: int, becomes: np.ndarray) -> None:
     """In a column, NaN stays."""
+    becomes = np.append(becomes, np.float32(np.nan))
     for part in arrays.blocks(x):
         codes = x[part, index]
-        known = ~np.isnan(codes)
-        codes[known] = becomes[codes[known].astype(np.int64)]
+        x[part, index] = becomes.take(np.where(np.isnan(codes), len(becomes) - 1, codes).astype(np.int64))
 
 
 def _settled(layout: _Layout, seen: list[kinds.Seen], options: Options) -> tuple[list[tuple[int, Raw]], LeftOut]:

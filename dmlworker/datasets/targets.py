@@ -144,7 +144,7 @@ def marks(y: np.ndarray, names: Sequence[str] | None = None) -> Target:
         if not MIN_PER_CLASS <= count < len(y):
             often = "every sample" if count == len(y) else f"{count} of at least {MIN_PER_CLASS} samples"
             raise DatasetError(f"The label {name:.50} is in {often}. Leave it out, or choose another target.")
-    return Target(y.astype(np.uint8), tuple(names), MULTILABEL)
+    return Target(y.astype(np.uint8, copy=False), tuple(names), MULTILABEL)
 
 
 def _check_size(samples: int, labels: int) -> None:

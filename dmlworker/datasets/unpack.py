@@ -15,6 +15,7 @@ from dmlworker.datasets.foreign import NAMES, REFUSED, broken
 MEMORY = 3 * 10**9
 """Bytes of address space for this process."""
 MAX_CELLS = 300_000_000
+"""Or one for each byte of the file, as in an honest one of any size."""
 MAX_SHEET_CELLS = 50_000_000
 """Of Excel, which is slow. Columns that a row skips count."""
 MAX_BATCH = 64 * 10**6
@@ -22,7 +23,8 @@ MAX_BATCH = 64 * 10**6
 MAX_TEXT = csv.field_size_limit()
 """Characters of a cell that are looked at, the same as in a CSV table."""
 MAX_CHARACTERS = 4 * 10**9
-"""Of all cells. Few bytes may stand for a long text in every row."""
+"""Of all cells, or so many times the file's bytes as TIMES says. Few bytes may stand for a long text in every row."""
+TIMES = 4
 MAX_SHEET = 1_500_000_000
 MAX_STRINGS = 200_000_000
 """Bytes that an Excel file's sheet, and its texts, may unpack to."""
@@ -35,11 +37,11 @@ def main(kind: str, path: Path) -> None:
     _limit_memory()
     try:
         writer = csv.writer(sys.stdout)
-        characters = 0
+        characters, most = 0, max(MAX_CHARACTERS, TIMES * path.stat().st_size)
         for row in _FORMATS[kind](path):
             characters += sum(map(len, row))
-            if characters > MAX_CHARACTERS:
-                raise DatasetError(f"The table holds more than {MAX_CHARACTERS / 1e9:g} billion characters.")
+            if characters > most:
+                raise DatasetError(f"The table holds more than {most / 1e9:g} billion characters.")
             writer.writerow([cell[:MAX_TEXT].strip() for cell in row])
         sys.stdout.flush()
     except BrokenPipeError:
@@ -73,8 +75,8 @@ def _parquet(path: Path) -> Iterator[list[str]]:
     # Dictionaries stay such: a long text that occurs in every row is there once.
     texts = [field.name for field in schema if types.is_string(field.type) or types.is_large_string(field.type)]
     with parquet.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
-        _check_cells(file.metadata.num_rows * len(schema), MAX_CELLS)
-        yield from _table(file.schema_arrow, file.iter_batches(_BATCH_ROWS, use_threads=False))
+        _check_cells(file.metadata.num_rows * len(schema), _most(path))
+        yield from _table(file.schema_arrow, file.iter_batches(_BATCH_ROWS, use_threads=False), _most(path))
 
 
 def _arrow(path: Path) -> Iterator[list[str]]:
@@ -86,9 +88,9 @@ def _arrow(path: Path) -> Iterator[list[str]]:
         except pa.ArrowInvalid:
             source.seek(0)
             stream = pa.ipc.open_stream(source)
-            yield from _table(stream.schema, stream)
+            yield from _table(stream.schema, stream, _most(path))
         else:
-            yield from _table(file.schema, map(file.get_batch, range(file.num_record_batches)))
+            yield from _table(file.schema, map(file.get_batch, range(file.num_record_batches)), _most(path))
 
 
 def _check_schema(schema: Any) -> None:
@@ -105,15 +107,19 @@ def _check_schema(schema: Any) -> None:
             )
 
 
-def _table(schema: Any, batches: Any) -> Iterator[list[str]]:
-    """Names, then rows."""
+def _most(path: Path) -> int:
+    return max(MAX_CELLS, path.stat().st_size)
+
+
+def _table(schema: Any, batches: Any, most: int) -> Iterator[list[str]]:
+    """Names, then rows; of so many cells at most."""
     _check_schema(schema)
     kept = [index for index, name in enumerate(schema.names) if name != _BY_PANDAS]
     yield [schema.names[index] for index in kept]
     cells = 0
     for batch in batches:
         cells += len(batch) * len(schema)
-        _check_cells(cells, MAX_CELLS)
+        _check_cells(cells, most)
         for first in range(0, len(batch), _BATCH_ROWS):
             part = batch.slice(first, _BATCH_ROWS)
             yield from map(list, zip(*(_texts(part.column(index)) for index in kept), strict=True))

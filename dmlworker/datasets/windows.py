@@ -18,8 +18,8 @@ from dmlworker.datasets.options import Options
 
 MIN_WINDOWS = 10
 """That either part must have."""
-MAX_VALUES = 500_000_000
-"""In all windows together: 2 GB."""
+MAX_VALUES = 2_000_000_000
+"""In all windows together: 8 GB, in files."""
 
 
 def with_past(dataset: Dataset) -> Dataset:

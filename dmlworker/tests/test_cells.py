@@ -32,8 +32,7 @@ def fast(path: Path, columns: int, skip: int = 0) -> Iterator[list[str]]:
         yield from map(list, zip(*(column.texts() for column in block.columns), strict=True))
 
 
-@given(TEXTS, st.integers(0, 2))
-def test_rows_are_the_same_or_not_promised(path: Path, text: str, skip: int) -> None:
+def check_rows(path: Path, text: str, skip: int) -> None:
     rows = rows_of(text)
     path.write_bytes(text.encode())
     try:
@@ -43,12 +42,34 @@ def test_rows_are_the_same_or_not_promised(path: Path, text: str, skip: int) -> 
     assert found == rows[skip:]
 
 
+@given(TEXTS, st.integers(0, 2))
+def test_rows_are_the_same_or_not_promised(path: Path, text: str, skip: int) -> None:
+    check_rows(path, text, skip)
+
+
 @pytest.mark.parametrize(
-    "text", ["a ", " a", "1,a ", "1, a", "1,a \n", "1,a\n 1,a", '"a "', "a\t", "a\u2003", "1 ,a", "a\r\n b"]
+    "text",
+    [
+        "a ",
+        " a",
+        "1,a ",
+        "1, a",
+        "1,a \n",
+        "1,a\n 1,a",
+        '"a "',
+        "a\t",
+        "a\u2003",
+        "1 ,a",
+        "a\r\n b",
+        '"a\n",b',
+        'b,"\r\na"',
+        "a\x1f",
+        "\x1ca,",
+    ],
 )
 def test_no_space_is_left_around_a_cell(path: Path, text: str) -> None:
     path.write_text(text)
-    assert list(fast(path, text.split("\n")[0].count(",") + 1)) == rows_of(text)
+    assert list(fast(path, len(rows_of(text)[0]))) == rows_of(text)
 
 
 def test_a_plain_file_is_promised(path: Path) -> None:
@@ -64,11 +85,18 @@ def test_what_the_readers_take_differently_is_not(path: Path, text: str) -> None
         list(fast(path, 2))
 
 
-@given(CELLS)
-def test_columns_say_the_same(given: list[str]) -> None:
+@given(TEXTS, st.integers(0, 2), st.integers(8, 40))
+def test_where_a_block_ends_makes_no_difference(path: Path, text: str, skip: int, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "_BLOCK", size)
+        check_rows(path, text, skip)
+
+
+@given(CELLS, st.integers(0, 3))
+def test_columns_say_the_same(given: list[str], before: int) -> None:
     import pyarrow as pa
 
-    kinds = [cells.Texts(given), cells._Arrow(pa.array(given))]
+    kinds = [cells.Texts(given), cells._Arrow(pa.array([""] * before + given).slice(before))]
     for numbers in ([each.numbers() for each in kinds], [each.gapped(MISSING) for each in kinds]):
         np.testing.assert_array_equal(*numbers)
     (names, codes), (others, theirs) = (each.distinct() for each in kinds)

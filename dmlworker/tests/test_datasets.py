@@ -495,6 +495,8 @@ def test_too_many_entries_and_too_much_together_are_refused(tmp_path: Path, monk
         patch.setattr(archive, "MAX_ENTRIES", 19)
         read(tmp_path, "pets.zip", zipped(pictures()))
     monkeypatch.setattr(archive, "MAX_TOTAL", 1000)
+    assert len(read(tmp_path, "pets.zip", zipped(pictures()))) == 20
+    monkeypatch.setattr(archive, "TIMES", 0)
     with pytest.raises(DatasetError, match="would unpack to more than"):
         read(tmp_path, "pets.zip", zipped(pictures()))
 

@@ -1,8 +1,11 @@
 """Files of any size: what is cut of them is the same as of small ones, and takes the memory of a few blocks."""
 
+import io
 import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,3 +136,31 @@ def test_a_table_is_read_once_if_its_columns_are_what_they_seem(monkeypatch: pyt
     assert len(read) == times
     gone = {""} if found.raw[0].kind == "text" else {"", "?", "NA", "none"}
     assert [datasets.cells_of(found, row)[0] for row in range(80)] == ["" if cell in gone else cell for cell in column]
+
+
+def npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_the_arrays_of_an_npz_file_are_in_nobodys_memory(tmp_path: Path, dtype: str) -> None:
+    rows, row = 100_000, np.arange(784).astype(dtype).tobytes()
+    with zipfile.ZipFile(tmp_path / "t.npz", "w") as file:
+        with file.open("x.npy", "w", force_zip64=True) as stream:
+            stream.write(npy_header((rows, 784), dtype))
+            for _ in range(rows // 1000):
+                stream.write(1000 * row)
+        with file.open("y.npy", "w") as stream:
+            stream.write(npy_header((rows,), "uint8") + bytes(range(10)) * (rows // 10))
+    tracemalloc.start()
+    try:
+        found = datasets.read(tmp_path / "t.npz", "t.npz")
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+    assert found.x.shape == (rows, 784) and found.classes == tuple("0123456789")
+    wanted = np.arange(784).astype(np.uint8 if dtype == "uint8" else np.float32)
+    assert (found.x[::999] == wanted).all() and found.x.dtype == wanted.dtype
+    assert (found.y == np.arange(rows) % 10).all()

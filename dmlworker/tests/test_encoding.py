@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dmlworker import datasets, models, ownmodel, rawmodel, trainer, zoo
 from dmlworker.checks import Wrong, _loaded
-from dmlworker.datasets import Dataset, DatasetError, Encoder, dates, samples
+from dmlworker.datasets import Dataset, DatasetError, Encoder, arrays, dates, samples
 from dmlworker.datasets.cells import Texts
 from dmlworker.datasets.dataset import Raw, encode_labels
 from dmlworker.protocol import Hyper
@@ -217,6 +217,18 @@ def test_values_of_many_columns_take_bounded_memory(tmp_path: Path, monkeypatch:
     data = read(tmp_path, table("a,b,y", *(f"a{n % 15},b{n % 6},{n % 2}" for n in range(60))))
     assert [raw.name for raw in data.raw] == ["b"]
     assert data.left_out[0][0] == "a"
+
+
+def test_statistics_are_those_of_all_columns_where_only_some_are_made(
+    passengers: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "BLOCK", 1 << 12)
+    small, _, encoder = datasets.encoded(*datasets.split(passengers, 1))
+    monkeypatch.setattr(arrays, "LARGE", 1 << 10)
+    large, _, _ = datasets.encoded(*datasets.split(passengers, 1))
+    assert encoder and isinstance(small.x, np.ndarray) and isinstance(large.x, arrays.Rows)
+    assert models.statistics(large.x, encoder.marks) == models.statistics(small.x, encoder.marks)
+    assert models.statistics(large.x, np.ones(len(encoder.marks), bool)).variance == [1.0] * len(encoder.marks)
 
 
 # --- The exported model -----------------------------------------------------------------------------------------------

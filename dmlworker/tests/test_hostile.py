@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from dmlworker import compression, datasets, loader, models, protocol, trace, weights
-from dmlworker.client import load_shard
 from dmlworker.tests.test_fuzz import damaged
 
 LEASE = protocol.Lease("run", 1, 0, 1)
@@ -24,10 +25,18 @@ def spec(data: bytes) -> None:
     models.from_spec(models.spec_from_bytes(data))
 
 
+def shard(data: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "shard"
+        path.write_bytes(data)
+        x, y, w = datasets.mapped(path)
+        assert datasets.dump(x, y, w)
+
+
 KINDS: dict[str, tuple[Callable[[bytes], object], type[Exception], Callable[[], bytes]]] = {
     "frame": (frame, protocol.ProtocolError, lambda: protocol.encode(protocol.Progress(LEASE, 1, 2, 0.5)).encode()),
     "weights": (weights.unpack, weights.MalformedUpdate, lambda: b"".join(map(bytes, weights.pieces(ARRAYS)))),
-    "shard": (load_shard, ValueError, lambda: datasets.dump(np.ones((4, 2), np.float32), np.ones(4, np.int32))),
+    "shard": (shard, datasets.DatasetError, lambda: datasets.dump(np.ones((4, 2), np.float32), np.ones(4, np.int32))),
     "compressed": (
         lambda data: compression.decode(data, "int8", ARRAYS),
         weights.MalformedUpdate,

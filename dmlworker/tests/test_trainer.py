@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from dmlworker import comparison, models, trainer
+from dmlworker import comparison, datasets, models, trainer
 from dmlworker.trainer import Hyper, MalformedUpdate
 
 X = np.random.Generator(np.random.PCG64(0)).normal(size=(53, 4)).astype(np.float32)
@@ -231,3 +231,48 @@ def test_a_gpu_would_multiply_in_full_float32() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["False", "1"], done.stderr
+
+
+# --- Large shards -----------------------------------------------------------------------------------------------------
+def test_a_shard_that_is_not_in_memory_gives_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from dmlworker.backends import tensorflow
+
+    weights = np.linspace(0.5, 1.5, len(Y), dtype=np.float32)
+    (tmp_path / "shard").write_bytes(datasets.dump(X, Y.astype(np.int32), weights))
+    found = []
+    for held in (tensorflow.HELD, 0):
+        monkeypatch.setattr(tensorflow, "HELD", held)
+        x, y, w = datasets.mapped(tmp_path / "shard")
+        found.append(trainer.train(SPEC, START, x, y, HYPER, w=w))
+    assert same(*found)
+
+
+IN_LITTLE = """
+import resource, sys
+from pathlib import Path
+from dmlworker import datasets, models, trainer
+from dmlworker.protocol import Hyper
+def held():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmData")) * 1024
+x, y, w = datasets.mapped(Path(sys.argv[1]))
+spec, hyper = models.spec(models.build(x.shape[1:], 2, "linear", models.Statistics([0.0] * 64, [1.0] * 64))), Hyper(1, 20, 0.1, 1)
+start = trainer.initial_weights(spec, 1)
+trainer.train(spec, start, x[:100], y[:100], hyper)
+trainer.evaluate(spec, start, x[:300], y[:300])
+most = held() + 200_000_000
+resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+trainer.replay(spec, start, x, y, hyper, start, range(40))
+trainer.evaluate(spec, start, x[-10_000:], y[-10_000:])
+"""
+
+
+def test_a_large_shard_takes_little_memory(tmp_path: Path) -> None:
+    """1 GB, which the process could not hold."""
+    rows, path = 4_000_000, tmp_path / "shard"
+    x, y = np.broadcast_to(np.float32(0), (rows, 64)), np.broadcast_to(np.int32(0), rows)
+    with path.open("wb") as file:
+        file.write(next(datasets.pieces(x, y)))
+        file.truncate(file.tell() + x.nbytes + y.nbytes)
+    done = subprocess.run([sys.executable, "-c", IN_LITTLE, str(path)], capture_output=True, text=True)
+    assert not done.returncode, done.stderr[-2000:]

@@ -5,12 +5,13 @@ from django.core.cache import cache
 from django.urls import reverse
 
 from dmlsite.tests.people import api
-from dmlworker import datasets
+from dmlworker import bounds, datasets
 from dmlworker.datasets import cells, samples
 from tickets import preparing
 from tickets.models import Dataset, Status, Ticket
 from tickets.preparing import Preparing
 from training import compute
+from training.models import Blob
 from training.tests.conftest import make_ticket
 
 
@@ -58,6 +59,18 @@ def test_preparing_tells_how_far_it_is(ticket, tmp_path, monkeypatch):
     compute.prepare(ticket, path, 4, 7, told.append)
     assert told == sorted(told) and told[-1] == 1
     assert any(done <= compute.READ for done in told) and sum(done > compute.READ for done in told) >= 4
+
+
+def test_a_part_that_no_worker_takes_is_refused_before_it_is_stored(ticket, tmp_path, monkeypatch):
+    path = tmp_path / "cancer.csv"
+    path.write_bytes(samples.breast_cancer_csv())
+    Dataset.objects.create(ticket=ticket, file="x", name=path.name, size=path.stat().st_size, sha256="0" * 64)
+    monkeypatch.setattr(bounds, "MAX_SHARD", 1000)
+    with pytest.raises(
+        datasets.DatasetError, match=r"a provider's part of it would have 0.0 GB, and a worker takes 1e-06"
+    ):
+        compute.prepare(ticket, path, 4, 7)
+    assert not Blob.objects.count()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])

@@ -15,7 +15,6 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from dmlworker import checks, comparison, datasets, trainer
-from dmlworker.client import load_shard
 from dmlworker.datasets import samples
 from dmlworker.protocol import Hyper
 from dmlworker.receipt import File, Shard
@@ -217,7 +216,7 @@ def test_a_run_on_windows_is_fed_as_the_page_says(files, tmp_path, monkeypatch):
 def test_weighted_work_is_replayed_elsewhere_with_its_weights(files, tmp_path):
     run = prepared(tmp_path, PATIENTS, class_weights="balanced", leave_out=["note", "patient"])
     shard = store.get(run.shards.first().blob_id)
-    x, y, w = load_shard(shard)
+    x, y, w = datasets.load_weighted(shard)
     hyper = Hyper(1, 10, 0.1, 3, checkpoint_every=4)
     spec, start = compute.spec_of(run), compute.weights_of(run.start_id)
     parts = {"spec": store.get(run.spec_id), "start": store.get(run.start_id), "at": store.get(run.start_id)}
