@@ -515,8 +515,8 @@ def test_a_wrong_key_and_a_newer_platform_are_final_too(tmp_path: Path) -> None:
         async with serving() as platform:
             with pytest.raises(Refused, match="does not accept this key"):
                 await Worker(settings(platform, tmp_path, "wrong"), Lines()).run()
-            platform.frames = ['{"v":6,"type":"welcome"}']
-            with pytest.raises(Refused, match="version 6"):
+            platform.frames = [f'{{"v":{protocol.VERSION + 1},"type":"welcome"}}']
+            with pytest.raises(Refused, match=f"version {protocol.VERSION + 1}"):
                 await Worker(settings(platform, tmp_path), Lines()).run()
 
     run(scenario)
