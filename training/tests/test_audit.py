@@ -133,7 +133,8 @@ def convicted(audit: Audit, segment: int) -> None:
     start, claimed, first, second = (
         unpack(store.get(pair[n][name])) for n, name in ((0, "start"), (0, "claimed"), (0, "result"), (1, "result"))
     )
-    work = compute.Work.of(audit)
+    with store.local(audit.assignment.shard.blob_id) as shard:
+        work = compute.Work.of(audit, shard)
     compare = partial(comparison.compare_checkpoints, work.hyper.optimizer, work.weights, start)
     for each, result in zip(pair, (first, second), strict=True):
         assert compare(claimed, result).relative == pytest.approx(each["relative_distance"])

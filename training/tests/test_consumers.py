@@ -190,7 +190,7 @@ def test_an_earlier_worker_is_told_that_it_is_too_old_and_does_not_come_back(lea
         async with Socket(key) as socket:
             await socket.writes(frame.replace("%s", ROOT))
             assert await socket.is_closed_with() == protocol.CLOSE_TOO_OLD
-            assert socket.told == "protocol version 3 is not spoken here, only version 5"
+            assert socket.told == f"protocol version 3 is not spoken here, only version {protocol.VERSION}"
 
     scenario()
 
