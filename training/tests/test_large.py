@@ -80,7 +80,7 @@ def test_a_segment_is_replayed(run, traced):
     files = {"spec": store.get(run.spec_id), "start": store.get(run.start_id)}
     start = compute.weights_of(run.start_id)
     with store.local(lease.shard.blob_id) as shard:
-        work = compute.Work(lease, actions.hyper_of(lease), None, files, shard)
+        work = compute.Work(lease, actions.hyper_of(lease), None, files, shard, start)
         assert [array.shape for array in compute._replay_here(work, 1, start)] == [array.shape for array in start]
     assert traced() < LITTLE
 
