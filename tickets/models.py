@@ -92,7 +92,9 @@ class Ticket(models.Model):
     )
     epochs = models.PositiveIntegerField("local epochs", default=1)
     batch_size = models.PositiveIntegerField(default=20)
-    optimizer = models.CharField("local optimizer", max_length=8, default="sgd", help_text="Of the providers' steps")
+    optimizer = models.CharField(
+        "local optimizer", max_length=8, default="sgd", db_default="sgd", help_text="Of the providers' steps"
+    )
     learning_rate = models.FloatField(default=0.1)
     schedule = models.CharField(
         max_length=10, default=schedules.CONSTANT, help_text="How the learning rate changes over the rounds"

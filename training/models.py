@@ -58,7 +58,7 @@ class Run(models.Model):
     epochs = models.PositiveIntegerField()
     batch_size = models.PositiveIntegerField()
     optimizer = models.CharField(
-        max_length=8, default="sgd", help_text="Of the workers' steps (dmlworker/optimizers.py)"
+        max_length=8, default="sgd", db_default="sgd", help_text="Of the workers' steps (dmlworker/optimizers.py)"
     )
     learning_rate = models.FloatField()
     schedule = models.CharField(

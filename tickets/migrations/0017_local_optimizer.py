@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='ticket',
             name='optimizer',
-            field=models.CharField(default='sgd', help_text="Of the providers' steps", max_length=8, verbose_name='local optimizer'),
+            field=models.CharField(db_default='sgd', default='sgd', help_text="Of the providers' steps", max_length=8, verbose_name='local optimizer'),
         ),
         migrations.AlterField(
             model_name='ticket',

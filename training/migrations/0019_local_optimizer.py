@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='run',
             name='optimizer',
-            field=models.CharField(default='sgd', help_text="Of the workers' steps (dmlworker/optimizers.py)", max_length=8),
+            field=models.CharField(db_default='sgd', default='sgd', help_text="Of the workers' steps (dmlworker/optimizers.py)", max_length=8),
         ),
         migrations.AlterField(
             model_name='replay',
