@@ -33,6 +33,7 @@ from observe import logs
 from tickets import files, mail, ownmodels
 from tickets.models import (
     DATA,
+    ENDED,
     MOVES,
     REFUNDABLE,
     Artifact,
@@ -408,7 +409,7 @@ def erase_dataset(ticket: Ticket, actor: str) -> None:
     """Let go of the file that was uploaded; its hash and size stay. Raises Conflict before the ticket's end, and if there is no file."""
     with transaction.atomic():
         locked = Ticket.objects.select_for_update(no_key=True).get(pk=ticket.pk)
-        if locked.status not in (Status.SETTLED, Status.REFUNDED):
+        if locked.status not in ENDED:
             raise Conflict("The data is needed until the ticket has ended.")
         kept = Dataset.objects.filter(ticket=ticket).exclude(file="")
         names = list(kept.values_list("file", flat=True))

@@ -33,6 +33,9 @@ MOVES: dict[str, set[str]] = {
 REFUNDABLE = (Status.PAID, Status.UPLOADED, Status.TRAINING)
 """While the platform may still decide on a refund."""
 
+ENDED = (Status.SETTLED, Status.REFUNDED)
+"""When what was paid is decided on, and the data is needed no more."""
+
 
 TRAINING = (
     "rounds",

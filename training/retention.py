@@ -10,11 +10,9 @@ from django.utils import timezone
 
 from dmlsite.errors import Conflict
 from tickets import actions as tickets
-from tickets.models import Dataset, Status, Ticket, TicketEvent
+from tickets.models import ENDED, Dataset, Ticket, TicketEvent
 from training import delivery, personal, store
 from training.models import Run
-
-ENDED = (Status.SETTLED, Status.REFUNDED)
 
 
 def due() -> QuerySet[Ticket]:
@@ -31,7 +29,7 @@ def until(ticket: Ticket) -> datetime | None:
 
 
 def erase(ticket: Ticket, actor: str = "platform") -> None:
-    """Erase the file and its parts; what was erased before stays so. Raises Conflict while they are needed."""
+    """Erase the file and its parts. Raises Conflict while they are needed, and if they are gone."""
     run = Run.objects.filter(ticket=ticket).first()
     if run and delivery.undelivered().filter(pk=run.pk).exists():
         raise Conflict("The model's files are still being made of it. Please try again in a few minutes.")
